@@ -1,0 +1,1 @@
+"""Published low-bit quantization systems on one set of fast kernels."""

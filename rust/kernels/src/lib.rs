@@ -1,0 +1,10 @@
+//! Low-bit quantization kernels: slices in, slices out; no Python, no files, no environment.
+//!
+//! Every kernel takes a [`Machine`] that says which instructions to use and how many threads; its portable body stands
+//! first in its file and is the specification of the others.
+
+mod error;
+mod machine;
+
+pub use error::{Error, Result};
+pub use machine::{Machine, Path};
