@@ -18,6 +18,134 @@ pub(crate) fn bytes_mut(words: &mut [i32]) -> &mut [u8] {
     unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), size_of_val(words)) }
 }
 
+/// Loads and stores of whole vectors, over arrays, for the bodies that name their instructions.
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2 {
+    use std::arch::x86_64::*;
+
+    /// Eight f32 in a register. Only functions compiled with AVX2 name this type, so that all its methods, which are
+    /// always inlined, end in such functions.
+    #[derive(Clone, Copy)]
+    pub struct F32x8(__m256);
+
+    // SAFETY of all methods: the processor has AVX2, as they are part of functions that only run there (see above); the
+    // load and the store are over 32 bytes and need no alignment.
+    impl super::Lanes for F32x8 {
+        #[inline(always)]
+        fn splat(x: f32) -> Self {
+            // SAFETY: above.
+            Self(unsafe { _mm256_set1_ps(x) })
+        }
+        #[inline(always)]
+        fn load(x: &[f32; 8]) -> Self {
+            // SAFETY: above.
+            Self(unsafe { _mm256_loadu_ps(x.as_ptr()) })
+        }
+        #[inline(always)]
+        fn array(self) -> [f32; 8] {
+            let mut x = [0.0; 8];
+            // SAFETY: above.
+            unsafe { _mm256_storeu_ps(x.as_mut_ptr(), self.0) };
+            x
+        }
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            // SAFETY: above.
+            Self(unsafe { _mm256_add_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn sub(self, other: Self) -> Self {
+            // SAFETY: above.
+            Self(unsafe { _mm256_sub_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn mul(self, other: Self) -> Self {
+            // SAFETY: above.
+            Self(unsafe { _mm256_mul_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn div(self, other: Self) -> Self {
+            // SAFETY: above.
+            Self(unsafe { _mm256_div_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn min(self, other: Self) -> Self {
+            // SAFETY: above.
+            Self(unsafe { _mm256_min_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn max(self, other: Self) -> Self {
+            // SAFETY: above.
+            Self(unsafe { _mm256_max_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn abs(self) -> Self {
+            // SAFETY: above.
+            Self(unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), self.0) })
+        }
+        #[inline(always)]
+        fn split(self) -> (Self, Self) {
+            // SAFETY: above.
+            unsafe {
+                let bits = _mm256_castps_si256(self.0);
+                let e = _mm256_srai_epi32::<23>(_mm256_sub_epi32(bits, _mm256_set1_epi32(super::SPLIT)));
+                let m = _mm256_sub_epi32(bits, _mm256_slli_epi32::<23>(e));
+                (Self(_mm256_cvtepi32_ps(e)), Self(_mm256_castsi256_ps(m)))
+            }
+        }
+        #[inline(always)]
+        fn scale(self, n: Self) -> Self {
+            // SAFETY: above.
+            unsafe {
+                let n = _mm256_slli_epi32::<23>(_mm256_cvttps_epi32(n.0));
+                Self(_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(self.0), n)))
+            }
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub fn load(from: &[u8; 32]) -> __m256i {
+        // SAFETY: 32 readable bytes; the load needs no alignment.
+        unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub fn store(to: &mut [u8; 32], x: __m256i) {
+        // SAFETY: 32 writable bytes; the store needs no alignment.
+        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), x) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub fn load_half(from: &[u8; 16]) -> __m128i {
+        // SAFETY: 16 readable bytes; the load needs no alignment.
+        unsafe { _mm_loadu_si128(from.as_ptr().cast()) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub fn store_half(to: &mut [u8; 16], x: __m128i) {
+        // SAFETY: 16 writable bytes; the store needs no alignment.
+        unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), x) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub fn load_f32(from: &[f32; 8]) -> __m256 {
+        // SAFETY: 32 readable bytes; the load needs no alignment.
+        unsafe { _mm256_loadu_ps(from.as_ptr()) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub fn store_f32(to: &mut [f32; 8], x: __m256) {
+        // SAFETY: 32 writable bytes; the store needs no alignment.
+        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), x) }
+    }
+}
+
 /// 1.5 * 2^23: adding it to |x| < 2^22 leaves `x` rounded to the nearest integer, half to even, in the low bits.
 pub(crate) const ROUND: f32 = 12_582_912.0;
 
@@ -27,11 +155,128 @@ pub(crate) fn rint(x: f32) -> f32 {
     (x + ROUND) - ROUND
 }
 
-/// `x^p` for finite `x >= 0` and `p > 0`, within about 2e-6 of it, held to 2^-126..2^127 (0 stays 0): the same operations
-/// on every machine, where the C library's differ.
+/// Eight f32, for bodies that are written once and compiled for each path; every operation gives the same bits on all.
+///
+/// No closure may see one: the compiler gives closures no instructions beyond the portable ones, unless it inlines them.
+pub(crate) trait Lanes: Copy {
+    fn splat(x: f32) -> Self;
+    fn load(x: &[f32; 8]) -> Self;
+    fn array(self) -> [f32; 8];
+    fn add(self, other: Self) -> Self;
+    fn sub(self, other: Self) -> Self;
+    fn mul(self, other: Self) -> Self;
+    fn div(self, other: Self) -> Self;
+    /// `other` where either is NaN.
+    fn min(self, other: Self) -> Self;
+    /// `other` where either is NaN.
+    fn max(self, other: Self) -> Self;
+    fn abs(self) -> Self;
+    /// `e` and `m` with `self = 2^e m`, `m` between the square roots of 1/2 and 2, for normal numbers above zero.
+    fn split(self) -> (Self, Self);
+    /// `2^n self`, as long as that is a normal number.
+    fn scale(self, n: Self) -> Self;
+
+    /// See [`rint`].
+    #[inline(always)]
+    fn rint(self) -> Self {
+        self.add(Self::splat(ROUND)).sub(Self::splat(ROUND))
+    }
+    /// The sum of all, in an order that is part of what a kernel computes.
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        let x = self.array();
+        ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]))
+    }
+}
+
+/// A slice as vectors of eight, with `fill` to make the last one whole.
+pub(crate) struct Eights<'a> {
+    whole: &'a [[f32; 8]],
+    last: [f32; 8],
+    len: usize,
+}
+
+impl<'a> Eights<'a> {
+    #[inline(always)]
+    pub fn of(x: &'a [f32], fill: f32) -> Self {
+        let (whole, tail) = x.as_chunks();
+        let mut last = [fill; 8];
+        last[..tail.len()].copy_from_slice(tail);
+        Self { whole, last, len: x.len().div_ceil(8) }
+    }
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+    #[inline(always)]
+    pub fn get(&self, i: usize) -> &[f32; 8] {
+        match self.whole.get(i) {
+            Some(x) => x,
+            None => &self.last,
+        }
+    }
+}
+
+/// What [`Lanes::split`] subtracts: the bits of the square root of 1/2.
+const SPLIT: i32 = 0x3f35_04f3;
+
+impl Lanes for [f32; 8] {
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        [x; 8]
+    }
+    #[inline(always)]
+    fn load(x: &[f32; 8]) -> Self {
+        *x
+    }
+    #[inline(always)]
+    fn array(self) -> [f32; 8] {
+        self
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        std::array::from_fn(|i| self[i] + other[i])
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        std::array::from_fn(|i| self[i] - other[i])
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        std::array::from_fn(|i| self[i] * other[i])
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        std::array::from_fn(|i| self[i] / other[i])
+    }
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        std::array::from_fn(|i| if self[i] < other[i] { self[i] } else { other[i] })
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        std::array::from_fn(|i| if self[i] > other[i] { self[i] } else { other[i] })
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        self.map(f32::abs)
+    }
+    #[inline(always)]
+    fn split(self) -> (Self, Self) {
+        let e = self.map(|x| (x.to_bits() as i32 - SPLIT) >> 23);
+        (e.map(|e| e as f32), std::array::from_fn(|i| f32::from_bits((self[i].to_bits() as i32 - (e[i] << 23)) as u32)))
+    }
+    #[inline(always)]
+    fn scale(self, n: Self) -> Self {
+        std::array::from_fn(|i| f32::from_bits((self[i].to_bits() as i32 + ((n[i] as i32) << 23)) as u32))
+    }
+}
+
+/// `x^p` for `x >= 0` and `p > 0`, within about 2e-6 of it, held to 2^-126..2^127 (0 stays 0, subnormals count as the
+/// smallest normal number); by polynomials, as the C libraries' functions differ and make no vectors.
 #[inline(always)]
-pub(crate) fn pow(x: f32, p: f32) -> f32 {
-    // x = 2^e m with m between the square roots of 1/2 and 2; both polynomials are least-maximum fits
+pub(crate) fn pow<V: Lanes>(x: V, p: V) -> V {
+    // least-maximum fits of log2(1 + f) / f for 1 + f between the square roots of 1/2 and 2, of 2^f for |f| <= 1/2
     const LOG2: [f32; 9] = [
         std::f32::consts::LOG2_E,
         -0.721_347_2,
@@ -44,15 +289,22 @@ pub(crate) fn pow(x: f32, p: f32) -> f32 {
         0.129_262_5,
     ];
     const EXP2: [f32; 6] = [1.000_000_1, 0.693_147_24, 0.240_221_07, 0.055_502_973, 0.009_676_036, 0.001_341];
-    let e = (x.to_bits() as i32 - 0x3f35_04f3) >> 23;
-    let f = f32::from_bits((x.to_bits() as i32 - (e << 23)) as u32) - 1.0;
-    let log = e as f32 + f * LOG2.iter().rev().fold(0.0, |sum, c| sum * f + c);
-    let power = p * log;
-    let power = if power > -126.0 { power } else { -126.0 };
-    let power = if power < 127.0 { power } else { 127.0 };
-    let whole = rint(power);
-    let part = power - whole;
-    let mantissa = EXP2.iter().rev().fold(0.0, |sum, c| sum * part + c);
-    let result = mantissa * f32::from_bits((whole as i32 + 127) as u32 * (1 << 23));
-    if x == 0.0 { 0.0 } else { result }
+    let (e, m) = x.max(V::splat(f32::MIN_POSITIVE)).split();
+    let log = e.add(polynomial(LOG2, m.sub(V::splat(1.0))).mul(m.sub(V::splat(1.0))));
+    let power = log.mul(p).max(V::splat(-126.0)).min(V::splat(126.0));
+    let whole = power.rint();
+    let result = polynomial(EXP2, power.sub(whole)).scale(whole);
+    // 0 for 0, 1 for all else
+    let some = x.mul(V::splat(f32::MAX)).mul(V::splat(f32::MAX)).min(V::splat(1.0));
+    result.mul(some)
+}
+
+/// `c[0] + c[1] x + c[2] x^2 + ...`.
+#[inline(always)]
+fn polynomial<V: Lanes, const N: usize>(c: [f32; N], x: V) -> V {
+    let mut sum = V::splat(c[N - 1]);
+    for i in (0..N - 1).rev() {
+        sum = sum.mul(x).add(V::splat(c[i]));
+    }
+    sum
 }

@@ -48,9 +48,103 @@ mod portable {
     }
 }
 
+#[cfg(not(target_arch = "x86_64"))]
+use portable as avx2;
+
+#[cfg(target_arch = "x86_64")]
 mod avx2 {
-    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
-    pub unsafe fn hadamard(x: &mut [f32], n: usize, scale: f32) {
-        super::portable::hadamard(x, n, scale);
+    //! Blocks of up to 64 elements in eight registers, then three distances at a time over memory.
+
+    use crate::simd::avx2::{load_f32, store_f32};
+    use std::arch::x86_64::*;
+
+    #[target_feature(enable = "avx2,fma")]
+    pub fn hadamard(x: &mut [f32], n: usize, scale: f32) {
+        match n {
+            0..8 => super::portable::hadamard(x, n, scale),
+            8 => within::<1>(x, scale),
+            16 => within::<2>(x, scale),
+            32 => within::<4>(x, scale),
+            64 => within::<8>(x, scale),
+            128.. => x.chunks_exact_mut(n).for_each(|row| long(row, scale)),
+            _ => {}
+        }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    fn long(row: &mut [f32], scale: f32) {
+        within::<8>(row, 1.0);
+        let mut distance = 64;
+        while distance < row.len() {
+            let left = row.len() / distance;
+            let scale = if left <= 8 { scale } else { 1.0 };
+            match left {
+                2 => across::<2>(row, distance, scale),
+                4 => across::<4>(row, distance, scale),
+                _ => across::<8>(row, distance, scale),
+            }
+            distance *= 8;
+        }
+    }
+
+    /// All distances in blocks of `8 R` elements.
+    #[target_feature(enable = "avx2,fma")]
+    fn within<const R: usize>(x: &mut [f32], scale: f32) {
+        let scale = _mm256_set1_ps(scale);
+        // x * sign + swapped is rounded once, hence the same sum or difference
+        let sign1 = _mm256_setr_ps(1.0, -1.0, 1.0, -1.0, 1.0, -1.0, 1.0, -1.0);
+        let sign2 = _mm256_setr_ps(1.0, 1.0, -1.0, -1.0, 1.0, 1.0, -1.0, -1.0);
+        let sign4 = _mm256_setr_ps(1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0);
+        for block in x.as_chunks_mut::<8>().0.as_chunks_mut::<R>().0 {
+            let mut v = [_mm256_setzero_ps(); R];
+            for (v, x) in v.iter_mut().zip(&*block) {
+                let x = load_f32(x);
+                let x = _mm256_fmadd_ps(x, sign1, _mm256_permute_ps::<0b10_11_00_01>(x));
+                let x = _mm256_fmadd_ps(x, sign2, _mm256_permute_ps::<0b01_00_11_10>(x));
+                *v = _mm256_fmadd_ps(x, sign4, _mm256_permute2f128_ps::<1>(x, x));
+            }
+            butterflies(&mut v);
+            for (v, x) in v.iter().zip(block) {
+                store_f32(x, _mm256_mul_ps(*v, scale));
+            }
+        }
+    }
+
+    /// The distances `distance`, 2 `distance`, ... below `R distance`.
+    #[target_feature(enable = "avx2,fma")]
+    fn across<const R: usize>(x: &mut [f32], distance: usize, scale: f32) {
+        let scale = _mm256_set1_ps(scale);
+        for block in x.chunks_exact_mut(R * distance) {
+            let mut parts = block.chunks_exact_mut(distance);
+            let mut parts: [&mut [[f32; 8]]; R] =
+                std::array::from_fn(|_| parts.next().map_or(&mut [][..], |part| part.as_chunks_mut().0));
+            for at in 0..distance / 8 {
+                let mut v = [_mm256_setzero_ps(); R];
+                for (v, part) in v.iter_mut().zip(&parts) {
+                    *v = load_f32(&part[at]);
+                }
+                butterflies(&mut v);
+                for (v, part) in v.iter().zip(&mut parts) {
+                    store_f32(&mut part[at], _mm256_mul_ps(*v, scale));
+                }
+            }
+        }
+    }
+
+    /// All distances between the registers.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn butterflies<const R: usize>(v: &mut [__m256; R]) {
+        let mut distance = 1;
+        while distance < R {
+            for first in 0..R {
+                if first & distance == 0 {
+                    let (a, b) = (v[first], v[first + distance]);
+                    v[first] = _mm256_add_ps(a, b);
+                    v[first + distance] = _mm256_sub_ps(a, b);
+                }
+            }
+            distance *= 2;
+        }
     }
 }

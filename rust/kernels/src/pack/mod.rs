@@ -142,7 +142,7 @@ mod portable {
 
     /// Closes the gaps: eight codes below `2^B`, one per byte, to their `8 B` bits.
     #[inline(always)]
-    fn squeeze<const B: u32>(x: u64) -> u64 {
+    pub fn squeeze<const B: u32>(x: u64) -> u64 {
         let x = (x & fields(B, 16)) | ((x >> (8 - B)) & (fields(B, 16) << B));
         let x = (x & fields(2 * B, 32)) | ((x >> (16 - 2 * B)) & (fields(2 * B, 32) << (2 * B)));
         (x & fields(4 * B, 64)) | ((x >> (32 - 4 * B)) & (fields(4 * B, 64) << (4 * B)))
@@ -150,7 +150,7 @@ mod portable {
 
     /// The inverse of [`squeeze`]; bits above `8 B` are not looked at.
     #[inline(always)]
-    fn spread<const B: u32>(x: u64) -> u64 {
+    pub fn spread<const B: u32>(x: u64) -> u64 {
         let x = (x & fields(4 * B, 64)) | ((x << (32 - 4 * B)) & (fields(4 * B, 64) << 32));
         let x = (x & fields(2 * B, 32)) | ((x << (16 - 2 * B)) & (fields(2 * B, 32) << 16));
         (x & fields(B, 16)) | ((x << (8 - B)) & (fields(B, 16) << 8))
@@ -305,18 +305,131 @@ mod portable {
     }
 }
 
+#[cfg(not(target_arch = "x86_64"))]
+use portable as avx2;
+
+#[cfg(target_arch = "x86_64")]
 mod avx2 {
-    //! The portable bodies, compiled to vectors of four `u64`.
+    //! 32 codes at a time: the portable shifts on vectors of four `u64`; a byte shuffle then joins their bytes, which
+    //! two overlapping stores of 16 bytes write. What these cannot reach is left to the portable body.
 
     use super::{Order, portable};
+    use crate::simd::avx2::{load, load_half, store, store_half};
+    use std::arch::x86_64::*;
 
-    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
-    pub unsafe fn pack(codes: &[u8], bits: u32, order: Order, bytes: &mut [u8]) -> u8 {
-        portable::pack(codes, bits, order, bytes)
+    #[target_feature(enable = "avx2")]
+    pub fn pack(codes: &[u8], bits: u32, order: Order, bytes: &mut [u8]) -> u8 {
+        match (order, bits) {
+            (Order::Dense, 1) => pack_dense::<1>(codes, order, bytes),
+            (Order::Dense, 2) => pack_dense::<2>(codes, order, bytes),
+            (Order::Dense, 3) => pack_dense::<3>(codes, order, bytes),
+            (Order::Dense | Order::Awq, 4) => pack_dense::<4>(codes, order, bytes),
+            (Order::Dense, 5) => pack_dense::<5>(codes, order, bytes),
+            (Order::Dense, 6) => pack_dense::<6>(codes, order, bytes),
+            (Order::Dense, 7) => pack_dense::<7>(codes, order, bytes),
+            (Order::Dense | Order::Awq | Order::Planar, _) => portable::pack(codes, bits, order, bytes),
+        }
     }
 
-    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
-    pub unsafe fn unpack(bytes: &[u8], bits: u32, order: Order, codes: &mut [u8]) {
-        portable::unpack(bytes, bits, order, codes);
+    #[target_feature(enable = "avx2")]
+    pub fn unpack(bytes: &[u8], bits: u32, order: Order, codes: &mut [u8]) {
+        match (order, bits) {
+            (Order::Dense, 1) => unpack_dense::<1>(bytes, order, codes),
+            (Order::Dense, 2) => unpack_dense::<2>(bytes, order, codes),
+            (Order::Dense, 3) => unpack_dense::<3>(bytes, order, codes),
+            (Order::Dense | Order::Awq, 4) => unpack_dense::<4>(bytes, order, codes),
+            (Order::Dense, 5) => unpack_dense::<5>(bytes, order, codes),
+            (Order::Dense, 6) => unpack_dense::<6>(bytes, order, codes),
+            (Order::Dense, 7) => unpack_dense::<7>(bytes, order, codes),
+            (Order::Dense | Order::Awq | Order::Planar, _) => portable::unpack(bytes, bits, order, codes),
+        }
+    }
+
+    /// A shuffle of 16 bytes, for both halves of a vector; 0x80 gives zero.
+    #[target_feature(enable = "avx2")]
+    fn shuffle(from: impl Fn(u8) -> u8) -> __m256i {
+        let half: [u8; 16] = std::array::from_fn(|i| from(i as u8));
+        _mm256_broadcastsi128_si256(load_half(&half))
+    }
+
+    /// Where AWQ's order takes the byte from: even columns first, in each eight.
+    fn evens_first(i: u8) -> u8 {
+        i & 8 | i << 1 & 6 | i >> 2 & 1
+    }
+
+    /// The inverse of [`evens_first`].
+    fn evens_back(i: u8) -> u8 {
+        i & 8 | i >> 1 & 3 | i << 2 & 4
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn pack_dense<const B: u32>(codes: &[u8], order: Order, bytes: &mut [u8]) -> u8 {
+        let (width, half) = (4 * B as usize, 2 * B as usize);
+        let arrange = shuffle(|i| if order == Order::Awq { evens_first(i) } else { i });
+        let join = shuffle(|i| if i < 2 * B as u8 { i / B as u8 * 8 + i % B as u8 } else { 0x80 });
+        // the second store of a block reaches 16 bytes beyond its first half
+        let blocks = (codes.len() / 32).min((bytes.len() + half).saturating_sub(16) / width);
+        let (body, tail) = codes.split_at(32 * blocks);
+        let mut union = _mm256_setzero_si256();
+        for (i, block) in body.as_chunks::<32>().0.iter().enumerate() {
+            let x = load(block);
+            union = _mm256_or_si256(union, x);
+            let x = squeeze::<B>(_mm256_shuffle_epi8(x, arrange));
+            let x = _mm256_shuffle_epi8(x, join);
+            if let Some(out) = bytes[i * width..].first_chunk_mut() {
+                store_half(out, _mm256_castsi256_si128(x));
+            }
+            if let Some(out) = bytes[i * width + half..].first_chunk_mut() {
+                store_half(out, _mm256_extracti128_si256::<1>(x));
+            }
+        }
+        let mut seen = [0; 32];
+        store(&mut seen, union);
+        let last = portable::pack(tail, B, order, &mut bytes[blocks * width..]);
+        seen.into_iter().fold(last, |a, b| a | b)
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn unpack_dense<const B: u32>(bytes: &[u8], order: Order, codes: &mut [u8]) {
+        let (width, half) = (4 * B as usize, 2 * B as usize);
+        let arrange = shuffle(|i| if order == Order::Awq { evens_back(i) } else { i });
+        let part = shuffle(|i| if i % 8 < B as u8 { i / 8 * B as u8 + i % 8 } else { 0x80 });
+        // the second load of a block reaches 16 bytes beyond its first half
+        let blocks = (codes.len() / 32).min((bytes.len() + half).saturating_sub(16) / width);
+        let (body, tail) = codes.split_at_mut(32 * blocks);
+        for (i, block) in body.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            let (Some(low), Some(high)) = (bytes[i * width..].first_chunk(), bytes[i * width + half..].first_chunk())
+            else {
+                break;
+            };
+            let x = _mm256_set_m128i(load_half(high), load_half(low));
+            let x = spread::<B>(_mm256_shuffle_epi8(x, part));
+            store(block, _mm256_shuffle_epi8(x, arrange));
+        }
+        portable::unpack(&bytes[blocks * width..], B, order, tail);
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub fn squeeze<const B: u32>(x: __m256i) -> __m256i {
+        lanes(x, portable::squeeze::<B>)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn spread<const B: u32>(x: __m256i) -> __m256i {
+        lanes(x, portable::spread::<B>)
+    }
+
+    /// One function on all four `u64`, for the compiler to make vectors of.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn lanes(x: __m256i, f: impl Fn(u64) -> u64) -> __m256i {
+        let mut bytes = [0; 32];
+        store(&mut bytes, x);
+        for lane in bytes.as_chunks_mut().0 {
+            *lane = f(u64::from_le_bytes(*lane)).to_le_bytes();
+        }
+        load(&bytes)
     }
 }

@@ -1,6 +1,6 @@
 //! Rounding to a given grid, and back.
 
-use super::{BLOCK, GRAIN, by_group, check_scales, groups, highest, not_finite};
+use super::{BLOCK, GRAIN, check_scales, groups, highest, not_finite};
 use crate::error::expect_shape;
 use crate::parts::Rows;
 use crate::{Error, Machine, Path, Result};
@@ -37,18 +37,12 @@ pub fn quantize_affine(
     m.split_parts(x.len().div_ceil(BLOCK), GRAIN / BLOCK, Rows::new(codes, BLOCK), |range, codes| {
         let start = range.start * BLOCK;
         let codes = codes.all();
-        for (g, at) in by_group(start..start + codes.len(), group) {
-            let (x, codes) = (&x[at.clone()], &mut codes[at.start - start..at.end - start]);
-            let (lo, hi) = (-f32::from(zero[g]), f32::from(top) - f32::from(zero[g]));
-            let fine = match m.path() {
-                // SAFETY: a machine with this path has AVX2.
-                Path::Avx512 | Path::Avx2 => unsafe { avx2::quantize(x, scale[g], lo, hi, zero[g], codes) },
-                Path::Scalar => portable::quantize(x, scale[g], lo, hi, zero[g], codes),
-            };
-            if !fine {
-                finite.store(false, Ordering::Relaxed);
-            }
-        }
+        let fine = match m.path() {
+            // SAFETY: a machine with this path has AVX2.
+            Path::Avx512 | Path::Avx2 => unsafe { avx2::quantize(x, start, group, top, scale, zero, codes) },
+            Path::Scalar => portable::quantize(x, start, group, top, scale, zero, codes),
+        };
+        finite.fetch_and(fine, Ordering::Relaxed);
     });
     if finite.into_inner() { Ok(()) } else { Err(not_finite("x", x, cols)) }
 }
@@ -84,17 +78,12 @@ pub fn quantize_symmetric(
     m.split_parts(x.len().div_ceil(BLOCK), GRAIN / BLOCK, Rows::new(codes, BLOCK), |range, codes| {
         let start = range.start * BLOCK;
         let codes = codes.all();
-        for (g, at) in by_group(start..start + codes.len(), group) {
-            let (x, codes) = (&x[at.clone()], &mut codes[at.start - start..at.end - start]);
-            let fine = match m.path() {
-                // SAFETY: a machine with this path has AVX2.
-                Path::Avx512 | Path::Avx2 => unsafe { avx2::quantize_signed(x, scale[g], lo, hi, codes) },
-                Path::Scalar => portable::quantize_signed(x, scale[g], lo, hi, codes),
-            };
-            if !fine {
-                finite.store(false, Ordering::Relaxed);
-            }
-        }
+        let fine = match m.path() {
+            // SAFETY: a machine with this path has AVX2.
+            Path::Avx512 | Path::Avx2 => unsafe { avx2::quantize_signed(x, start, group, lo, hi, scale, codes) },
+            Path::Scalar => portable::quantize_signed(x, start, group, lo, hi, scale, codes),
+        };
+        finite.fetch_and(fine, Ordering::Relaxed);
     });
     if finite.into_inner() { Ok(()) } else { Err(not_finite("x", x, cols)) }
 }
@@ -121,47 +110,72 @@ pub fn dequantize_affine(
     m.split_parts(codes.len().div_ceil(BLOCK), GRAIN / BLOCK, Rows::new(out, BLOCK), |range, out| {
         let start = range.start * BLOCK;
         let out = out.all();
-        for (g, at) in by_group(start..start + out.len(), group) {
-            let (codes, out) = (&codes[at.clone()], &mut out[at.start - start..at.end - start]);
-            match m.path() {
-                // SAFETY: a machine with this path has AVX2.
-                Path::Avx512 | Path::Avx2 => unsafe { avx2::dequantize(codes, scale[g], zero[g], out) },
-                Path::Scalar => portable::dequantize(codes, scale[g], zero[g], out),
-            }
+        match m.path() {
+            // SAFETY: a machine with this path has AVX2.
+            Path::Avx512 | Path::Avx2 => unsafe { avx2::dequantize(codes, start, group, scale, zero, out) },
+            Path::Scalar => portable::dequantize(codes, start, group, scale, zero, out),
         }
     });
     Ok(())
 }
 
 mod portable {
-    use crate::quantize::code;
+    //! Each works on the elements from `start` on, as many as its output holds, whose groups it finds by their place.
+
+    use crate::quantize::{INFINITE, by_group, code, magnitude};
 
     /// Whether all of `x` is finite.
     #[inline(always)]
-    pub fn quantize(x: &[f32], scale: f32, lo: f32, hi: f32, zero: u8, codes: &mut [u8]) -> bool {
+    pub fn quantize(
+        x: &[f32],
+        start: usize,
+        group: usize,
+        top: u8,
+        scale: &[f32],
+        zero: &[u8],
+        codes: &mut [u8],
+    ) -> bool {
         let mut largest = 0;
-        for (&x, out) in x.iter().zip(codes) {
-            largest = largest.max((x.to_bits() & 0x7fff_ffff) as i32);
-            *out = code(x, scale, lo, hi).wrapping_add(zero);
+        for (g, at) in by_group(start..start + codes.len(), group) {
+            let (scale, zero) = (scale[g], zero[g]);
+            let (lo, hi) = (-f32::from(zero), f32::from(top) - f32::from(zero));
+            for (&x, out) in x[at.clone()].iter().zip(&mut codes[at.start - start..at.end - start]) {
+                largest = largest.max(magnitude(x));
+                *out = code(x, scale, lo, hi).wrapping_add(zero);
+            }
         }
-        largest < 0x7f80_0000
+        largest < INFINITE
     }
 
     /// Whether all of `x` is finite.
     #[inline(always)]
-    pub fn quantize_signed(x: &[f32], scale: f32, lo: f32, hi: f32, codes: &mut [i8]) -> bool {
+    pub fn quantize_signed(
+        x: &[f32],
+        start: usize,
+        group: usize,
+        lo: f32,
+        hi: f32,
+        scale: &[f32],
+        codes: &mut [i8],
+    ) -> bool {
         let mut largest = 0;
-        for (&x, out) in x.iter().zip(codes) {
-            largest = largest.max((x.to_bits() & 0x7fff_ffff) as i32);
-            *out = code(x, scale, lo, hi) as i8;
+        for (g, at) in by_group(start..start + codes.len(), group) {
+            let scale = scale[g];
+            for (&x, out) in x[at.clone()].iter().zip(&mut codes[at.start - start..at.end - start]) {
+                largest = largest.max(magnitude(x));
+                *out = code(x, scale, lo, hi) as i8;
+            }
         }
-        largest < 0x7f80_0000
+        largest < INFINITE
     }
 
     #[inline(always)]
-    pub fn dequantize(codes: &[u8], scale: f32, zero: u8, out: &mut [f32]) {
-        for (&code, out) in codes.iter().zip(out) {
-            *out = scale * (i32::from(code) - i32::from(zero)) as f32;
+    pub fn dequantize(codes: &[u8], start: usize, group: usize, scale: &[f32], zero: &[u8], out: &mut [f32]) {
+        for (g, at) in by_group(start..start + out.len(), group) {
+            let (scale, zero) = (scale[g], i32::from(zero[g]));
+            for (&code, out) in codes[at.clone()].iter().zip(&mut out[at.start - start..at.end - start]) {
+                *out = scale * (i32::from(code) - zero) as f32;
+            }
         }
     }
 }
@@ -172,17 +186,33 @@ mod avx2 {
     use super::portable;
 
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
-    pub unsafe fn quantize(x: &[f32], scale: f32, lo: f32, hi: f32, zero: u8, codes: &mut [u8]) -> bool {
-        portable::quantize(x, scale, lo, hi, zero, codes)
+    pub unsafe fn quantize(
+        x: &[f32],
+        start: usize,
+        group: usize,
+        top: u8,
+        scale: &[f32],
+        zero: &[u8],
+        codes: &mut [u8],
+    ) -> bool {
+        portable::quantize(x, start, group, top, scale, zero, codes)
     }
 
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
-    pub unsafe fn quantize_signed(x: &[f32], scale: f32, lo: f32, hi: f32, codes: &mut [i8]) -> bool {
-        portable::quantize_signed(x, scale, lo, hi, codes)
+    pub unsafe fn quantize_signed(
+        x: &[f32],
+        start: usize,
+        group: usize,
+        lo: f32,
+        hi: f32,
+        scale: &[f32],
+        codes: &mut [i8],
+    ) -> bool {
+        portable::quantize_signed(x, start, group, lo, hi, scale, codes)
     }
 
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
-    pub unsafe fn dequantize(codes: &[u8], scale: f32, zero: u8, out: &mut [f32]) {
-        portable::dequantize(codes, scale, zero, out);
+    pub unsafe fn dequantize(codes: &[u8], start: usize, group: usize, scale: &[f32], zero: &[u8], out: &mut [f32]) {
+        portable::dequantize(codes, start, group, scale, zero, out);
     }
 }

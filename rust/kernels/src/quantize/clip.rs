@@ -47,14 +47,15 @@ pub fn search_clip(
     let form_len = form.len() / count;
     m.split_parts(rows, 1, Rows::new(clip, count), |range, clip| {
         let clip = clip.all();
+        let mut d = Vec::new();
         // group by group, so that its form stays in the cache while the rows pass
         for (g, form) in form.chunks_exact(form_len).enumerate() {
             for (i, row) in range.clone().enumerate() {
                 let w = &w[row * cols + g * group..][..group];
                 clip[i * count + g] = match m.path() {
                     // SAFETY: a machine with this path has AVX2.
-                    Path::Avx512 | Path::Avx2 => unsafe { avx2::search(grid, w, form, shrink_grid, steps) },
-                    Path::Scalar => portable::search(grid, w, form, shrink_grid, steps),
+                    Path::Avx512 | Path::Avx2 => unsafe { avx2::search(grid, w, form, shrink_grid, steps, &mut d) },
+                    Path::Scalar => portable::search::<[f32; 8]>(grid, w, form, shrink_grid, steps, &mut d),
                 };
             }
         }
@@ -62,9 +63,13 @@ pub fn search_clip(
     Ok(())
 }
 
+/// Tries whose errors are computed together, so that each element of the form serves several.
+const TRIES: usize = 5;
+
 mod portable {
-    use crate::quantize::{Grid, fraction, steps};
-    use crate::simd::rint;
+    use super::TRIES;
+    use crate::quantize::{Grid, error_of, fraction, range};
+    use crate::simd::{Eights, Lanes};
 
     /// Columns of a panel: two vectors of eight.
     const PANEL: usize = 16;
@@ -89,56 +94,93 @@ mod portable {
         panels
     }
 
+    /// `d` keeps memory between calls.
     #[inline(always)]
-    pub fn search(grid: &Grid, w: &[f32], form: &[f32], shrink_grid: u32, tries: u32) -> f32 {
-        let largest = w.iter().fold(0.0, |largest: f32, w| largest.max(w.abs()));
-        let (lo, hi) = w.iter().fold((w[0], w[0]), |(lo, hi), &w| (w.min(lo), w.max(hi)));
+    pub fn search<V: Lanes>(
+        grid: &Grid,
+        w: &[f32],
+        form: &[f32],
+        shrink_grid: u32,
+        tries: u32,
+        d: &mut Vec<[f32; TRIES]>,
+    ) -> f32 {
+        let (lo, hi) = range::<V>(w).unwrap_or_default();
+        let largest = lo.abs().max(hi.abs());
+        d.resize(w.len().next_multiple_of(PANEL), [0.0; TRIES]);
         let (mut best, mut least) = (largest, f32::INFINITY);
-        let mut difference = vec![0.0; w.len().next_multiple_of(PANEL)];
-        for i in 0..tries {
-            let clip = largest * fraction(i, shrink_grid);
-            let (scale, zero) = grid.parameters(lo.max(-clip), hi.min(clip));
-            let (bottom, top) = (-f32::from(zero), (0xff_u32 >> (8 - grid.bits)) as f32 - f32::from(zero));
-            for (&w, d) in w.iter().zip(&mut difference) {
-                *d = scale * rint(steps(w.clamp(-clip, clip), scale, bottom, top)) - w;
+        for first in (0..tries).step_by(TRIES) {
+            // tries beyond the last are computed too, and not looked at
+            let clips: [f32; TRIES] =
+                std::array::from_fn(|t| largest * fraction((first + t as u32).min(tries - 1), shrink_grid));
+            for (t, &clip) in clips.iter().enumerate() {
+                let (scale, zero) = grid.parameters(lo.max(-clip), hi.min(clip));
+                let (bottom, top) = (V::splat(-f32::from(zero)), V::splat(grid.top() - f32::from(zero)));
+                let (scale, below, above) = (V::splat(scale), V::splat(-clip), V::splat(clip));
+                let w = Eights::of(w, 0.0);
+                for (i, d) in d.as_chunks_mut::<8>().0.iter_mut().enumerate().take(w.len()) {
+                    let w = V::load(w.get(i));
+                    let clipped = w.max(below).min(above);
+                    let error = error_of(clipped, scale, bottom, top).add(clipped.sub(w));
+                    for (error, d) in error.array().into_iter().zip(d) {
+                        d[t] = error;
+                    }
+                }
             }
-            let error = evaluate(form, &difference);
-            if error < least {
-                (best, least) = (clip, error);
+            for (&clip, error) in clips.iter().zip(evaluate::<V>(form, d)) {
+                if error < least {
+                    (best, least) = (clip, error);
+                }
             }
         }
         best
     }
 
-    /// `d^T form d`.
+    /// `d^T form d` of each try.
     #[inline(always)]
-    fn evaluate(form: &[f32], d: &[f32]) -> f32 {
-        let mut sums = [0.0; PANEL];
+    fn evaluate<V: Lanes>(form: &[f32], d: &[[f32; TRIES]]) -> [f32; TRIES] {
+        let mut totals = [V::splat(0.0); TRIES];
         let mut rest = form;
         for (panel, columns) in d.as_chunks::<PANEL>().0.iter().enumerate() {
             let (rows, others) = rest.split_at((panel + 1) * PANEL * PANEL);
-            let mut products = [0.0; PANEL];
-            for (row, &d) in rows.as_chunks::<PANEL>().0.iter().zip(d) {
-                for (product, &g) in products.iter_mut().zip(row) {
-                    *product += d * g;
+            let mut products = [[V::splat(0.0); 2]; TRIES];
+            for (row, d) in rows.as_chunks::<8>().0.as_chunks::<2>().0.iter().zip(d) {
+                let row = [V::load(&row[0]), V::load(&row[1])];
+                for (products, &d) in products.iter_mut().zip(d) {
+                    let d = V::splat(d);
+                    *products = [products[0].add(d.mul(row[0])), products[1].add(d.mul(row[1]))];
                 }
             }
-            for ((sum, product), d) in sums.iter_mut().zip(products).zip(columns) {
-                *sum += product * d;
+            for (t, products) in products.iter().enumerate() {
+                for (half, product) in products.iter().enumerate() {
+                    let d: [f32; 8] = std::array::from_fn(|c| columns[8 * half + c][t]);
+                    totals[t] = totals[t].add(product.mul(V::load(&d)));
+                }
             }
             rest = others;
         }
-        sums.into_iter().sum()
+        let mut sums = [0.0; TRIES];
+        for (sum, total) in sums.iter_mut().zip(totals) {
+            *sum = total.sum();
+        }
+        sums
     }
 }
 
 mod avx2 {
-    //! The portable body, compiled to vectors of eight.
+    //! The portable body on registers of eight.
 
-    use super::{Grid, portable};
+    use super::{Grid, TRIES, portable};
+    use crate::simd::avx2::F32x8;
 
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
-    pub unsafe fn search(grid: &Grid, w: &[f32], form: &[f32], shrink_grid: u32, steps: u32) -> f32 {
-        portable::search(grid, w, form, shrink_grid, steps)
+    pub unsafe fn search(
+        grid: &Grid,
+        w: &[f32],
+        form: &[f32],
+        shrink_grid: u32,
+        tries: u32,
+        d: &mut Vec<[f32; TRIES]>,
+    ) -> f32 {
+        portable::search::<F32x8>(grid, w, form, shrink_grid, tries, d)
     }
 }

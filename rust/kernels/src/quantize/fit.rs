@@ -53,57 +53,32 @@ pub(crate) fn fit_group(m: &Machine, grid: &Grid, x: &[f32]) -> Option<(f32, u8)
     match m.path() {
         // SAFETY: a machine with this path has AVX2.
         Path::Avx512 | Path::Avx2 => unsafe { avx2::fit(grid, x) },
-        Path::Scalar => portable::fit(grid, x),
+        Path::Scalar => portable::fit::<[f32; 8]>(grid, x),
     }
 }
 
 mod portable {
-    use crate::quantize::{Grid, Shrink, fraction, steps};
-    use crate::simd::{pow, rint};
-
-    /// Values looked at side by side: four vectors of eight, to hide the latency of a comparison.
-    const LANES: usize = 32;
+    use crate::quantize::{Grid, Shrink, error_of, fraction, range};
+    use crate::simd::{Eights, Lanes, pow};
 
     #[inline(always)]
-    pub fn fit(grid: &Grid, x: &[f32]) -> Option<(f32, u8)> {
-        let (lo, hi) = range(x)?;
+    pub fn fit<V: Lanes>(grid: &Grid, x: &[f32]) -> Option<(f32, u8)> {
+        let (lo, hi) = range::<V>(x)?;
         match grid.shrink {
             None => Some(grid.parameters(lo, hi)),
-            Some(shrink) => Some(search(grid, shrink, x, lo, hi)),
+            Some(shrink) => Some(search::<V>(grid, shrink, x, lo, hi)),
         }
     }
 
-    /// The smallest and the largest value; `None` if not all are finite.
     #[inline(always)]
-    fn range(x: &[f32]) -> Option<(f32, f32)> {
-        let first = *x.first()?;
-        let (mut lo, mut hi, mut largest) = ([first; LANES], [first; LANES], [0; LANES]);
-        let mut look = |lane: usize, x: f32| {
-            lo[lane] = if x < lo[lane] { x } else { lo[lane] };
-            hi[lane] = if x > hi[lane] { x } else { hi[lane] };
-            largest[lane] = largest[lane].max((x.to_bits() & 0x7fff_ffff) as i32);
-        };
-        let (blocks, tail) = x.as_chunks::<LANES>();
-        for block in blocks {
-            for (lane, &x) in block.iter().enumerate() {
-                look(lane, x);
-            }
-        }
-        for (lane, &x) in tail.iter().enumerate() {
-            look(lane, x);
-        }
-        let finite = largest.into_iter().fold(0, i32::max) < 0x7f80_0000;
-        finite.then(|| (lo.into_iter().fold(first, f32::min), hi.into_iter().fold(first, f32::max)))
-    }
-
-    #[inline(always)]
-    fn search(grid: &Grid, shrink: Shrink, x: &[f32], lo: f32, hi: f32) -> (f32, u8) {
+    fn search<V: Lanes>(grid: &Grid, shrink: Shrink, x: &[f32], lo: f32, hi: f32) -> (f32, u8) {
         let mut best = grid.parameters(lo, hi);
         let mut least = f32::INFINITY;
         for i in 0..shrink.steps {
             let p = fraction(i, shrink.grid);
             let (scale, zero) = grid.parameters(p * lo, p * hi);
-            let error = error(x, scale, zero, grid.bits, shrink.norm);
+            let (bottom, top) = (V::splat(-f32::from(zero)), V::splat(grid.top() - f32::from(zero)));
+            let error = total(x, V::splat(scale), bottom, top, shrink.norm, least);
             if error < least {
                 (best, least) = ((scale, zero), error);
             }
@@ -111,39 +86,35 @@ mod portable {
         best
     }
 
-    /// The sum of `|Q(x) - x|^norm`.
+    /// The sum of `|error_of(x)|^norm`; given up, with what it has come to, where that is `enough`.
     #[inline(always)]
-    fn error(x: &[f32], scale: f32, zero: u8, bits: u32, norm: f32) -> f32 {
-        let lo = -f32::from(zero);
-        let hi = (0xff_u32 >> (8 - bits)) as f32 + lo;
-        let distance = |x: f32| (scale * rint(steps(x, scale, lo, hi)) - x).abs();
-        if norm == 2.0 { sum(x, |x| distance(x) * distance(x)) } else { sum(x, |x| pow(distance(x), norm)) }
-    }
-
-    /// A sum in a fixed order: lane by lane, then over the lanes.
-    #[inline(always)]
-    fn sum(x: &[f32], term: impl Fn(f32) -> f32) -> f32 {
-        let mut sums = [0.0; 8];
-        let (blocks, tail) = x.as_chunks::<8>();
-        for block in blocks {
-            for (sum, &x) in sums.iter_mut().zip(block) {
-                *sum += term(x);
+    fn total<V: Lanes>(x: &[f32], scale: V, lo: V, hi: V, norm: f32, enough: f32) -> f32 {
+        let mut total = 0.0;
+        for x in x.chunks(256) {
+            let mut sum = V::splat(0.0);
+            // zero is on every grid: what fills the last vector adds nothing
+            let x = Eights::of(x, 0.0);
+            for i in 0..x.len() {
+                let error = error_of(V::load(x.get(i)), scale, lo, hi);
+                sum = sum.add(if norm == 2.0 { error.mul(error) } else { pow(error.abs(), V::splat(norm)) });
+            }
+            total += sum.sum();
+            if total >= enough {
+                break;
             }
         }
-        for (sum, &x) in sums.iter_mut().zip(tail) {
-            *sum += term(x);
-        }
-        sums.into_iter().sum()
+        total
     }
 }
 
 mod avx2 {
-    //! The portable body, compiled to vectors of eight.
+    //! The portable body on registers of eight.
 
     use super::{Grid, portable};
+    use crate::simd::avx2::F32x8;
 
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
     pub unsafe fn fit(grid: &Grid, x: &[f32]) -> Option<(f32, u8)> {
-        portable::fit(grid, x)
+        portable::fit::<F32x8>(grid, x)
     }
 }

@@ -15,7 +15,7 @@ pub(crate) use fit::fit_group;
 pub use tokens::quantize_tokens;
 
 use crate::minifloat::{Bf16, F16, portable};
-use crate::simd::{ROUND, rint};
+use crate::simd::{Eights, Lanes, ROUND, rint};
 use crate::{Error, Result};
 
 /// What a scale is rounded to, so that the codes fit the scale that will be stored.
@@ -98,11 +98,17 @@ impl Grid {
         check_steps(shrink.steps, shrink.grid)
     }
 
+    /// The highest code.
+    #[inline(always)]
+    fn top(&self) -> f32 {
+        (0xff_u32 >> (8 - self.bits)) as f32
+    }
+
     /// Scale and zero point for the range `lo..=hi` of a group.
     #[inline(always)]
     pub(crate) fn parameters(&self, lo: f32, hi: f32) -> (f32, u8) {
         let (lo, hi) = if self.forced_zero { (lo.min(0.0), hi.max(0.0)) } else { (lo, hi) };
-        let top = (0xff_u32 >> (8 - self.bits)) as f32;
+        let top = self.top();
         if self.symmetric {
             let largest = lo.abs().max(hi.abs());
             let largest = if largest == 0.0 && self.eps == 0.0 { 1.0 } else { largest };
@@ -173,19 +179,46 @@ fn by_group(flat: std::ops::Range<usize>, group: usize) -> impl Iterator<Item = 
     })
 }
 
-/// `x / scale` held between the integers `lo` and `hi`, which keeps it in reach of `rint`; to clamp to integers before or
-/// after rounding is the same. NaN becomes `lo`.
+/// The smallest and the largest value; `None` if there is none, or if not all are finite.
 #[inline(always)]
-fn steps(x: f32, scale: f32, lo: f32, hi: f32) -> f32 {
-    let steps = x / scale;
-    let steps = if steps > lo { steps } else { lo };
-    if steps < hi { steps } else { hi }
+fn range<V: Lanes>(x: &[f32]) -> Option<(f32, f32)> {
+    let first = *x.first()?;
+    let (mut lo, mut hi, mut nothing) = (V::splat(first), V::splat(first), V::splat(0.0));
+    let x = Eights::of(x, first);
+    for i in 0..x.len() {
+        let x = V::load(x.get(i));
+        (lo, hi) = (x.min(lo), x.max(hi));
+        // infinity and NaN leave NaN
+        nothing = nothing.add(x.mul(V::splat(0.0)));
+    }
+    let lo = lo.array().into_iter().fold(first, |a, b| if b < a { b } else { a });
+    let hi = hi.array().into_iter().fold(first, |a, b| if b > a { b } else { a });
+    (nothing.sum() == 0.0).then_some((lo, hi))
 }
 
-/// The low byte, in two's complement, of `rint(x / scale)` held between the integers `lo` and `hi`.
+/// `scale rint(x / scale) - x`, with the quotient held between the integers `lo` and `hi`.
+#[inline(always)]
+fn error_of<V: Lanes>(x: V, scale: V, lo: V, hi: V) -> V {
+    scale.mul(x.div(scale).max(lo).min(hi).rint()).sub(x)
+}
+
+/// The bits of `|x|`, which are ordered as the magnitudes are; those of infinity and NaN are not below [`INFINITE`].
+#[inline(always)]
+fn magnitude(x: f32) -> i32 {
+    (x.to_bits() & 0x7fff_ffff) as i32
+}
+
+/// See [`magnitude`].
+const INFINITE: i32 = 0x7f80_0000;
+
+/// The low byte, in two's complement, of `rint(x / scale)` held between the integers `lo` and `hi`; NaN becomes `lo`.
 #[inline(always)]
 fn code(x: f32, scale: f32, lo: f32, hi: f32) -> u8 {
-    (steps(x, scale, lo, hi) + ROUND).to_bits() as u8
+    // integers as bounds may come before the rounding, and keep it in reach of `ROUND`
+    let steps = x / scale;
+    let steps = if steps > lo { steps } else { lo };
+    let steps = if steps < hi { steps } else { hi };
+    (steps + ROUND).to_bits() as u8
 }
 
 /// The first element that is NaN or infinite, as an error.

@@ -40,18 +40,16 @@ pub fn quantize_tokens(
 }
 
 mod portable {
-    use crate::quantize::code;
+    use crate::quantize::{INFINITE, code, magnitude};
 
     #[inline(always)]
     pub fn quantize(x: &[f32], eps: f32, codes: &mut [i8]) -> f32 {
-        // magnitudes of floats are ordered as their bits are, NaN above infinity
-        let largest = x.iter().fold(0, |largest: i32, x| largest.max((x.to_bits() & 0x7fff_ffff) as i32));
-        let largest = f32::from_bits(largest as u32);
-        if !largest.is_finite() {
+        let largest = x.iter().fold(0, |largest, &x| i32::max(largest, magnitude(x)));
+        if largest >= INFINITE {
             codes.fill(0);
             return f32::NAN;
         }
-        let scale = largest.max(eps) / 127.0;
+        let scale = f32::from_bits(largest as u32).max(eps) / 127.0;
         for (&x, out) in x.iter().zip(codes) {
             *out = code(x, scale, -127.0, 127.0) as i8;
         }
