@@ -42,6 +42,9 @@ impl Error {
     pub(crate) fn range(what: &'static str, given: impl fmt::Display, expected: impl fmt::Display) -> Self {
         Self::Range(Detail { what, given: given.to_string(), expected: expected.to_string(), hint: "" })
     }
+    pub(crate) fn not_finite(what: &'static str, given: impl fmt::Display) -> Self {
+        Self::NotFinite(Detail { what, given: given.to_string(), expected: "finite numbers".to_string(), hint: "" })
+    }
 }
 
 impl fmt::Display for Error {
@@ -57,4 +60,12 @@ impl std::error::Error for Error {}
 /// Checks a length against what the shape arguments imply.
 pub(crate) fn expect_len(what: &'static str, given: usize, expected: usize) -> Result<()> {
     if given == expected { Ok(()) } else { Err(Error::shape(what, given, expected)) }
+}
+
+/// The same for a row-major array; a product beyond `usize` can be no length.
+pub(crate) fn expect_shape(what: &'static str, given: usize, shape: &[usize]) -> Result<()> {
+    match shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n)) {
+        Some(expected) => expect_len(what, given, expected),
+        None => Err(Error::shape(what, given, format!("the product of {shape:?}"))),
+    }
 }

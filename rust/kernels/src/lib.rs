@@ -4,7 +4,13 @@
 //! first in its file and is the specification of the others.
 
 mod error;
+pub mod hadamard;
 mod machine;
+pub mod minifloat;
+pub mod pack;
+mod parts;
+pub mod quantize;
+mod simd;
 
 pub use error::{Error, Result};
 pub use machine::{Machine, Path};

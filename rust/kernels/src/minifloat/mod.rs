@@ -1,0 +1,176 @@
+//! Casts between f32 and the 8- and 16-bit floats, rounded to nearest, ties to even. Limit: memory.
+//!
+//! NaN becomes the quiet NaN named by the format, with its sign; zeros keep theirs; subnormals, of either side, are exact.
+
+use crate::error::expect_len;
+use crate::parts::Rows;
+use crate::{Machine, Path, Result};
+
+/// Floats narrower than f32, in the terms the casts need; sealed.
+pub trait Format: sealed::Sealed + Copy + Send + Sync + 'static {
+    /// What holds a code: `u8` or `u16`.
+    type Code: Copy + Send + Sync;
+    /// Bits of the mantissa.
+    const MANTISSA: u32;
+    /// Bias of the exponent.
+    const BIAS: u32;
+    /// The magnitude of the largest finite value.
+    const LARGEST: u32;
+    /// The magnitude that stands for what lies above it, unless saturating.
+    const OVERFLOW: u32;
+    /// The magnitude of the quiet NaN.
+    const NAN: u32;
+    /// The place of the sign.
+    const SIGN: u32;
+    #[doc(hidden)]
+    fn narrow(code: u32) -> Self::Code;
+    #[doc(hidden)]
+    fn widen(code: Self::Code) -> u32;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+macro_rules! format {
+    ($name:ident, $code:ty, $doc:literal, $mantissa:literal, $bias:literal, $largest:literal, $overflow:literal, $nan:literal) => {
+        #[doc = $doc]
+        #[derive(Debug, Clone, Copy)]
+        pub struct $name;
+        impl sealed::Sealed for $name {}
+        impl Format for $name {
+            type Code = $code;
+            const MANTISSA: u32 = $mantissa;
+            const BIAS: u32 = $bias;
+            const LARGEST: u32 = $largest;
+            const OVERFLOW: u32 = $overflow;
+            const NAN: u32 = $nan;
+            const SIGN: u32 = <$code>::BITS - 1;
+            #[inline(always)]
+            fn narrow(code: u32) -> $code {
+                code as $code
+            }
+            #[inline(always)]
+            fn widen(code: $code) -> u32 {
+                code.into()
+            }
+        }
+    };
+}
+
+format!(E4m3fn, u8, "OCP FP8 E4M3: largest 448, no infinity, NaN 0x7f.", 3, 7, 0x7e, 0x7f, 0x7f);
+format!(E5m2, u8, "OCP FP8 E5M2: largest 57344, infinity 0x7c, NaN 0x7e.", 2, 15, 0x7b, 0x7c, 0x7e);
+format!(Bf16, u16, "bfloat16: the upper half of an f32, NaN 0x7fc0.", 7, 127, 0x7f7f, 0x7f80, 0x7fc0);
+format!(F16, u16, "IEEE binary16: largest 65504, NaN 0x7e00.", 10, 15, 0x7bff, 0x7c00, 0x7e00);
+
+/// Elements worth a thread, and the unit in which they are cut.
+const GRAIN: usize = 1 << 16;
+const BLOCK: usize = 64;
+
+/// Casts `x` to `codes` of the same length. What rounds beyond the largest finite value becomes that value with `saturate`,
+/// infinity included; else infinity, which for [`E4m3fn`] is NaN.
+///
+/// Errors: `Shape` for another length.
+pub fn encode<F: Format>(m: &Machine, x: &[f32], saturate: bool, codes: &mut [F::Code]) -> Result<()> {
+    expect_len("codes", codes.len(), x.len())?;
+    m.split_parts(x.len().div_ceil(BLOCK), GRAIN / BLOCK, Rows::new(codes, BLOCK), |range, codes| {
+        let (x, codes) = (&x[range.start * BLOCK..x.len().min(range.end * BLOCK)], codes.all());
+        match m.path() {
+            // SAFETY: a machine with this path has AVX2.
+            Path::Avx512 | Path::Avx2 => unsafe { avx2::encode::<F>(x, saturate, codes) },
+            Path::Scalar => portable::encode::<F>(x, saturate, codes),
+        }
+    });
+    Ok(())
+}
+
+/// Casts `codes` to `x` of the same length, exactly; NaN becomes 0x7fc00000 with its sign.
+///
+/// Errors: `Shape` for another length.
+pub fn decode<F: Format>(m: &Machine, codes: &[F::Code], x: &mut [f32]) -> Result<()> {
+    expect_len("x", x.len(), codes.len())?;
+    m.split_parts(codes.len().div_ceil(BLOCK), GRAIN / BLOCK, Rows::new(x, BLOCK), |range, x| {
+        let (codes, x) = (&codes[range.start * BLOCK..codes.len().min(range.end * BLOCK)], x.all());
+        match m.path() {
+            // SAFETY: a machine with this path has AVX2.
+            Path::Avx512 | Path::Avx2 => unsafe { avx2::decode::<F>(codes, x) },
+            Path::Scalar => portable::decode::<F>(codes, x),
+        }
+    });
+    Ok(())
+}
+
+pub(crate) mod portable {
+    use super::Format;
+
+    const MAGNITUDE: u32 = 0x7fff_ffff;
+    const INFINITY: u32 = 0x7f80_0000;
+
+    #[inline(always)]
+    pub fn encode<F: Format>(x: &[f32], saturate: bool, codes: &mut [F::Code]) {
+        for (x, code) in x.iter().zip(codes) {
+            *code = F::narrow(encode_one::<F>(x.to_bits(), saturate));
+        }
+    }
+
+    #[inline(always)]
+    pub fn decode<F: Format>(codes: &[F::Code], x: &mut [f32]) {
+        for (code, x) in codes.iter().zip(x) {
+            *x = f32::from_bits(decode_one::<F>(F::widen(*code)));
+        }
+    }
+
+    /// Without a branch, so that the loop becomes vectors.
+    #[inline(always)]
+    pub fn encode_one<F: Format>(bits: u32, saturate: bool) -> u32 {
+        let magnitude = bits & MAGNITUDE;
+        let drop = 23 - F::MANTISSA;
+        let rounded = (magnitude + ((1 << (drop - 1)) - 1) + ((magnitude >> drop) & 1)) >> drop;
+        let mut code = rounded.wrapping_sub((127 - F::BIAS) << F::MANTISSA);
+        if F::BIAS != 127 {
+            // the unit of this float in the last place is the smallest subnormal: the addition rounds to it
+            let unit = (127 - F::BIAS + drop + 1) << 23;
+            let subnormal = (f32::from_bits(magnitude) + f32::from_bits(unit)).to_bits().wrapping_sub(unit);
+            code = if magnitude < (127 - F::BIAS + 1) << 23 { subnormal } else { code };
+        }
+        code = if code > F::LARGEST { if saturate { F::LARGEST } else { F::OVERFLOW } } else { code };
+        code = if magnitude > INFINITY { F::NAN } else { code };
+        code | (bits >> 31) << F::SIGN
+    }
+
+    #[inline(always)]
+    pub fn decode_one<F: Format>(code: u32) -> u32 {
+        let magnitude = code & ((1 << F::SIGN) - 1);
+        let shifted = magnitude << (23 - F::MANTISSA);
+        let mut bits = shifted + ((127 - F::BIAS) << 23);
+        if F::BIAS != 127 {
+            // a subnormal: give it a leading one, then take that away
+            let one = (127 - F::BIAS + 1) << 23;
+            let subnormal = (f32::from_bits(shifted + one) - f32::from_bits(one)).to_bits();
+            bits = if magnitude < 1 << F::MANTISSA { subnormal } else { bits };
+        }
+        bits = if magnitude > F::LARGEST { INFINITY } else { bits };
+        bits = if magnitude > F::LARGEST && (F::OVERFLOW == F::NAN || magnitude > F::OVERFLOW) {
+            0x7fc0_0000
+        } else {
+            bits
+        };
+        bits | (code >> F::SIGN) << 31
+    }
+}
+
+mod avx2 {
+    //! The portable bodies, compiled to vectors of eight.
+
+    use super::{Format, portable};
+
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
+    pub unsafe fn encode<F: Format>(x: &[f32], saturate: bool, codes: &mut [F::Code]) {
+        portable::encode::<F>(x, saturate, codes);
+    }
+
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
+    pub unsafe fn decode<F: Format>(codes: &[F::Code], x: &mut [f32]) {
+        portable::decode::<F>(codes, x);
+    }
+}
