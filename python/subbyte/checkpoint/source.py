@@ -220,8 +220,8 @@ def _shard(index: Path, file: str) -> Path:
     path = folder / file
     try:
         target, home = path.resolve(), folder.resolve()
-    except OSError as error:
-        raise CheckpointError(str(path), error.strerror or str(error), "a file") from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: Python 3.11's word for links in a circle
+        raise CheckpointError(str(path), str(error), "a file") from error
     homes = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
     if target.parent not in homes:
         raise CheckpointError(str(path), f"a link to {target}", f"a file in {folder}", "copy the file into the folder")
