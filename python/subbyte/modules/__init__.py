@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from subbyte.modules.moe import MoE
 from subbyte.modules.quantized_linear import QuantizedLinear
-from subbyte.modules.skeleton import linear_names, materialise, replace_linear, skeleton, submodule
+from subbyte.modules.skeleton import linear_names, materialise, release, replace_linear, skeleton, submodule
 
-__all__ = ["MoE", "QuantizedLinear", "linear_names", "materialise", "replace_linear", "skeleton", "submodule"]
+__all__ = [
+    "MoE",
+    "QuantizedLinear",
+    "linear_names",
+    "materialise",
+    "release",
+    "replace_linear",
+    "skeleton",
+    "submodule",
+]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from subbyte import kernels
-from subbyte.errors import NotFiniteError, RangeError, SchemeError, ShapeError
+from subbyte.errors import SchemeError, ShapeError
 
 if TYPE_CHECKING:
     from subbyte.schemes import Scheme
@@ -36,8 +36,7 @@ class QuantizedLinear(nn.Module):
     "int8/tensor/static" has it from calibration.
 
     x may be f32, f16 or bf16 of any leading shape; the result has its dtype.
-    Raises SchemeError (a pair of schemes that no kernel runs), ShapeError (bias, groups of unequal size), RangeError
-    (a static scheme without its scale).
+    Raises SchemeError (a pair of schemes that no kernel runs), ShapeError (bias); `name` says where.
     """
 
     words: torch.Tensor
@@ -59,18 +58,15 @@ class QuantizedLinear(nn.Module):
             raise ShapeError(f"bias of {name}", list(bias.shape), [self.out_features])
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
         if self.activation is None:
-            self._keep_words(weight, name)
+            self._keep_words(weight)
         else:
-            _check_activation(self.activation, weight.scheme, layer.input_scale, name)
-            self._keep_codes(weight, name)
+            _check_activation(self.activation, weight.scheme, name)
+            self._keep_codes(weight)
 
-    def _keep_words(self, weight: QuantizedTensor, name: str) -> None:
+    def _keep_words(self, weight: QuantizedTensor) -> None:
         words, scale, zero = weight.words, weight.scale, weight.zero
         if weight.index is not None:
             order = np.argsort(weight.index, kind="stable").astype(np.int32)
-            sizes = np.bincount(weight.index, minlength=scale.shape[1])
-            if (sizes != self.group).any():
-                raise ShapeError(f"group index of {name}", f"groups of {sorted(set(sizes))} columns", self.group)
             words = kernels.pack(np.ascontiguousarray(weight.codes()[:, order]), weight.scheme.bits)
             self.register_buffer("order", torch.from_numpy(order))
         else:
@@ -80,9 +76,7 @@ class QuantizedLinear(nn.Module):
         self.register_buffer("scale", self._per_row(scale).to(dtype))
         self.register_buffer("zero", None if zero is None else self._per_row(zero))
 
-    def _keep_codes(self, weight: QuantizedTensor, name: str) -> None:
-        if not np.isfinite(weight.scale).all():
-            raise NotFiniteError(f"scale of {name}", "NaN or infinity", "finite scales")
+    def _keep_codes(self, weight: QuantizedTensor) -> None:
         signed = weight.codes().astype(np.int16) - (1 << (weight.scheme.bits - 1))
         self.register_buffer("codes", torch.from_numpy(signed.astype(np.int8)))
         self.register_buffer("scale", torch.from_numpy(np.array(weight.scale, np.float32).reshape(-1)))
@@ -120,7 +114,7 @@ class QuantizedLinear(nn.Module):
         return cast("torch.Tensor", kernels.w8a8(codes, self.codes, scale, self.scale, bias=bias)).to(dtype)
 
     def _tensor_scale(self, x: torch.Tensor, activation: Scheme) -> torch.Tensor:
-        if self.input_scale is not None and activation.static:
+        if self.input_scale is not None:
             return torch.tensor([self.input_scale], dtype=torch.float32)
         largest = x.abs().amax() if x.numel() else torch.zeros(())
         return (largest.clamp_min(EPS) / (127.0 if activation.narrow else 127.5)).reshape(1)
@@ -140,7 +134,7 @@ class QuantizedLinear(nn.Module):
         )
 
 
-def _check_activation(activation: Scheme, weight: Scheme, input_scale: float | None, name: str) -> None:
+def _check_activation(activation: Scheme, weight: Scheme, name: str) -> None:
     if activation.bits != 8 or not activation.symmetric or activation.granularity not in ("token", "tensor"):
         raise SchemeError(
             f"activation scheme of {name}", activation, "int8/token, int8/tensor or int8/tensor/static",
@@ -151,7 +145,3 @@ def _check_activation(activation: Scheme, weight: Scheme, input_scale: float | N
             f"weight scheme of {name}", f"{weight} with int8 activations", "symmetric, per channel or per tensor",
             "groups and zero points would need float sums inside the integer product",
         )  # fmt: skip
-    if activation.static and (input_scale is None or not 0 < input_scale < float("inf")):
-        raise RangeError(
-            f"input_scale of {name}", input_scale, "a positive number", "static activations are calibrated"
-        )

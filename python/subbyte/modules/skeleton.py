@@ -16,7 +16,7 @@ from subbyte.anatomy import Anatomy, Experts
 from subbyte.errors import ArchitectureError, CheckpointError, DependencyError, NotFiniteError, UnknownNameError
 from subbyte.modules.moe import MoE
 
-__all__ = ["linear_names", "materialise", "replace_linear", "skeleton", "submodule"]
+__all__ = ["linear_names", "materialise", "release", "replace_linear", "skeleton", "submodule"]
 
 
 def skeleton(config: Mapping[str, Any], anatomy: Anatomy) -> nn.Module:
@@ -158,3 +158,20 @@ def materialise(
         for name in names:
             parent, _, leaf = name.rpartition(".")
             setattr(root.get_submodule(parent), leaf, parameter)
+
+
+def release(root: nn.Module, prefix: str) -> None:
+    """Undoes `materialise`: the parameters below `prefix` go back to the meta device and out of memory.
+
+    Parameters that are shared stay shared.
+    """
+    places: dict[int, list[str]] = {}
+    for name, parameter in root.named_parameters(remove_duplicate=False):
+        places.setdefault(id(parameter), []).append(name)
+    for names in places.values():
+        if not any(name.startswith(f"{prefix}.") for name in names):
+            continue
+        empty = nn.Parameter(torch.empty_like(root.get_parameter(names[0]), device="meta"), requires_grad=False)
+        for name in names:
+            parent, _, leaf = name.rpartition(".")
+            setattr(root.get_submodule(parent), leaf, empty)

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from ..errors import SchemeError, ShapeError
-from .element import Int
+from subbyte.errors import SchemeError, ShapeError
+from subbyte.schemes.element import Int
 
 __all__ = ["GRANULARITIES", "SCALE_DTYPES", "Granularity", "ScaleDtype", "Scheme"]
 

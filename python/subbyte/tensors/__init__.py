@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .layer import QuantizedLayer
-from .quantized import QuantizedTensor
+from subbyte.tensors.layer import QuantizedLayer
+from subbyte.tensors.quantized import QuantizedTensor
 
 __all__ = ["QuantizedLayer", "QuantizedTensor"]

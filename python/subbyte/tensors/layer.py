@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..errors import NotFiniteError, SchemeError
-from ..schemes import Scheme
-from .quantized import QuantizedTensor
+from subbyte.errors import NotFiniteError, SchemeError
+from subbyte.schemes import Scheme
+from subbyte.tensors.quantized import QuantizedTensor
 
 __all__ = ["QuantizedLayer"]
 

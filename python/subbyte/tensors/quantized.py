@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import kernels
-from ..errors import DtypeError, NotFiniteError, RangeError, SchemeError, ShapeError
-from ..schemes import Scheme
+from subbyte import kernels
+from subbyte.errors import DtypeError, NotFiniteError, RangeError, SchemeError, ShapeError
+from subbyte.schemes import Scheme
 
 __all__ = ["QuantizedTensor"]
 
