@@ -125,7 +125,7 @@ def _input_scale(job: Job, name: str, stats: Mapping[str, Statistics]) -> float 
     if scheme is None or not scheme.static:
         return None
     largest = _largest(stats, [name]) or _largest(stats, _alike(name, stats))
-    codes = 2 ** (scheme.bits - 1) - (1 if scheme.narrow else 0.5)
+    codes = float(1 << (scheme.bits - 1)) - (1.0 if scheme.narrow else 0.5)
     return max(largest, SMALLEST) / codes
 
 

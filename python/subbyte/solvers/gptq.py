@@ -80,7 +80,7 @@ class Gptq:
             raise NotFiniteError(
                 f"Hessian of {name}", "NaN or infinity", "finite activations", "look for overflow in the model"
             )
-        # The grid of whole rows is fitted before dead columns are zeroed, that of groups after: so does the released code.
+        # The grid of whole rows is fitted before dead columns are zeroed, that of groups after (as released).
         group = scheme.group(columns)
         by_row = scheme.granularity in ("channel", "tensor")
         if by_row:

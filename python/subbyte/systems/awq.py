@@ -17,9 +17,12 @@ from __future__ import annotations
 from subbyte.recipe import Recipe
 from subbyte.solvers import Nearest
 from subbyte.systems.registry import system, weight_scheme
-from subbyte.transforms import ActivationAwareClip, ActivationAwareScale
+from subbyte.transforms import ActivationAwareClip, ActivationAwareScale, Transform
 
 __all__ = ["awq"]
+
+EPS = 1e-5
+"""The smallest range of a group in the released code."""
 
 
 @system(title="AWQ", paper="arXiv 2306.00978")
@@ -44,16 +47,15 @@ def awq(
     grid        number of exponents tried: 0, 1/grid, 2/grid, ...
     grouped     also scale values -> output where several query heads share one key-value head
     """
-    quantizer = {"forced_zero": False, "eps": 1e-5}
-    transforms = []
+    transforms: list[Transform] = []
     if scale:
-        transforms.append(ActivationAwareScale(grid=grid, duo=duo, grouped=grouped, **quantizer))
+        transforms.append(ActivationAwareScale(grid, duo=duo, grouped=grouped, forced_zero=False, eps=EPS))
     if clip:
-        transforms.append(ActivationAwareClip(**quantizer))
+        transforms.append(ActivationAwareClip(forced_zero=False, eps=EPS))
     return Recipe(
         name="awq",
         weights=weight_scheme(bits, group_size, symmetric, narrow=symmetric),
         transforms=tuple(transforms),
-        solver=Nearest(**quantizer),
+        solver=Nearest(forced_zero=False, eps=EPS),
         propagate="float",
     )

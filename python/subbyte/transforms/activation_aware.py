@@ -1,4 +1,4 @@
-"""ActivationAwareScale and ActivationAwareClip: the two searches of AWQ (Lin et al., 2024, section 3.2 and released code)."""
+"""ActivationAwareScale, ActivationAwareClip: the two searches of AWQ (Lin et al., 2024, section 3.2, released code)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def candidate(absmean: Floats, ratio: float, weight_mean: Floats | None = None, 
 @dataclass(frozen=True)
 class ActivationAwareScale:
     """For each pair the scale s = a ** r, r = 0, 1/grid ... (grid-1)/grid, with the smallest error of the inspected
-    module when its linears hold Q(W s) / s; all pairs are searched on the original weights, then all scales are applied.
+    module when its linears hold Q(W s) / s. All pairs are searched on the original weights, then all are applied.
 
     grid         exponents tried; the first is 0: s = 1, plain rounding to nearest
     inclusive    r = 0, 1/(grid-1) ... 1 instead, as in the paper's text
@@ -157,8 +157,8 @@ class ActivationAwareScale:
 
 @dataclass(frozen=True)
 class ActivationAwareClip:
-    """Clips each group of a row to m = max|w| (1 - i / shrink_grid), i < shrink_steps, with the smallest mean squared error
-    of the group's share of the output on sampled tokens. Queries and keys are left out.
+    """Clips each group of a row to m = max|w| (1 - i / shrink_grid), i < shrink_steps, with the smallest mean squared
+    error of the group's share of the output on sampled tokens. Queries and keys are left out.
 
     forced_zero, eps   the grid that is rounded to
     """

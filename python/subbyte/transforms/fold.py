@@ -1,8 +1,8 @@
 """The fold engine: divide a producer's output channels by s, multiply its consumers' input columns by s.
 
 One function for every kind of `anatomy.Pair`. The model's function stays as it is: exactly in exact arithmetic, and in
-the stored dtype as nearly as that allows. The gain of a norm is stored in 16 bits, so `gain / s` gets rounded; the consumers
-are then multiplied by `gain / rounded(gain / s)` instead of s, and what rounding did to the gain is undone.
+the stored dtype as nearly as that allows. The gain of a norm is stored in 16 bits, so `gain / s` gets rounded; the
+consumers are then multiplied by `gain / rounded(gain / s)` instead of s, and what rounding did to the gain is undone.
 """
 
 from __future__ import annotations

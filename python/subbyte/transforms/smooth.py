@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -78,11 +77,8 @@ class Smooth:
         """The alpha with the smallest error of the consumers' outputs when weights and inputs are both rounded."""
         from subbyte.calibration import grid_search
 
-        sites = [
-            (work.weight(n), np.asarray(work.stats[n].sample), work.schemes[n])
-            for n in pair.consumers
-            if n in work.stats and work.stats[n].tokens
-        ]
+        seen = [name for name in pair.consumers if work.seen([name])]
+        sites = [(work.weight(name), np.asarray(work.stats[name].sample), work.schemes[name]) for name in seen]
 
         def loss(alpha: float) -> float:
             scale = smoothing_scale(act, size, alpha)
@@ -106,6 +102,7 @@ def _rounded_inputs(x: Floats, absmax: float, scheme: Scheme | None) -> Floats:
     if scheme is None:
         return x
     largest = np.abs(x).max(axis=1, keepdims=True) if scheme.granularity == "token" else np.float32(absmax)
-    scale = np.maximum(largest, SMALLEST) / np.float32(2 ** (scheme.bits - 1) - 1)
-    codes: Floats = np.rint(x / scale)
+    top = 2 ** (scheme.bits - 1)
+    scale = np.maximum(largest, SMALLEST) / np.float32(top - 1 if scheme.narrow else top - 0.5)
+    codes: Floats = np.clip(np.rint(x / scale), -top, top - 1)
     return codes * scale
