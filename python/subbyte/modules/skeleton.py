@@ -51,7 +51,7 @@ def skeleton(config: Mapping[str, Any], anatomy: Anatomy) -> nn.Module:
         settings = AutoConfig.for_model(str(model_type), **data)
         with init_empty_weights(include_buffers=False):
             model = _build(AutoModelForCausalLM, settings)
-    except (ValueError, TypeError, AttributeError, KeyError) as problem:
+    except Exception as problem:  # transformers' validators raise classes of their own, and many built-in ones
         raise ArchitectureError(
             f"config of {anatomy.architecture}", problem, "a causal language model of transformers"
         ) from problem
