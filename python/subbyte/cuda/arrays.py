@@ -54,7 +54,6 @@ class View:
     strides: tuple[int, ...]
     dtype: str
     itemsize: int
-    device_type: int
     device: int
     framework: str = ""
     owner: object = field(default=None, repr=False, compare=False)
@@ -116,7 +115,6 @@ def exported(what: str, array: Any) -> View:
         strides=strides,
         dtype=f"{kind}{tensor.bits}" + (f"x{tensor.lanes}" if tensor.lanes > 1 else ""),
         itemsize=max(1, tensor.bits * tensor.lanes // 8),
-        device_type=tensor.device_type,
         device=tensor.device_id,
         framework=framework,
         owner=(capsule, array),

@@ -113,7 +113,10 @@ def load(kernel: str, entry: str, device: int) -> Entry:
     """
     module = _module(kernel, device)
     with driver.current(device):
-        (function,) = driver.call("cuModuleGetFunction", module, entry.encode())
+        try:
+            (function,) = driver.call("cuModuleGetFunction", module, entry.encode())
+        except DriverError as error:
+            raise DriverError(entry, error.args[1], f"an entry of cuda/**/{kernel}.cu") from error
     return Entry(entry, device, function)
 
 
