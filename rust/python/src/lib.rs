@@ -5,12 +5,14 @@
 
 mod array;
 mod errors;
+mod gemm;
 mod hadamard;
 mod machine;
 mod minifloat;
 mod numbers;
 mod pack;
 mod quantize;
+mod solve;
 
 use pyo3::prelude::*;
 
@@ -18,6 +20,8 @@ use pyo3::prelude::*;
 mod _rust {
     #[pymodule_export]
     use crate::array::Buffer;
+    #[pymodule_export]
+    use crate::gemm::{w8a8, wna16};
     #[pymodule_export]
     use crate::hadamard::hadamard;
     #[pymodule_export]
@@ -30,4 +34,6 @@ mod _rust {
     use crate::quantize::{
         dequantize_affine, fit_affine, quantize_affine, quantize_symmetric, quantize_tokens, search_clip,
     };
+    #[pymodule_export]
+    use crate::solve::{accumulate_gram, gptq, inverse_factor};
 }
