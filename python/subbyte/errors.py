@@ -36,6 +36,7 @@ class SubbyteError(Exception):
 
     def __init__(self, what: str, given: object, expected: object, hint: str = "") -> None:
         super().__init__(what, given, expected, hint)
+        self.args = (what, given, expected, hint)  # OSError's own __init__ keeps the first two only
 
     def __str__(self) -> str:
         what, given, expected, hint = self.args

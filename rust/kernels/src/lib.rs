@@ -4,6 +4,7 @@
 //! first in its file and is the specification of the others.
 
 mod error;
+pub mod gemm;
 pub mod hadamard;
 mod machine;
 pub mod minifloat;
@@ -11,6 +12,8 @@ pub mod pack;
 mod parts;
 pub mod quantize;
 mod simd;
+pub mod solve;
+mod tasks;
 
 pub use error::{Error, Result};
 pub use machine::{Machine, Path};

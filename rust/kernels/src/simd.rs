@@ -3,6 +3,9 @@
 //! Most bodies are one `#[inline(always)]` function over fixed-size arrays, compiled once as it is and once inside a
 //! `#[target_feature]` function: the same operations in the same order, hence the same bits on every path.
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+
 #[cfg(target_endian = "big")]
 compile_error!("packed words are little-endian in memory");
 
@@ -307,4 +310,78 @@ fn polynomial<V: Lanes, const N: usize>(c: [f32; N], x: V) -> V {
         sum = sum.mul(x).add(V::splat(c[i]));
     }
     sum
+}
+
+/// Eight floats.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(crate) fn load_f32x8(from: &[f32; 8]) -> __m256 {
+    // SAFETY: an unaligned read of the whole array.
+    unsafe { _mm256_loadu_ps(from.as_ptr()) }
+}
+
+/// Eight floats.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(crate) fn store_f32x8(to: &mut [f32; 8], value: __m256) {
+    // SAFETY: an unaligned write of the whole array.
+    unsafe { _mm256_storeu_ps(to.as_mut_ptr(), value) }
+}
+
+/// Sixteen integers.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(crate) fn load_i16x16(from: &[i16; 16]) -> __m256i {
+    // SAFETY: an unaligned read of the whole array.
+    unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
+}
+
+/// Sixteen bytes with their signs, each widened to two.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(crate) fn load_i8x16_wide(from: &[i8; 16]) -> __m256i {
+    // SAFETY: an unaligned read of the whole array.
+    _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(from.as_ptr().cast()) })
+}
+
+/// Sixty-four signed bytes.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(crate) fn load_i8x64(from: &[i8; 64]) -> __m512i {
+    // SAFETY: an unaligned read of the whole array.
+    unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+}
+
+/// Sixty-four unsigned bytes.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(crate) fn load_u8x64(from: &[u8; 64]) -> __m512i {
+    // SAFETY: an unaligned read of the whole array.
+    unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+}
+
+/// The sum of eight floats: of the halves, then of the quarters, then of the last two.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(crate) fn sum_f32x8(value: __m256) -> f32 {
+    let four = _mm_add_ps(_mm256_castps256_ps128(value), _mm256_extractf128_ps::<1>(value));
+    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+}
+
+/// The sum of eight integers, modulo 2^32.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(crate) fn sum_i32x8(value: __m256i) -> i32 {
+    let four = _mm_add_epi32(_mm256_castsi256_si128(value), _mm256_extracti128_si256::<1>(value));
+    let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b1110>(four));
+    _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b01>(two)))
 }

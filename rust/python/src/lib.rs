@@ -1,6 +1,39 @@
 //! subbyte._rust: the kernels for anything that speaks DLPack.
+//!
+//! A binding takes its arrays, allocates its results, releases the interpreter and calls the kernel of the same name;
+//! what the arguments mean is documented in `subbyte.kernels`.
+
+mod array;
+mod errors;
+mod gemm;
+mod hadamard;
+mod machine;
+mod minifloat;
+mod numbers;
+mod pack;
+mod quantize;
+mod solve;
 
 use pyo3::prelude::*;
 
 #[pymodule]
-mod _rust {}
+mod _rust {
+    #[pymodule_export]
+    use crate::array::Buffer;
+    #[pymodule_export]
+    use crate::gemm::{w8a8, wna16};
+    #[pymodule_export]
+    use crate::hadamard::hadamard;
+    #[pymodule_export]
+    use crate::machine::{Machine, machine, paths};
+    #[pymodule_export]
+    use crate::minifloat::{decode_minifloat, encode_minifloat};
+    #[pymodule_export]
+    use crate::pack::{pack, unpack};
+    #[pymodule_export]
+    use crate::quantize::{
+        dequantize_affine, fit_affine, quantize_affine, quantize_symmetric, quantize_tokens, search_clip,
+    };
+    #[pymodule_export]
+    use crate::solve::{accumulate_gram, gptq, inverse_factor};
+}

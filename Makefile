@@ -1,0 +1,83 @@
+# Every target sets up what it needs by itself: `make demo` and `make test` work on a fresh clone.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUST := $(shell find rust -name '*.rs') Cargo.toml rust/kernels/Cargo.toml rust/python/Cargo.toml
+CUDA := $(shell find cuda -name '*.cu' -o -name '*.cuh' -o -name '*.py') python/build_backend.py
+PEERS := llmcompressor==0.14.0.1 gptqmodel==7.7.0
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint rust-test python-test bench results peers wheel docs format clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(BIN)/python:
+	@command -v cargo >/dev/null || { echo "Rust is needed: install it from your distribution or with rustup, then run make again"; exit 1; }
+	@echo "==> creating $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "Python's venv module is needed (on Debian: apt install python3-venv)"; rm -rf $(VENV); exit 1; }
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+
+# The demo needs only what a user installs; the tests need everything.
+$(VENV)/.demo: $(BIN)/python $(RUST) $(CUDA) pyproject.toml
+	@echo "==> building subbyte and installing what the demo needs (torch is large: a few minutes)"
+	@$(BIN)/python -m pip install --quiet --editable '.[hf,plot]'
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python $(RUST) $(CUDA) pyproject.toml
+	@echo "==> building subbyte and installing the development tools (torch is large: a few minutes)"
+	@$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo  ## quantize the embedded model with every system; writes subbyte-demo.html
+	@$(BIN)/subbyte demo
+
+test: lint rust-test python-test  ## everything that must pass: lints, types, cargo, pytest, doctests
+
+lint: $(VENV)/.dev  ## formatting, clippy, ruff, mypy, import directions
+	@echo "==> lints"
+	@cargo fmt --all --check
+	@cargo clippy --quiet --release --workspace --all-targets -- -D warnings
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+rust-test: $(VENV)/.dev  ## cargo tests of the kernels
+	@echo "==> cargo test"
+	@cargo test --quiet --release -p subbyte-kernels
+
+python-test: $(VENV)/.dev  ## pytest, doctests, and each bench once
+	@echo "==> pytest"
+	@$(BIN)/python -m pytest python/subbyte tests
+	@$(BIN)/python -m pytest benches --benchmark-disable
+
+format: $(VENV)/.dev  ## rewrite the sources in the house format
+	@cargo fmt --all
+	@$(BIN)/ruff check --quiet --fix .
+	@$(BIN)/ruff format --quiet .
+
+bench: $(VENV)/.dev  ## every kernel beside torch
+	@$(BIN)/python -m pytest benches --benchmark-only --benchmark-columns=median,iqr,rounds --benchmark-group-by=group
+
+peers: $(foreach peer,$(PEERS),.venv-$(firstword $(subst ==, ,$(peer)))/.done)  ## virtual environments of the peers that `make results` measures
+
+.venv-%/.done:
+	@echo "==> installing $*"
+	@$(PYTHON) -m venv .venv-$*
+	@.venv-$*/bin/python -m pip install --quiet $(filter $*==%,$(PEERS))
+	@touch $@
+
+results: $(VENV)/.dev peers  ## measure quality, time and memory again and write docs/results.md
+	@$(BIN)/python -m benches.results
+
+wheel: $(BIN)/python  ## dist/*.whl, with PTX inside
+	@$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	@ls -l dist/*.whl
+
+docs: $(VENV)/.dev  ## docs/cli.md from the command line's own help
+	@$(BIN)/typer subbyte.cli utils docs --name subbyte --output docs/cli.md
+
+clean:  ## remove what make created
+	rm -rf $(VENV) .venv-* target dist python/subbyte/_rust*.so python/subbyte/cuda/ptx

@@ -1,0 +1,278 @@
+"""Measures what docs/results.md shows, and writes it.
+
+    python -m benches.results                    every section (about half an hour on two cores)
+    python -m benches.results quality peers      only these; the others keep their last measurement
+    python -m benches.results --render           no measurement, docs/results.md from benches/results/results.json
+
+Inputs: the models and texts of `../shared` (or SUBBYTE_SHARED); for `peers` the environments of `make peers`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benches import synthetic
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("SUBBYTE_SHARED", ROOT.parent / "shared"))
+STORE = ROOT / "benches" / "results" / "results.json"
+PAGE = ROOT / "docs" / "results.md"
+CALIBRATION = SHARED / "data" / "calibration.txt"
+TEXT = SHARED / "data" / "wikitext2-test.txt"
+SAMPLES, LENGTH = 128, 256
+
+Rows = list[dict[str, Any]]
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """A temporary folder that holds whatever a measurement writes."""
+    with tempfile.TemporaryDirectory(prefix="subbyte-results-") as name:
+        yield Path(name)
+
+
+def perplexity(model: Path, windows: int = 60) -> float:
+    """Perplexity over the first windows of WikiText-2 test, as ../shared/data/README.md says."""
+    return float(command("eval", str(model), "--text", str(TEXT), "--windows", str(windows), "--json")["perplexity"])
+
+
+def command(*arguments: str) -> Any:
+    """The JSON that a `subbyte` command prints."""
+    run = subprocess.run(
+        [sys.executable, "-m", "subbyte", *arguments], check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    return json.loads(run.stdout)
+
+
+def quantize(model: Path, out: Path, system: str, *options: str) -> tuple[float, float]:
+    """Runs `subbyte quantize`; returns its wall time in seconds and its peak resident memory in GiB."""
+    arguments = [sys.executable, "-m", "subbyte", "quantize", str(model), str(out), "--system", system, *options]
+    start = time.perf_counter()
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, cwd=ROOT)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status != 0:
+        raise SystemExit(f"{' '.join(arguments)} ended with status {os.waitstatus_to_exitcode(status)}")
+    return time.perf_counter() - start, usage.ru_maxrss / 2**20
+
+
+def weights_only(bits: int, group: int) -> list[str]:
+    """Options of one row of the weight-only table."""
+    return ["--bits", str(bits), "--group-size", str(group), "--set", "symmetric=false"]
+
+
+def calibrated(seed: int = 0) -> list[str]:
+    """Options that every calibrated system gets here."""
+    return ["--calibration", str(CALIBRATION), "--samples", str(SAMPLES), "--seq-len", str(LENGTH), "--seed", str(seed)]
+
+
+def quality() -> Rows:
+    """Round-to-nearest, GPTQ and AWQ on the shared Llama."""
+    model = SHARED / "models" / "llama"
+    base = perplexity(model)
+    rows: Rows = [{"system": "float", "perplexity": base}]
+    for group in (128, 64):
+        for bits in (4, 3, 2):
+            lost = math.nan
+            for system in ("rtn", "gptq", "awq"):
+                with folder() as work:
+                    options = calibrated() if system != "rtn" else []
+                    seconds, _ = quantize(model, work / "out", system, *weights_only(bits, group), *options)
+                    got = perplexity(work / "out")
+                increase = math.log(got / base)
+                lost = increase if system == "rtn" else lost
+                rows.append(
+                    {"system": system, "bits": bits, "group": group, "perplexity": got, "seconds": seconds}
+                    | ({} if system == "rtn" else {"taken away": 1 - increase / lost})
+                )
+                print(rows[-1], flush=True)
+    return rows
+
+
+def outliers() -> Rows:
+    """W8A8 with and without smoothing, on the Llama with activation outliers."""
+    model = SHARED / "models" / "llama-outliers"
+    base = perplexity(model)
+    rows: Rows = [{"system": "float", "perplexity": base}]
+    for level, activations in (("O1", "int8/token"), ("O2", "int8/tensor"), ("O3", "int8/tensor/static")):
+        plain = ("rtn", "--bits", "8", "--group-size", "-1", "--set", f"activations={activations}")
+        smooth = ("smoothquant", "--set", f"level={level}")
+        for name, options in (("plain W8A8", plain), ("smoothquant", smooth)):
+            with folder() as work:
+                quantize(model, work / "out", *options, *calibrated())
+                got = perplexity(work / "out")
+            rows.append({"system": name, "level": level, "perplexity": got, "change": got / base - 1})
+            print(rows[-1], flush=True)
+    return rows
+
+
+def peers() -> Rows:
+    """GPTQ beside llm-compressor and GPTQModel: the same model, tokens and settings."""
+    model = SHARED / "models" / "llama"
+    rows: Rows = []
+    with folder() as work:
+        from subbyte import calibration
+
+        tokens = calibration.tokens(CALIBRATION, model, SAMPLES, LENGTH, 0)
+        np.save(work / "tokens.npy", tokens.numpy())
+        for bits in (4, 3):
+            settings = [*weights_only(bits, 128), "--set", "act_order=false", "--set", "true_sequential=true"]
+            given = ["--calibration", str(work / "tokens.npy"), "--samples", str(SAMPLES), "--seq-len", str(LENGTH)]
+            wall, _ = quantize(model, work / f"ours-{bits}", "gptq", *settings, *given, "--no-verify")
+            found = {"subbyte": (wall, wall, perplexity(work / f"ours-{bits}"))}
+            for peer in ("llmcompressor", "gptqmodel"):
+                python = ROOT / f".venv-{peer}" / "bin" / "python"
+                if not python.exists():
+                    raise SystemExit(f"{python} is missing: run `make peers`")
+                out = work / f"{peer}-{bits}"
+                script = ROOT / "benches" / "peers" / f"{peer}_gptq.py"
+                start = time.perf_counter()
+                run = subprocess.run(
+                    [python, script, model, work / "tokens.npy", out, str(bits), "128"],
+                    check=True,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    text=True,
+                )
+                seconds = json.loads(run.stdout.splitlines()[-1])["seconds"]
+                found[peer] = (seconds, time.perf_counter() - start, perplexity(out))
+            for name, (seconds, whole, got) in found.items():
+                rows.append(
+                    {
+                        "package": name,
+                        "bits": bits,
+                        "perplexity": got,
+                        "seconds": seconds,
+                        "whole process": whole,
+                        "x subbyte": seconds / wall,
+                    }
+                )
+                print(rows[-1], flush=True)
+    return rows
+
+
+def memory() -> Rows:
+    """Peak resident memory of `subbyte quantize` on a random Llama of about one billion parameters."""
+    rows: Rows = []
+    with folder() as work:
+        parameters = synthetic.write(work / "model")
+        for system, options in (
+            ("rtn", []),
+            ("gptq", ["--calibration", str(work / "model" / "tokens.npy"), "--samples", "8", "--seq-len", "256"]),
+        ):
+            seconds, peak = quantize(work / "model", work / system, system, "--group-size", "128", *options)
+            rows.append({"system": system, "parameters": parameters, "peak GiB": peak, "seconds": seconds})
+            print(rows[-1], flush=True)
+    return rows
+
+
+def running() -> Rows:
+    """Memory that evaluation adds on top of the imports, float beside packed codes, on a random Llama."""
+    rows: Rows = []
+    with folder() as work:
+        synthetic.write(work / "float", layers=4)
+        quantize(work / "float", work / "int4", "rtn", "--bits", "4", "--group-size", "128")
+        for name in ("float", "int4"):
+            rows.append({"model": name, "peak GiB": peak_of_eval(work / name, work / "float" / "tokens.npy")})
+            print(rows[-1], flush=True)
+    return rows
+
+
+def peak_of_eval(model: Path, tokens: Path) -> float:
+    """Peak resident memory in GiB of a process that loads the model and evaluates one window."""
+    code = (
+        "import sys, numpy, torch, subbyte; from subbyte.evaluate import evaluate;"
+        "evaluate(subbyte.load(sys.argv[1]), torch.from_numpy(numpy.load(sys.argv[2])[:1]))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(model), str(tokens)])
+    _, status, usage = os.wait4(process.pid, 0)
+    if status != 0:
+        raise SystemExit(f"evaluating {model} ended with status {os.waitstatus_to_exitcode(status)}")
+    return usage.ru_maxrss / 2**20
+
+
+SECTIONS: dict[str, tuple[str, Callable[[], Rows]]] = {
+    "quality": (
+        "Weight-only quantization of a trained 6.8 M-parameter Llama (`../shared/models/llama`), asymmetric; "
+        f"perplexity over the first 60 windows of WikiText-2 test; {SAMPLES} x {LENGTH} calibration tokens. *taken away*: the "
+        "share of round-to-nearest's increase of log-perplexity that the system removes.",
+        quality,
+    ),
+    "outliers": (
+        "W8A8 of the same function with the activation outliers of large models (`../shared/models/llama-outliers`). "
+        "O1: per-token dynamic, O2: per-tensor dynamic, O3: per-tensor static activations; weights per output channel.",
+        outliers,
+    ),
+    "peers": (
+        "GPTQ beside other packages: the same model, tokens and settings (asymmetric, group 128, no act-order, damping "
+        "0.01). *seconds* is the whole process for subbyte, imports and writing included, and the quantization call "
+        "alone for the others.",
+        peers,
+    ),
+    "memory": ("Quantizing a random Llama of about one billion parameters, block by block.", memory),
+    "running": ("Evaluating on packed codes: peak resident memory of the whole process, imports included.", running),
+}
+
+
+def machine() -> str:
+    """The processor, in words."""
+    names = [
+        line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
+    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+def cell(value: object) -> str:
+    """A number as the page shows it."""
+    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+def render(store: dict[str, Any]) -> str:
+    """docs/results.md."""
+    lines = [
+        "# Results",
+        "",
+        "Written by `make results` (`python -m benches.results`); every number was measured by it.",
+        "",
+    ]
+    for name, (text, _) in SECTIONS.items():
+        if name not in store:
+            continue
+        rows: Rows = store[name]["rows"]
+        columns = list(dict.fromkeys(column for row in rows for column in row))
+        lines += [f"## {name.capitalize()}", "", text, "", f"Measured on {store[name]['machine']}.", ""]
+        lines += ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+        lines += ["| " + " | ".join(cell(row.get(column)) for column in columns) + " |" for row in rows] + [""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measures the sections that were asked for and writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], help="what to measure; everything by default")
+    parser.add_argument("--render", action="store_true", help="measure nothing")
+    given = parser.parse_args()
+    store: dict[str, Any] = json.loads(STORE.read_text()) if STORE.exists() else {}
+    for name in () if given.render else given.sections or SECTIONS:
+        print(f"==> {name}", flush=True)
+        store[name] = {"machine": machine(), "rows": SECTIONS[name][1]()}
+        STORE.write_text(json.dumps(store, indent=1) + "\n")
+    PAGE.write_text(render(store))
+    print(PAGE)
+
+
+if __name__ == "__main__":
+    main()

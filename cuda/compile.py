@@ -1,0 +1,225 @@
+"""Compiles every cuda/**/*.cu with NVRTC 12.8: to PTX for the wheel, to cubin to check it.
+
+No GPU, driver or toolkit is needed: NVRTC comes as the pip wheel nvidia-cuda-nvrtc-cu12 and is called through ctypes.
+It is pinned because a driver refuses PTX that is newer than itself: 12.8 writes PTX 8.7, which every driver for CUDA
+12.8 and later takes. PTX output does not look into inline PTX; cubin output runs the assembler, which does, and tells
+registers and spills.
+
+    python cuda/compile.py                        # PTX for sm_80 and sm_90a, where `import subbyte` looks for it
+    python cuda/compile.py --cubin /tmp/cubin     # and with the assembler: prints registers, spills and shared memory
+    python cuda/compile.py --arch sm_80 OUT
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import hashlib
+import importlib.metadata
+import os
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = [
+    "ARCHITECTURES",
+    "NVRTC",
+    "CompileError",
+    "Output",
+    "Resources",
+    "build",
+    "compile_source",
+    "nvrtc",
+    "sources",
+]
+
+CUDA = Path(__file__).resolve().parent
+PTX = CUDA.parent / "python" / "subbyte" / "cuda" / "ptx"
+ARCHITECTURES = ("sm_80", "sm_90a")
+NVRTC = "nvidia-cuda-nvrtc-cu12"
+VERSION = (12, 8)
+OPTIONS = ("--std=c++17",)
+
+
+class CompileError(RuntimeError):
+    """NVRTC is missing or of another version, or a kernel does not compile; the text holds its log."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the assembler gave one entry: registers a thread, bytes of spills and of static shared memory."""
+
+    entry: str
+    registers: int
+    spill_stores: int
+    spill_loads: int
+    shared: int
+
+
+@dataclass(frozen=True)
+class Output:
+    """One file that `build` wrote, or left as it was because its sources and options had not changed."""
+
+    path: Path
+    architecture: str
+    fresh: bool
+    resources: tuple[Resources, ...] = ()
+
+
+def nvrtc() -> ctypes.CDLL:
+    """The pinned NVRTC. Looked up by its distribution, as NVRTC 13 of another package may lie in the same folder.
+
+    Raises CompileError if it is not installed or is of another version.
+    """
+    try:
+        files = importlib.metadata.files(NVRTC) or ()
+    except importlib.metadata.PackageNotFoundError:
+        raise CompileError(f"{NVRTC} is not installed; pip install '{NVRTC}==12.8.93' (no GPU is needed)") from None
+    found = [Path(str(file.locate())) for file in files if file.name == "libnvrtc.so.12"]
+    if not found:
+        raise CompileError(f"{NVRTC} holds no libnvrtc.so.12; reinstall it")
+    library = ctypes.CDLL(str(found[0]))
+    library.nvrtcGetErrorString.restype = ctypes.c_char_p
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    _check(library, library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
+    if (major.value, minor.value) != VERSION:
+        raise CompileError(f"NVRTC is {major.value}.{minor.value}, not 12.8; pip install '{NVRTC}==12.8.93'")
+    return library
+
+
+def _check(library: ctypes.CDLL, status: int) -> None:
+    if status:
+        raise CompileError(f"NVRTC: {library.nvrtcGetErrorString(status).decode()}")
+
+
+def _get(library: ctypes.CDLL, what: str, program: ctypes.c_void_p) -> bytes:
+    size = ctypes.c_size_t()
+    _check(library, getattr(library, f"nvrtcGet{what}Size")(program, ctypes.byref(size)))
+    data = ctypes.create_string_buffer(size.value)
+    _check(library, getattr(library, f"nvrtcGet{what}")(program, data))
+    return data.raw
+
+
+def compile_source(source: Path, architecture: str, *, cubin: bool = False) -> tuple[bytes, str]:
+    """The PTX text or the cubin of one .cu file for an architecture such as "sm_90a", and NVRTC's log.
+
+    Raises CompileError with the log if it does not compile; a warning fails too, so that none is shipped.
+    """
+    library = nvrtc()
+    target = architecture if cubin else architecture.replace("sm_", "compute_")
+    # The include path is the one option that names this machine; nothing of it reaches the output.
+    options = [*OPTIONS, f"--gpu-architecture={target}", f"--include-path={CUDA}"] + ["--ptxas-options=-v"] * cubin
+    encoded = [option.encode() for option in options]
+    program = ctypes.c_void_p()
+    name = source.name.encode()
+    _check(library, library.nvrtcCreateProgram(ctypes.byref(program), source.read_bytes(), name, 0, None, None))
+    try:
+        status = library.nvrtcCompileProgram(program, len(encoded), (ctypes.c_char_p * len(encoded))(*encoded))
+        log = _get(library, "ProgramLog", program).rstrip(b"\0").decode(errors="replace").strip()
+        if status or " warning" in log:
+            reason = library.nvrtcGetErrorString(status).decode() if status else "a warning"
+            raise CompileError(f"{source} for {architecture}: {reason}\n{log}")
+        return (_get(library, "CUBIN" if cubin else "PTX", program), log)
+    finally:
+        library.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+def sources(folder: Path = CUDA) -> list[Path]:
+    """Every kernel, sorted; two of one name would overwrite each other's output, so that is a CompileError."""
+    found = sorted(folder.rglob("*.cu"))
+    names = [path.stem for path in found]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise CompileError(f"two kernels share a name: {', '.join(sorted(twice))}")
+    return found
+
+
+def digest(source: Path, architecture: str) -> str:
+    """A hash of all that decides the output: kernel, headers, NVRTC's version, options and architecture."""
+    state = hashlib.sha256(repr((VERSION, OPTIONS, architecture)).encode())
+    for path in (source, *sorted(CUDA.rglob("*.cuh"))):
+        state.update(path.relative_to(CUDA).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return state.hexdigest()
+
+
+def resources(log: str) -> tuple[Resources, ...]:
+    """The assembler's `-v` log as one row an entry, sorted by name."""
+    rows = []
+    for part in log.split("Compiling entry function")[1:]:
+        numbers = {
+            key: int(found[1]) if (found := re.search(pattern, part)) else 0
+            for key, pattern in {
+                "registers": r"Used (\d+) registers",
+                "spill_stores": r"(\d+) bytes spill stores",
+                "spill_loads": r"(\d+) bytes spill loads",
+                "shared": r"(\d+) bytes smem",
+            }.items()
+        }
+        rows.append(Resources(entry=part.split("'")[1], **numbers))
+    return tuple(sorted(rows, key=lambda row: row.entry))
+
+
+def build(out: Path = PTX, architectures: Iterable[str] = ARCHITECTURES, *, cubin: bool = False) -> list[Output]:
+    """Compiles all kernels into `out` as <kernel>.<architecture>.ptx (or .cubin), written whole or not at all.
+
+    A PTX file begins with the hash of what it was made from, and is left alone while that is still true; cubins, which
+    only tests and people ask for, are always made again. PTX of kernels that no longer exist is removed.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    outputs = []
+    for source in sources():
+        for architecture in architectures:
+            path = out / f"{source.stem}.{architecture}.{'cubin' if cubin else 'ptx'}"
+            head = f"// subbyte {digest(source, architecture)}\n".encode()
+            if not cubin and path.is_file() and path.read_bytes().startswith(head):
+                outputs.append(Output(path, architecture, fresh=False))
+                continue
+            data, log = compile_source(source, architecture, cubin=cubin)
+            _write(path, data if cubin else head + data.rstrip(b"\0"))
+            outputs.append(Output(path, architecture, fresh=True, resources=resources(log)))
+    if not cubin:
+        kernels = {source.stem for source in sources()}
+        for stale in out.glob("*.ptx"):
+            if stale.name.split(".")[0] not in kernels:
+                stale.unlink()
+    return outputs
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 1 and the compiler's log if something does not compile."""
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cubin", action="store_true", help="run the assembler; prints registers and spills")
+    parser.add_argument("--arch", action="append", metavar="SM", help="e.g. sm_80; once for each")
+    parser.add_argument("out", nargs="?", type=Path, metavar="OUT", help="a folder; the package's own if not given")
+    given = parser.parse_args(arguments)
+    if given.cubin and given.out is None:
+        parser.error("--cubin needs OUT: the package ships PTX only")
+    try:
+        outputs = build(given.out or PTX, given.arch or ARCHITECTURES, cubin=given.cubin)
+    except CompileError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for output in outputs:
+        print(f"{output.path}{'' if output.fresh else ' (up to date)'}")
+        if output.resources:
+            width = max(len(row.entry) for row in output.resources)
+            print(f"  {'entry':{width}}  registers  spill stores  spill loads  shared")
+        for row in output.resources:
+            numbers = f"{row.registers:9}  {row.spill_stores:12}  {row.spill_loads:11}  {row.shared:6}"
+            print(f"  {row.entry:{width}}  {numbers}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

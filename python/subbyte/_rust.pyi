@@ -1,0 +1,98 @@
+from typing import Any, final
+
+@final
+class Buffer:
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+
+@final
+class Machine:
+    def __new__(cls, path: str, threads: int) -> Machine: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def threads(self) -> int: ...
+
+def machine() -> Machine: ...
+def paths() -> list[str]: ...
+def pack(codes: Any, bits: int, order: str = "dense", *, on: Machine | None = None) -> Buffer: ...
+def unpack(words: Any, bits: int, cols: int, order: str = "dense", *, on: Machine | None = None) -> Buffer: ...
+def encode_minifloat(x: Any, format: str, saturate: bool = True, *, on: Machine | None = None) -> Buffer: ...
+def decode_minifloat(codes: Any, format: str, *, on: Machine | None = None) -> Buffer: ...
+def fit_affine(
+    x: Any,
+    bits: int,
+    group: int = -1,
+    symmetric: bool = True,
+    narrow: bool = False,
+    forced_zero: bool = True,
+    eps: float = 0.0,
+    scale_dtype: str = "f32",
+    norm: float = 2.4,
+    shrink_grid: int = 100,
+    shrink_steps: int = 0,
+    *,
+    on: Machine | None = None,
+) -> tuple[Buffer, Buffer]: ...
+def quantize_affine(
+    x: Any, scale: Any, zero: Any, bits: int, group: int = -1, *, on: Machine | None = None
+) -> Buffer: ...
+def quantize_symmetric(
+    x: Any, scale: Any, bits: int = 8, group: int = -1, narrow: bool = True, *, on: Machine | None = None
+) -> Buffer: ...
+def dequantize_affine(codes: Any, scale: Any, zero: Any, group: int = -1, *, on: Machine | None = None) -> Buffer: ...
+def quantize_tokens(x: Any, eps: float = 1e-5, *, on: Machine | None = None) -> tuple[Buffer, Buffer]: ...
+def search_clip(
+    weight: Any,
+    gram: Any,
+    bits: int,
+    group: int,
+    symmetric: bool = True,
+    narrow: bool = False,
+    forced_zero: bool = True,
+    eps: float = 0.0,
+    scale_dtype: str = "f32",
+    shrink_grid: int = 20,
+    shrink_steps: int = 10,
+    *,
+    on: Machine | None = None,
+) -> Buffer: ...
+def hadamard(x: Any, scale: float | None = None, *, on: Machine | None = None) -> Buffer: ...
+def accumulate_gram(gram: Any, x: Any, *, on: Machine | None = None) -> None: ...
+def inverse_factor(hessian: Any, damp: float, *, on: Machine | None = None) -> Buffer: ...
+def gptq(
+    weight: Any,
+    factor: Any,
+    bits: int,
+    group: int = -1,
+    symmetric: bool = True,
+    narrow: bool = False,
+    forced_zero: bool = True,
+    eps: float = 0.0,
+    scale_dtype: str = "f32",
+    norm: float = 2.4,
+    shrink_grid: int = 100,
+    shrink_steps: int = 0,
+    fresh_groups: bool = False,
+    block: int = 128,
+    scale: Any | None = None,
+    zero: Any | None = None,
+    index: Any | None = None,
+    *,
+    on: Machine | None = None,
+) -> tuple[Buffer, Buffer, Buffer, Buffer, Buffer]: ...
+def wna16(
+    x: Any, words: Any, scale: Any, zero: Any | None, bits: int, group: int = -1, *, on: Machine | None = None
+) -> Buffer: ...
+def w8a8(
+    x: Any, weight: Any, x_scale: Any, w_scale: Any, bias: Any | None = None, *, on: Machine | None = None
+) -> Buffer: ...

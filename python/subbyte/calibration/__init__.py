@@ -1,0 +1,25 @@
+"""Blocks of a model and their inputs, what is gathered from them, the text they run on, one-dimensional searches."""
+
+from __future__ import annotations
+
+from subbyte.calibration.block import Block, Call
+from subbyte.calibration.search import grid_search
+from subbyte.calibration.statistics import Collector, Statistics, Wanted, gather, measure
+from subbyte.calibration.stream import Stream
+from subbyte.calibration.text import Bos, pydoc_text, tokens, windows
+
+__all__ = [
+    "Block",
+    "Bos",
+    "Call",
+    "Collector",
+    "Statistics",
+    "Stream",
+    "Wanted",
+    "gather",
+    "grid_search",
+    "measure",
+    "pydoc_text",
+    "tokens",
+    "windows",
+]

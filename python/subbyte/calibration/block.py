@@ -1,0 +1,159 @@
+"""One block of a model: its linears, its forward pass over the calibration set, and reruns of its inner modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from subbyte.calibration.storage import allocate
+from subbyte.errors import CalibrationError, ShapeError, UnknownNameError
+from subbyte.modules import replace_linear
+
+__all__ = ["Block", "Call", "Observer"]
+
+Observer = Callable[[torch.Tensor], None]
+
+
+@dataclass(frozen=True)
+class Call:
+    """The arguments of one call of a module, tensors included."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+class Block:
+    """Block `index` of a model, with weights, run on [S, T, H] in small batches of sequences.
+
+    name     its prefix in the checkpoint, such as "model.layers.3"
+    module   transformers' own block; linears may be replaced at any time (`replace`)
+    fused    full names of linears that read the same input tensor
+    call     the arguments beside the hidden states, as the whole model passes them (masks, position embeddings);
+             None where no tokens were embedded: such a block has weights, but cannot run
+    batch    sequences at a time. Results of one sequence do not depend on the others.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: nn.Module,
+        linears: Sequence[str],
+        fused: Sequence[Sequence[str]] = (),
+        call: Call | None = None,
+        batch: int = 1,
+    ) -> None:
+        self.name = name
+        self.module = module
+        self.fused = [list(group) for group in fused]
+        self._linears = list(linears)
+        self._call = call
+        self._batch = batch
+
+    @property
+    def linears(self) -> dict[str, nn.Module]:
+        """The quantizable linears as they are now, by full name."""
+        return {name: self.get(name) for name in self._linears}
+
+    def get(self, name: str) -> nn.Module:
+        """The module with that full name (the block itself included). Raises UnknownNameError."""
+        inner = self._inner(name)
+        try:
+            return self.module.get_submodule(inner)
+        except AttributeError as missing:
+            raise UnknownNameError("module", name, f"a module below {self.name}") from missing
+
+    def replace(self, name: str, module: nn.Module) -> None:
+        """Puts `module` where the module with that full name was."""
+        replace_linear(self.module, self._inner(name), module)
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """All parameters by their full tensor names."""
+        return {f"{self.name}.{name}": parameter for name, parameter in self.module.named_parameters()}
+
+    def _inner(self, name: str) -> str:
+        if name != self.name and not name.startswith(f"{self.name}."):
+            raise UnknownNameError("module", name, f"a name below {self.name}")
+        return name[len(self.name) + 1 :]
+
+    @torch.no_grad()
+    def forward(
+        self, hidden: torch.Tensor, observers: Mapping[str, Observer] | None = None, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The block's outputs [S, T, H] f32 for inputs of the same shape.
+
+        observers   full name of a linear -> function that gets each input of it as [n, C]
+        out         None: a new tensor; `hidden` itself: overwritten in place
+        """
+        if out is not None and out.shape != hidden.shape:
+            raise ShapeError("out", list(out.shape), list(hidden.shape))
+        target = allocate(tuple(hidden.shape)) if out is None else out
+        with self._observed(observers or {}):
+            for rows in self._rows(hidden):
+                target[rows] = self._run_module(self.module, self._own_call(hidden[rows]))
+        return target
+
+    @torch.no_grad()
+    def observe(self, hidden: torch.Tensor, observers: Mapping[str, Observer]) -> None:
+        """`forward` for the observers' sake: outputs are dropped."""
+        with self._observed(observers):
+            for rows in self._rows(hidden):
+                self._run_module(self.module, self._own_call(hidden[rows]))
+
+    @torch.no_grad()
+    def capture(self, name: str, hidden: torch.Tensor) -> list[Call]:
+        """How the inner module `name` (full name) is called while the block runs on `hidden`: one Call a batch."""
+        calls: list[Call] = []
+
+        def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            calls.append(Call(args, kwargs))
+
+        handle = self.get(name).register_forward_pre_hook(keep, with_kwargs=True)
+        try:
+            self.observe(hidden, {})
+        finally:
+            handle.remove()
+        return calls
+
+    @torch.no_grad()
+    def run(self, name: str, calls: Sequence[Call]) -> torch.Tensor:
+        """The outputs of the inner module `name` for captured calls, one after the other: [n, C] f32."""
+        module = self.get(name)
+        outputs = [self._run_module(module, call) for call in calls]
+        return torch.cat([output.reshape(-1, output.shape[-1]).float() for output in outputs])
+
+    def _rows(self, hidden: torch.Tensor) -> Iterator[slice]:
+        for start in range(0, len(hidden), self._batch):
+            yield slice(start, start + self._batch)
+
+    def _own_call(self, hidden: torch.Tensor) -> Call:
+        if self._call is None:
+            raise CalibrationError(
+                f"inputs of {self.name}",
+                "no tokens embedded",
+                "Stream.embed first",
+                "masks and positions come from there",
+            )
+        return Call((hidden, *self._call.args), self._call.kwargs)
+
+    @staticmethod
+    def _run_module(module: nn.Module, call: Call) -> torch.Tensor:
+        output = module(*call.args, **call.kwargs)
+        result: torch.Tensor = output[0] if isinstance(output, tuple | list) else output
+        return result
+
+    @contextmanager
+    def _observed(self, observers: Mapping[str, Observer]) -> Iterator[None]:
+        def hook(observer: Observer) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+            return lambda _, args: observer(args[0].reshape(-1, args[0].shape[-1]))
+
+        handles = [self.get(name).register_forward_pre_hook(hook(observer)) for name, observer in observers.items()]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()

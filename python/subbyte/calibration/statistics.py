@@ -1,0 +1,147 @@
+"""What calibration gathers for one linear, in one pass over its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+
+from subbyte import kernels
+from subbyte.calibration.block import Block
+from subbyte.errors import NotFiniteError, ShapeError
+
+__all__ = ["SAMPLES", "Collector", "Statistics", "Wanted", "gather", "measure"]
+
+Wanted = Literal["gram", "absmax", "absmean", "sample"]
+
+SAMPLES = 512
+"""A sample keeps every n-th token, n a power of two: at least this many remain, and fewer than twice as many."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Inputs of one linear, summed up over `tokens` tokens; what was not asked for is None. All f32, on the CPU.
+
+    gram      [C, C]  sum over tokens of x x^T
+    absmax    [C]     largest |x|
+    absmean   [C]     mean of |x|
+    sample    [n, C]  evenly spread tokens: all of them up to 512, then 512 to 1023
+    With no token at all (an expert that nothing was routed to) the arrays are zero or empty.
+    """
+
+    tokens: int
+    gram: torch.Tensor | None = None
+    absmax: torch.Tensor | None = None
+    absmean: torch.Tensor | None = None
+    sample: torch.Tensor | None = None
+
+    @property
+    def hessian(self) -> torch.Tensor:
+        """2 / tokens * gram: the Hessian of the mean squared output error in one row of the weight."""
+        if self.gram is None or self.tokens == 0:
+            raise ShapeError("hessian", f"{self.tokens} tokens, gram {'not ' * (self.gram is None)}gathered", "a gram")
+        return self.gram * (2.0 / self.tokens)
+
+
+class Collector:
+    """An observer that adds the inputs of one linear up. Calls with [n, C] f32, n >= 0; `result()` at the end.
+
+    Raises NotFiniteError, naming the linear, for NaN or infinity.
+    """
+
+    def __init__(self, name: str, channels: int, wanted: Collection[Wanted]) -> None:
+        self.name = name
+        self.wanted = frozenset(wanted)
+        self.tokens = 0
+        self.gram = torch.zeros(channels, channels) if "gram" in self.wanted else None
+        self.absmax = torch.zeros(channels)
+        self.abssum = torch.zeros(channels, dtype=torch.float64)
+        self.kept: list[torch.Tensor] = []
+        self.stride = 1
+        self.channels = channels
+
+    def __call__(self, x: torch.Tensor) -> None:
+        """Adds x [n, C]."""
+        if not len(x):
+            return
+        x = x.float().contiguous()
+        size = x.abs()
+        absmax = size.amax(dim=0)
+        if not torch.isfinite(absmax).all():
+            raise NotFiniteError(
+                f"inputs of {self.name}", "NaN or infinity", "finite activations",
+                "look for overflow before this layer, in a block that was quantized too far or in the checkpoint",
+            )  # fmt: skip
+        torch.maximum(self.absmax, absmax, out=self.absmax)
+        if "absmean" in self.wanted:
+            self.abssum += size.sum(dim=0, dtype=torch.float64)
+        if self.gram is not None:
+            # Through NumPy views of the same memory: the one kernel that works in place.
+            kernels.accumulate_gram(self.gram.numpy(), x.numpy())
+        if "sample" in self.wanted:
+            self._sample(x)
+        self.tokens += len(x)
+
+    def _sample(self, x: torch.Tensor) -> None:
+        """Keeps the tokens whose number is a multiple of the stride; doubles the stride when there are too many."""
+        first = -self.tokens % self.stride
+        self.kept.append(x[first :: self.stride].clone())
+        while sum(map(len, self.kept)) >= 2 * SAMPLES:
+            self.kept = [torch.cat(self.kept)[::2].clone()]
+            self.stride *= 2
+
+    def result(self) -> Statistics:
+        """What was seen so far."""
+        return Statistics(
+            tokens=self.tokens,
+            gram=self.gram,
+            absmax=self.absmax if "absmax" in self.wanted else None,
+            absmean=(self.abssum / max(self.tokens, 1)).float() if "absmean" in self.wanted else None,
+            sample=torch.cat([torch.empty(0, self.channels), *self.kept]) if "sample" in self.wanted else None,
+        )
+
+
+def gather(
+    block: Block,
+    hidden: torch.Tensor,
+    names: Sequence[str],
+    wanted: Collection[Wanted],
+    out: torch.Tensor | None = None,
+) -> tuple[dict[str, Statistics], torch.Tensor]:
+    """Runs `block` on `hidden` [S, T, H]; the statistics of the named linears, and the block's outputs.
+
+    Linears that read the same tensor (`block.fused`) are measured once and share the object.
+    out   where the outputs go: None for a new tensor, `hidden` itself to overwrite it.
+    Raises NotFiniteError naming the linear.
+    """
+    collectors, leaders = _collectors(block, names, wanted)
+    result = block.forward(hidden, collectors, out=out)
+    return _results(collectors, leaders), result
+
+
+def measure(
+    block: Block, hidden: torch.Tensor, names: Sequence[str], wanted: Collection[Wanted]
+) -> dict[str, Statistics]:
+    """`gather` where nobody needs the outputs: nothing of the size of `hidden` is allocated."""
+    collectors, leaders = _collectors(block, names, wanted)
+    block.observe(hidden, collectors)
+    return _results(collectors, leaders)
+
+
+def _collectors(
+    block: Block, names: Sequence[str], wanted: Collection[Wanted]
+) -> tuple[dict[str, Collector], dict[str, str]]:
+    leaders = {name: name for name in names}
+    for group in block.fused:
+        members = [name for name in group if name in leaders]
+        leaders.update(dict.fromkeys(members, members[0]) if members else {})
+    linears = block.linears
+    channels = {name: cast("int", linears[name].in_features) for name in set(leaders.values())}
+    return {name: Collector(name, channels[name], wanted) for name in leaders if leaders[name] == name}, leaders
+
+
+def _results(collectors: dict[str, Collector], leaders: dict[str, str]) -> dict[str, Statistics]:
+    results = {name: collector.result() for name, collector in collectors.items()}
+    return {name: results[leader] for name, leader in leaders.items()}

@@ -1,0 +1,167 @@
+"""Our own format, "subbyte", version 1: docs/format.md, to the byte. Holds every scheme and act-order's index.
+
+Its files are called subbyte.safetensors and not model.safetensors: transformers ignores a quant_method that it does not
+know and runs on random weights; this way it does not find any, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from subbyte import kernels
+from subbyte.checkpoint.formats.format import Layers, layer_scheme, stored_dtype
+from subbyte.checkpoint.raw import Raw
+from subbyte.checkpoint.source import Source
+from subbyte.errors import CheckpointError, SchemeError, SubbyteError
+from subbyte.schemes import ScaleDtype, Scheme
+from subbyte.tensors import QuantizedLayer, QuantizedTensor
+
+__all__ = ["VERSION", "Native"]
+
+VERSION = 1
+SCALE_DTYPES: dict[str, ScaleDtype] = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
+
+
+class Native:
+    """The format "subbyte"."""
+
+    name = "subbyte"
+    method = "subbyte"
+    stem = "subbyte"
+    parts: tuple[str, ...] = (
+        "weight_codes",
+        "weight_scale",
+        "weight_zero",
+        "weight_index",
+        "weight_shape",
+        "input_scale",
+    )
+
+    def check(self, layers: Layers, *, indexed: bool = False) -> None:
+        """Every scheme that a weight can have is held."""
+        for name, (weight, activation) in layers.items():
+            if weight.granularity == "token" or weight.static:
+                raise SchemeError(f"scheme of {name}", weight, "granularity tensor, channel or group")
+            if activation is not None and activation.granularity not in ("token", "tensor"):
+                raise SchemeError(f"activation scheme of {name}", activation, "granularity token or tensor")
+
+    def tensors(self, name: str, layer: QuantizedLayer, dtype: str) -> dict[str, Raw]:
+        """See `Format`."""
+        weight = layer.weight
+        scale = Raw.from_floats(weight.scale, stored_dtype(weight.scheme, dtype))
+        if not np.array_equal(scale.floats(), weight.scale):
+            raise inexact_scale(name, weight.scheme, dtype)
+        tensors = {
+            "weight_codes": Raw("I32", weight.words),
+            "weight_scale": scale,
+            "weight_shape": Raw("I64", np.array(weight.shape, np.int64)),
+        }
+        if weight.zero is not None:
+            tensors["weight_zero"] = Raw("I32", kernels.pack(weight.zero.reshape(1, -1), weight.scheme.bits)[0])
+        if weight.index is not None:
+            tensors["weight_index"] = Raw("I32", weight.index)
+        if layer.input_scale is not None:
+            tensors["input_scale"] = Raw("F32", np.array([layer.input_scale], np.float32))
+        return {f"{name}.{part}": raw for part, raw in tensors.items()}
+
+    def config(self, layers: Layers, keep: Iterable[str] = ("lm_head",)) -> dict[str, Any]:
+        """See `Format`; what is not listed is float, so `keep` says nothing new here."""
+        return {
+            "quant_method": self.method,
+            "version": VERSION,
+            "layers": {
+                name: {"weights": str(weight), "activations": None if activation is None else str(activation)}
+                for name, (weight, activation) in sorted(layers.items())
+            },
+        }
+
+    def layers(self, source: Source) -> list[str]:
+        """See `Format`."""
+        return sorted(_section(source))
+
+    def shape(self, source: Source, name: str) -> tuple[int, int]:
+        """See `Format`."""
+        return shape_of(source, f"{name}.weight_shape")
+
+    def read(self, source: Source, name: str) -> QuantizedLayer:
+        """See `Format`."""
+        entry = _section(source).get(name)
+        if not isinstance(entry, dict) or "weights" not in entry:
+            raise CheckpointError(f"{name} in config.json", entry, 'an object with "weights" and "activations"')
+        written, activation = layer_scheme(name, entry["weights"]), entry.get("activations")
+        scale = source.raw(f"{name}.weight_scale")
+        if scale.dtype not in SCALE_DTYPES:
+            raise CheckpointError(f"{name}.weight_scale", scale.dtype, f"one of {', '.join(SCALE_DTYPES)}")
+        scheme = written.resolve(SCALE_DTYPES[scale.dtype])
+        shape = self.shape(source, name)
+        try:
+            zero = None
+            if not scheme.symmetric:
+                packed = source.array(f"{name}.weight_zero").reshape(1, -1)
+                zero = kernels.unpack(packed, scheme.bits, scale.data.size).reshape(scale.data.shape)
+            weight = QuantizedTensor(
+                scheme,
+                shape,
+                source.array(f"{name}.weight_codes"),
+                scale.floats(),
+                zero,
+                source.array(f"{name}.weight_index") if f"{name}.weight_index" in source else None,
+            )
+            return QuantizedLayer(
+                weight,
+                None if activation is None else layer_scheme(name, activation),
+                input_scale(source, f"{name}.input_scale"),
+            )
+        except CheckpointError:
+            raise
+        except SubbyteError as error:
+            raise inconsistent(name, error) from error
+
+
+def _section(source: Source) -> dict[str, Any]:
+    """The table of layers in config.json, of a version that we read."""
+    section = source.config.get("quantization_config")
+    version = section.get("version") if isinstance(section, dict) else None
+    if version != VERSION:
+        hint = "a newer subbyte wrote it: upgrade" if isinstance(version, int) and version > VERSION else ""
+        raise CheckpointError("version in quantization_config", version, VERSION, hint)
+    layers = section.get("layers") if isinstance(section, dict) else None
+    if not isinstance(layers, dict):
+        raise CheckpointError("layers in quantization_config", type(layers).__name__, "an object")
+    return layers
+
+
+def shape_of(source: Source, name: str) -> tuple[int, int]:
+    """The logical shape [O, I] that stands in an I64 tensor."""
+    shape = source.array(name)
+    if source.dtype(name) != "I64" or shape.shape != (2,) or (shape < 0).any():
+        raise CheckpointError(name, f"{source.dtype(name)} {shape.tolist()}", "I64, two sizes")
+    return int(shape[0]), int(shape[1])
+
+
+def input_scale(source: Source, name: str) -> float | None:
+    """A static activation scale, if there is one."""
+    if name not in source:
+        return None
+    scale = source.floats(name)
+    if scale.size != 1:
+        raise CheckpointError(name, f"{scale.size} numbers", "one")
+    return float(scale.reshape(-1)[0])
+
+
+def inconsistent(name: str, error: SubbyteError) -> CheckpointError:
+    """A layer whose tensors and config do not agree."""
+    return CheckpointError(f"layer {name}", f"tensors that do not fit ({error})", "a layer as its config says")
+
+
+def inexact_scale(name: str, scheme: Scheme, dtype: str) -> SchemeError:
+    """Scales that were fitted finer than the file can hold."""
+    return SchemeError(
+        f"scales of {name}",
+        f"values that {dtype} cannot hold",
+        f"scales fitted in {dtype}",
+        f"resolve {scheme} to the dtype of the model before solving, or write {scheme}/f32",
+    )

@@ -1,0 +1,9 @@
+"""How good a quantized model is and how much it takes: measurements, and reports that show them."""
+
+from __future__ import annotations
+
+from subbyte.evaluate.measure import Evaluation, evaluate
+from subbyte.evaluate.report import Row
+from subbyte.evaluate.size import Size, checkpoint_size, model_size
+
+__all__ = ["Evaluation", "Row", "Size", "checkpoint_size", "evaluate", "model_size"]

@@ -1,0 +1,144 @@
+"""Perplexity, KL divergence to a baseline and top-1 agreement over windows of tokens.
+
+Protocol: each window stands alone; its first token (bos) is given, every other is predicted from those before it.
+perplexity      exp of the mean negative log-likelihood, over all predicted tokens of all windows
+KL              mean over the same positions of KL(baseline || model) = sum_v p_b(v) (log p_b(v) - log p_m(v)), in nats
+top-1 agreement share of the positions where both models find the same token most likely
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from subbyte.errors import CalibrationError, DtypeError, NotFiniteError, RangeError, ShapeError
+from subbyte.evaluate.size import Size, model_size
+
+__all__ = ["Evaluation", "evaluate"]
+
+LOGITS = 1 << 23
+"""Most logits of one model that exist at a time (32 MiB of f32), unless one window alone needs more."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` measured. `kl` (nats) and `top1_agreement` (0 to 1) are None without a baseline.
+
+    `tokens` counts predictions, `bits_per_weight` what the quantized linears store, `model_bytes` everything.
+    """
+
+    perplexity: float
+    kl: float | None
+    top1_agreement: float | None
+    bits_per_weight: float
+    model_bytes: int
+    tokens: int
+    windows: int
+    seconds: float
+
+
+def evaluate(
+    model: nn.Module,
+    tokens: Tensor,
+    baseline: nn.Module | None = None,
+    *,
+    size: Size | None = None,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> Evaluation:
+    """Measure `model` on windows of tokens, beside `baseline` if there is one.
+
+    model     called as `model(input_ids=[B, T], use_cache=False).logits`: any causal model of transformers, or `load`'s
+    tokens    i64 [windows, T], T >= 2, first column the bos token (`windows` makes them from a text)
+    baseline  the same vocabulary; both run on the same batch side by side, so that logits never pile up
+    size      what to report as size; counted from the modules unless given (a checkpoint may store fewer bytes)
+    progress  called after each batch with windows done, windows in all, and the perplexity so far
+    Raises CalibrationError (no windows, or of fewer than two tokens), DtypeError, RangeError (a token that the model
+    does not know), ShapeError (vocabularies differ), NotFiniteError (NaN or infinite logits, with the window).
+    The batch depends on the shapes alone and sums run in f64, so that equal inputs give equal results.
+    """
+    if not isinstance(tokens, Tensor) or tokens.dtype != torch.int64:
+        raise DtypeError("tokens", getattr(tokens, "dtype", type(tokens).__name__), "an int64 tensor")
+    if tokens.ndim != 2 or tokens.shape[0] == 0 or tokens.shape[1] < 2:
+        raise CalibrationError(
+            "tokens", f"shape {list(tokens.shape)}", "[windows, tokens] with at least one window of two tokens"
+        )
+    vocabulary = _vocabulary(model, tokens, "model")
+    if baseline is not None and _vocabulary(baseline, tokens, "baseline") != vocabulary:
+        raise ShapeError(
+            "baseline",
+            f"{_vocabulary(baseline, tokens, 'baseline')} logits",
+            f"{vocabulary}, as the model has",
+            "compare a model with the float model that it was made from",
+        )
+    start = time.perf_counter()
+    windows, length = tokens.shape
+    batch = max(1, LOGITS // (vocabulary * length))
+    nll = kl = agreed = 0.0
+    predicted = 0
+    with torch.inference_mode():
+        for first in range(0, windows, batch):
+            rows = tokens[first : first + batch]
+            logits = _logits(model, rows, first, "model")
+            reference = None if baseline is None else _logits(baseline, rows, first, "baseline")
+            for i, row in enumerate(rows):  # window by window: each step below makes further arrays of that size
+                log_p = logits[i].log_softmax(-1)
+                nll -= float(log_p.gather(1, row[1:, None].to(log_p.device)).sum(dtype=torch.float64))
+                predicted += length - 1
+                if reference is not None:
+                    log_b = reference[i].log_softmax(-1).to(log_p.device)
+                    kl += float((log_b.exp() * (log_b - log_p)).sum(dtype=torch.float64))
+                    agreed += float((log_b.argmax(-1) == log_p.argmax(-1)).sum())
+            if progress is not None:
+                progress(min(first + batch, windows), windows, _exp(nll / predicted))
+    compared = baseline is not None
+    size = model_size(model) if size is None else size
+    return Evaluation(
+        perplexity=_exp(nll / predicted),
+        kl=kl / predicted if compared else None,
+        top1_agreement=agreed / predicted if compared else None,
+        bits_per_weight=size.bits_per_weight,
+        model_bytes=size.model_bytes,
+        tokens=predicted,
+        windows=windows,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _logits(model: nn.Module, rows: Tensor, first: int, who: str) -> Tensor:
+    """f32 [B, T - 1, V]: the predictions of every token but the first."""
+    device = next(model.parameters()).device
+    logits: Tensor = model(input_ids=rows.to(device), use_cache=False).logits[:, :-1].float()
+    finite = logits.isfinite().flatten(1).all(1)
+    if not finite.all():
+        window = first + int((~finite).nonzero()[0])
+        raise NotFiniteError(
+            f"logits of the {who}", f"NaN or infinity in window {window}", "finite numbers", "see `subbyte inspect`"
+        )
+    return logits
+
+
+def _vocabulary(model: nn.Module, tokens: Tensor, who: str) -> int:
+    """Number of tokens that the model embeds, after a check that no other occurs."""
+    embedding = cast("Any", model).get_input_embeddings()  # transformers' method, unknown to nn.Module
+    known: int = embedding.weight.shape[0]
+    low, high = int(tokens.min()), int(tokens.max())
+    if low < 0 or high >= known:
+        raise RangeError(
+            "tokens",
+            f"token {low if low < 0 else high}",
+            f"0 to {known - 1}, what the {who} embeds",
+            "tokenize with the tokenizer of this model",
+        )
+    return known
+
+
+def _exp(mean: float) -> float:
+    # A ruined model may pass what f64 can hold: infinity then, which is the truth to within rounding.
+    with np.errstate(over="ignore"):
+        return float(np.exp(np.float64(mean)))

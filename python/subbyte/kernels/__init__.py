@@ -1,0 +1,47 @@
+"""The kernels: one function each, for NumPy, torch, JAX and CuPy arrays alike.
+
+Arrays come in through DLPack and go out in the framework they came from, newly allocated; nothing is copied silently,
+so what is not contiguous or not aligned is refused. The interpreter is released while a kernel runs: another thread
+must not write its arguments meanwhile. No kernel is differentiable: torch tensors are detached first.
+
+`forced(path, threads)` chooses the instructions and the threads for a `with` block, `machine()` tells them, and
+`paths()` lists what this processor has. Unless forced, `SUBBYTE_SIMD` and `SUBBYTE_THREADS` decide; both are read once.
+"""
+
+from __future__ import annotations
+
+from subbyte.kernels._machine import forced as forced
+from subbyte.kernels._machine import machine as machine
+from subbyte.kernels._machine import paths as paths
+from subbyte.kernels.gemm import w8a8, wna16
+from subbyte.kernels.hadamard import hadamard
+from subbyte.kernels.minifloat import decode_minifloat, encode_minifloat
+from subbyte.kernels.pack import pack, unpack
+from subbyte.kernels.quantize import (
+    dequantize_affine,
+    fit_affine,
+    quantize_affine,
+    quantize_symmetric,
+    quantize_tokens,
+    search_clip,
+)
+from subbyte.kernels.solve import accumulate_gram, gptq, inverse_factor
+
+__all__ = [
+    "accumulate_gram",
+    "decode_minifloat",
+    "dequantize_affine",
+    "encode_minifloat",
+    "fit_affine",
+    "gptq",
+    "hadamard",
+    "inverse_factor",
+    "pack",
+    "quantize_affine",
+    "quantize_symmetric",
+    "quantize_tokens",
+    "search_clip",
+    "unpack",
+    "w8a8",
+    "wna16",
+]

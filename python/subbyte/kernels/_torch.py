@@ -1,0 +1,166 @@
+"""The kernels as torch operators, `torch.ops.subbyte.*`: the only file that registers any.
+
+Imported at the first torch tensor, or by `import subbyte.torch`. An operator takes what `subbyte.kernels` documents;
+its fake implementation knows the shapes, so that `torch.compile` and `torch.export` trace through it. None is
+differentiable: `subbyte.kernels` detaches what it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
+
+from subbyte.errors import DtypeError
+from subbyte.kernels._array import bring_back, framework, refuse_device, refuse_mixture, run
+
+_GRID = "bool symmetric=True, bool narrow=False, bool forced_zero=True, float eps=0.0, str scale_dtype='f32'"
+_SHRINK = "float norm=2.4, int shrink_grid=100, int shrink_steps=0"
+_CODES = {"e4m3fn": torch.uint8, "e5m2": torch.uint8, "bf16": torch.uint16, "f16": torch.uint16}
+
+# Kept for the life of the process: an operator disappears with the library that defined it.
+_torch_library: Any = torch.library  # its methods carry no types
+_library = _torch_library.Library("subbyte", "DEF")
+
+
+def call(kernel: str, arrays: Mapping[str, Any], given: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    """Calls an operator, once it is clear that all arrays are tensors on one device that has it."""
+    for name, array in given.items():
+        if not isinstance(array, Tensor) and not hasattr(array, "__dlpack__"):
+            raise DtypeError(name, type(array).__name__, "a torch tensor", "wrap it by torch.tensor(..., dtype=...)")
+    refuse_mixture({name: "torch" if isinstance(array, Tensor) else framework(array) for name, array in given.items()})
+    refuse_mixture({name: f"torch device {tensor.device}" for name, tensor in given.items()})
+    name, device = next((name, tensor.device) for name, tensor in given.items())
+    if device.type not in ("cpu", "meta") and (device.type, kernel) not in _ELSEWHERE:
+        raise refuse_device(kernel, name, str(device))
+    detached = {name: None if array is None else array.detach() for name, array in arrays.items()}
+    return getattr(torch.ops.subbyte, kernel)(**detached, **options)
+
+
+def _operator(schema: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Defines an operator whose fake implementation is the decorated function, and its CPU one the binding."""
+    kernel = schema.partition("(")[0]
+
+    def on_cpu(*args: Any, **options: Any) -> Any:
+        plain = [arg.detach() if isinstance(arg, Tensor) else arg for arg in args]
+        return bring_back(run(kernel, *plain, **options), from_dlpack)
+
+    def register(fake: Callable[..., Any]) -> Callable[..., Any]:
+        _library.define(schema)
+        _library.impl(kernel, on_cpu, "CPU")
+        _torch_library.register_fake(f"subbyte::{kernel}", fake, lib=_library)
+        return fake
+
+    return register
+
+
+def _groups(cols: int, group: int) -> int:
+    return 1 if group == -1 else cols // group
+
+
+@_operator("pack(Tensor codes, int bits, str order='dense') -> Tensor")
+def _pack(codes: Tensor, bits: int, order: str = "dense") -> Tensor:
+    rows, cols = codes.shape
+    return codes.new_empty((rows, (cols * bits + 31) // 32), dtype=torch.int32)
+
+
+@_operator("unpack(Tensor words, int bits, SymInt cols, str order='dense') -> Tensor")
+def _unpack(words: Tensor, bits: int, cols: int, order: str = "dense") -> Tensor:
+    return words.new_empty((words.shape[0], cols), dtype=torch.uint8)
+
+
+@_operator("encode_minifloat(Tensor x, str format, bool saturate=True) -> Tensor")
+def _encode_minifloat(x: Tensor, format: str, saturate: bool = True) -> Tensor:
+    return x.new_empty(x.shape, dtype=_CODES[format])
+
+
+@_operator("decode_minifloat(Tensor codes, str format) -> Tensor")
+def _decode_minifloat(codes: Tensor, format: str) -> Tensor:
+    return codes.new_empty(codes.shape, dtype=torch.float32)
+
+
+@_operator(f"fit_affine(Tensor x, int bits, SymInt group=-1, {_GRID}, {_SHRINK}) -> (Tensor, Tensor)")
+def _fit_affine(x: Tensor, bits: int, group: int = -1, *_: object) -> tuple[Tensor, Tensor]:
+    shape = x.shape[0], _groups(x.shape[1], group)
+    return x.new_empty(shape), x.new_empty(shape, dtype=torch.uint8)
+
+
+@_operator("quantize_affine(Tensor x, Tensor scale, Tensor zero, int bits, SymInt group=-1) -> Tensor")
+def _quantize_affine(x: Tensor, scale: Tensor, zero: Tensor, bits: int, group: int = -1) -> Tensor:
+    return x.new_empty(x.shape, dtype=torch.uint8)
+
+
+@_operator("quantize_symmetric(Tensor x, Tensor scale, int bits=8, SymInt group=-1, bool narrow=True) -> Tensor")
+def _quantize_symmetric(x: Tensor, scale: Tensor, bits: int = 8, group: int = -1, narrow: bool = True) -> Tensor:
+    return x.new_empty(x.shape, dtype=torch.int8)
+
+
+@_operator("dequantize_affine(Tensor codes, Tensor scale, Tensor zero, SymInt group=-1) -> Tensor")
+def _dequantize_affine(codes: Tensor, scale: Tensor, zero: Tensor, group: int = -1) -> Tensor:
+    return codes.new_empty(codes.shape, dtype=torch.float32)
+
+
+@_operator("quantize_tokens(Tensor x, float eps=1e-5) -> (Tensor, Tensor)")
+def _quantize_tokens(x: Tensor, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape, dtype=torch.int8), x.new_empty(x.shape[:1])
+
+
+@_operator(
+    f"search_clip(Tensor weight, Tensor gram, int bits, SymInt group, {_GRID}, int shrink_grid=20, int shrink_steps=10)"
+    " -> Tensor"
+)
+def _search_clip(weight: Tensor, gram: Tensor, bits: int, group: int, *_: object) -> Tensor:
+    return weight.new_empty((weight.shape[0], _groups(weight.shape[1], group)))
+
+
+@_operator("hadamard(Tensor x, float? scale=None) -> Tensor")
+def _hadamard(x: Tensor, scale: float | None = None) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+@_operator("accumulate_gram(Tensor(a!) gram, Tensor x) -> ()")
+def _accumulate_gram(gram: Tensor, x: Tensor) -> None:
+    return None
+
+
+@_operator("inverse_factor(Tensor hessian, float damp) -> Tensor")
+def _inverse_factor(hessian: Tensor, damp: float) -> Tensor:
+    return hessian.new_empty(hessian.shape)
+
+
+@_operator(
+    f"gptq(Tensor weight, Tensor factor, int bits, SymInt group=-1, {_GRID}, {_SHRINK}, bool fresh_groups=False, "
+    "int block=128, Tensor? scale=None, Tensor? zero=None, Tensor? index=None)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+def _gptq(
+    weight: Tensor, factor: Tensor, bits: int, group: int = -1, *_: object, scale: Tensor | None = None, **__: object
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    rows, cols = weight.shape
+    grids = (rows, _groups(cols, group)) if scale is None else scale.shape
+    codes, zero = weight.new_empty(weight.shape, dtype=torch.uint8), weight.new_empty(grids, dtype=torch.uint8)
+    return codes, weight.new_empty(grids), zero, weight.new_empty(weight.shape), weight.new_empty((rows,))
+
+
+@_operator("wna16(Tensor x, Tensor words, Tensor scale, Tensor? zero, int bits, SymInt group=-1) -> Tensor")
+def _wna16(x: Tensor, words: Tensor, scale: Tensor, zero: Tensor | None, bits: int, group: int = -1) -> Tensor:
+    return x.new_empty((*x.shape[:-1], words.shape[0]))
+
+
+@_operator("w8a8(Tensor x, Tensor weight, Tensor x_scale, Tensor w_scale, Tensor? bias=None) -> Tensor")
+def _w8a8(x: Tensor, weight: Tensor, x_scale: Tensor, w_scale: Tensor, bias: Tensor | None = None) -> Tensor:
+    return x.new_empty((x.shape[0], weight.shape[0]), dtype=torch.float32)
+
+
+def _wna16_cuda(*args: Any) -> Tensor:
+    from subbyte.cuda import wna16
+
+    out: Tensor = wna16(*args)
+    return out
+
+
+_library.impl("wna16", _wna16_cuda, "CUDA")
+_ELSEWHERE = frozenset({("cuda", "wna16")})

@@ -1,0 +1,51 @@
+"""Products with quantized weights, decoded on the way."""
+
+from __future__ import annotations
+
+from subbyte.kernels._array import Array, call
+
+
+def wna16(x: Array, words: Array, scale: Array, zero: Array | None, bits: int, group: int = -1) -> Array:
+    """Activations times low-bit weights: out = x W^T, W = scale * (code - zero).
+
+    x        [..., K] f32, f16 or bf16, contiguous; on CUDA: f16 or bf16
+    words    [N, ceil(K * bits / 32)] i32: the codes of W, packed in "dense" order
+    scale    [N, K / group] f32, f16 or bf16; on CUDA: the dtype of x
+    zero     [N, K / group] u8, or None for 2 ** (bits - 1)
+    group    columns of W that share a scale, dividing K; -1: all
+    returns  [..., N], dtype of x
+
+    Sums are f32, rounded once at the end; what is too large for f16 becomes infinity. Off by at most about
+    K * 2 ** -23 * sum|x W| before that rounding. torch, JAX and CuPy arrays on a CUDA device run there. Raises
+    RangeError (bits), ShapeError, DtypeError, StrideError, DeviceError; on CUDA also DriverError and DependencyError.
+
+    >>> import numpy as np
+    >>> from subbyte.kernels import pack
+    >>> words = pack(np.array([[8, 9, 10, 7], [0, 8, 8, 8]], np.uint8), bits=4)
+    >>> wna16(np.ones((1, 4), np.float32), words, np.float32([[0.5], [0.25]]), None, bits=4)
+    array([[ 1., -2.]], dtype=float32)
+    """
+    arrays = {"x": x, "words": words, "scale": scale, "zero": zero}
+    return call("wna16", arrays, bits=bits, group=group)
+
+
+def w8a8(x: Array, weight: Array, x_scale: Array, w_scale: Array, bias: Array | None = None) -> Array:
+    """8-bit activations times 8-bit weights: out = (x weight^T) * x_scale * w_scale + bias.
+
+    x        [M, K] i8, K below 2 ** 17; CPU, contiguous
+    weight   [N, K] i8
+    x_scale  [M] or [1] f32
+    w_scale  [N] or [1] f32
+    bias     [N] f32, or None
+    returns  [M, N] f32
+
+    The sum is exact, every code from -128 on included; it is rounded to f32 once, then scaled in this order. Every path
+    gives the same bits. Raises RangeError (K), ShapeError, DtypeError, StrideError, DeviceError.
+
+    >>> import numpy as np
+    >>> x, weight = np.array([[1, -2]], np.int8), np.array([[3, 4], [-128, 0]], np.int8)
+    >>> w8a8(x, weight, np.float32([0.5]), np.float32([1.0, 2.0]))
+    array([[  -2.5, -128. ]], dtype=float32)
+    """
+    arrays = {"x": x, "weight": weight, "x_scale": x_scale, "w_scale": w_scale, "bias": bias}
+    return call("w8a8", arrays)

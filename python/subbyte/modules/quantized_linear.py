@@ -1,0 +1,147 @@
+"""A linear layer that runs on its codes: the weight is never turned back into floats as a whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from subbyte import kernels
+from subbyte.errors import SchemeError, ShapeError
+
+if TYPE_CHECKING:
+    from subbyte.schemes import Scheme
+    from subbyte.tensors import QuantizedLayer, QuantizedTensor
+
+__all__ = ["QuantizedLinear"]
+
+# The least maximum of an activation row: quantizers must not divide by zero (the 1e-5 of SmoothQuant).
+EPS = 1e-5
+SCALE_DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+
+
+class QuantizedLinear(nn.Module):
+    """y = x W^T + b with W in codes, built from a `QuantizedLayer`.
+
+    Weights alone (activation scheme None): `kernels.wna16` reads the packed words, 1 to 8 bits, symmetric or not, any
+    granularity. Buffers: `words` i32 [O, ceil(I * bits / 32)], `scale` [O, G] in the scheme's scale dtype, `zero` u8
+    [O, G] (asymmetric only), `order` i32 [I] (act-order only: the columns sorted by group, by which x is gathered).
+
+    int8 activations: `kernels.w8a8`; weights symmetric with one scale per row or per tensor. Buffers: `codes` i8 [O, I]
+    (fewer bits are widened: the kernel takes bytes), `scale` f32 [O] or [1]. The activation scheme says where the other
+    scale comes from: "int8/token" and "int8/tensor" find it while running (max|x| / 127.5, or / 127 when narrow),
+    "int8/tensor/static" has it from calibration.
+
+    x may be f32, f16 or bf16 of any leading shape; the result has its dtype.
+    Raises SchemeError (a pair of schemes that no kernel runs), ShapeError (bias); `name` says where.
+    """
+
+    words: torch.Tensor
+    codes: torch.Tensor
+    scale: torch.Tensor
+    zero: torch.Tensor | None
+    order: torch.Tensor | None
+    bias: torch.Tensor | None
+
+    def __init__(self, layer: QuantizedLayer, bias: torch.Tensor | None = None, name: str = "layer") -> None:
+        super().__init__()
+        weight = layer.weight
+        self.out_features, self.in_features = weight.shape
+        self.scheme = weight.scheme
+        self.activation = layer.activation
+        self.group = weight.scheme.group(self.in_features)
+        self.input_scale = layer.input_scale
+        if bias is not None and tuple(bias.shape) != (self.out_features,):
+            raise ShapeError(f"bias of {name}", list(bias.shape), [self.out_features])
+        self.register_buffer("bias", None if bias is None else bias.detach().clone())
+        if self.activation is None:
+            self._keep_words(weight)
+        else:
+            _check_activation(self.activation, weight.scheme, name)
+            self._keep_codes(weight)
+
+    def _keep_words(self, weight: QuantizedTensor) -> None:
+        words, scale, zero = weight.words, weight.scale, weight.zero
+        if weight.index is not None:
+            order = np.argsort(weight.index, kind="stable").astype(np.int32)
+            words = kernels.pack(np.ascontiguousarray(weight.codes()[:, order]), weight.scheme.bits)
+            self.register_buffer("order", torch.from_numpy(order))
+        else:
+            self.register_buffer("order", None)
+        self.register_buffer("words", torch.from_numpy(np.array(words)))
+        dtype = SCALE_DTYPES.get(weight.scheme.scale_dtype, torch.float32)
+        self.register_buffer("scale", self._per_row(scale).to(dtype))
+        self.register_buffer("zero", None if zero is None else self._per_row(zero))
+
+    def _keep_codes(self, weight: QuantizedTensor) -> None:
+        signed = weight.codes().astype(np.int16) - (1 << (weight.scheme.bits - 1))
+        self.register_buffer("codes", torch.from_numpy(signed.astype(np.int8)))
+        self.register_buffer("scale", torch.from_numpy(np.array(weight.scale, np.float32).reshape(-1)))
+
+    def _per_row(self, values: NDArray[Any]) -> torch.Tensor:
+        """[O, G] from what the tensor keeps: one scale for the whole tensor is stored once, the kernel wants rows."""
+        return torch.from_numpy(np.array(np.broadcast_to(values, (self.out_features, values.shape[1]))))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """X [..., I] f32, f16 or bf16 -> [..., O] of the same dtype."""
+        rows = x.reshape(-1, self.in_features)
+        out = self._weight_only(rows) if self.activation is None else self._integer(rows, self.activation)
+        return out.reshape(*x.shape[:-1], self.out_features)
+
+    def _weight_only(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.contiguous() if self.order is None else x.index_select(1, self.order)
+        out = cast(
+            "torch.Tensor", kernels.wna16(x, self.words, self.scale, self.zero, self.scheme.bits, group=self.group)
+        )
+        return out if self.bias is None else out + self.bias.to(out.dtype)
+
+    def _integer(self, x: torch.Tensor, activation: Scheme) -> torch.Tensor:
+        dtype, x = x.dtype, x.float().contiguous()
+        if activation.granularity == "token" and activation.narrow:
+            codes, scale = kernels.quantize_tokens(x, eps=EPS)
+        elif activation.granularity == "token":
+            scale = x.abs().amax(dim=1, keepdim=True).clamp_min(EPS) / 127.5
+            codes = kernels.quantize_symmetric(x, scale, bits=8, narrow=False)
+            scale = scale.reshape(-1)
+        else:
+            scale = self._tensor_scale(x, activation)
+            flat = kernels.quantize_symmetric(x.reshape(1, -1), scale.reshape(1, 1), bits=8, narrow=activation.narrow)
+            codes = flat.reshape(x.shape)
+        bias = None if self.bias is None else self.bias.float()
+        return cast("torch.Tensor", kernels.w8a8(codes, self.codes, scale, self.scale, bias=bias)).to(dtype)
+
+    def _tensor_scale(self, x: torch.Tensor, activation: Scheme) -> torch.Tensor:
+        if self.input_scale is not None:
+            return torch.tensor([self.input_scale], dtype=torch.float32)
+        largest = x.abs().amax() if x.numel() else torch.zeros(())
+        return (largest.clamp_min(EPS) / (127.0 if activation.narrow else 127.5)).reshape(1)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all buffers: what this layer holds in memory."""
+        return sum(buffer.numel() * buffer.element_size() for buffer in self.buffers())
+
+    def extra_repr(self) -> str:
+        """Shown by print(model)."""
+        activation = "" if self.activation is None else f", activation={self.activation}"
+        ordered = "" if getattr(self, "order", None) is None else ", act_order=True"
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, "
+            f"scheme={self.scheme}{activation}{ordered}"
+        )
+
+
+def _check_activation(activation: Scheme, weight: Scheme, name: str) -> None:
+    if activation.bits != 8 or not activation.symmetric or activation.granularity not in ("token", "tensor"):
+        raise SchemeError(
+            f"activation scheme of {name}", activation, "int8/token, int8/tensor or int8/tensor/static",
+            "the integer kernel multiplies symmetric bytes",
+        )  # fmt: skip
+    if not weight.symmetric or weight.granularity not in ("channel", "tensor"):
+        raise SchemeError(
+            f"weight scheme of {name}", f"{weight} with int8 activations", "symmetric, per channel or per tensor",
+            "groups and zero points would need float sums inside the integer product",
+        )  # fmt: skip

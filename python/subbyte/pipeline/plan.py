@@ -1,0 +1,94 @@
+"""What a run will need, said before it starts: peak memory from shapes, time from shapes and a short measurement."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from subbyte.pipeline.progress import Plan
+from subbyte.solvers import Gptq
+from subbyte.transforms import ActivationAwareScale
+
+if TYPE_CHECKING:
+    from subbyte.pipeline.job import Job
+
+__all__ = ["plan"]
+
+ALLOCATOR = 1.15
+"""What the process held above the sum of its arrays in the runs of benches/: freed memory that the allocator kept."""
+
+
+def plan(job: Job, sequences: int, length: int) -> Plan:
+    """The plan of a job calibrated on `sequences` windows of `length` tokens (0: without calibration)."""
+    source, anatomy = job.source, job.anatomy
+    tokens = sequences * length
+    sizes = {name: source.shape(f"{name}.weight") for name in job.schemes}
+    parameters = sum(rows * columns for rows, columns in sizes.values())
+    blocks = [
+        sum(math.prod(source.shape(name)) for name in source.names() if name.startswith(anatomy.block(i) + "."))
+        for i in range(anatomy.n_blocks)
+    ]
+    outside = [math.prod(source.shape(name)) for name in source.names() if not name.startswith(anatomy.blocks + ".")]
+    hidden = 0
+    if anatomy.embedding and f"{anatomy.embedding[0]}.weight" in source:
+        hidden = source.shape(f"{anatomy.embedding[0]}.weight")[-1]
+
+    largest = max(rows * columns for rows, columns in sizes.values())
+    widest = max(columns for _, columns in sizes.values())
+    needs_gram = "gram" in job.recipe.wanted
+    first = anatomy.linears(0)
+    grams = sum(sizes[name][1] ** 2 for name in first if name in sizes) if needs_gram else 0
+    in_block = 4 * (max(blocks) + 4 * largest + grams + (3 * widest**2 if needs_gram else 0))
+    activations = 4 * tokens * hidden * 3
+    # Embedding and head are read in the stored dtype and widened; one at a time.
+    peak = _resident() + int(ALLOCATOR * (activations + max(in_block, 6 * max(outside, default=0))))
+
+    forward = 2 * parameters * tokens
+    passes = 1.0 + (len(anatomy.stages(0)) if job.recipe.true_sequential else 1) if job.recipe.wanted else 0.0
+    for transform in job.recipe.transforms:
+        passes += transform.grid if isinstance(transform, ActivationAwareScale) else 0
+    work = passes * forward
+    if needs_gram:
+        work += sum(2 * tokens * columns**2 for _, columns in sizes.values())
+    if isinstance(job.recipe.solver, Gptq):
+        work += sum(2 * rows * columns**2 + 2 * columns**3 for rows, columns in sizes.values())
+    seconds = work / _throughput() + parameters * 2e-8
+    return Plan(
+        model=str(source.path),
+        recipe=job.recipe.name,
+        format=job.format.name,
+        blocks=anatomy.n_blocks,
+        linears=len(job.schemes),
+        parameters=parameters,
+        tokens=tokens,
+        peak_bytes=peak,
+        seconds=seconds,
+        notes=(anatomy.note,) if anatomy.note else (),
+    )
+
+
+def _resident() -> int:
+    """Bytes that this process holds now."""
+    import resource
+
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:  # no Linux: the peak so far, in KiB
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _throughput() -> float:
+    """Floating point operations a second of f32 matrix products, measured in a few milliseconds."""
+    import torch
+
+    n = 512
+    a = torch.from_numpy(np.ones((n, n), np.float32))
+    a @ a
+    start = time.perf_counter()
+    for _ in range(4):
+        a @ a
+    return 4 * 2 * n**3 / max(time.perf_counter() - start, 1e-6)

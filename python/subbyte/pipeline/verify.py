@@ -1,0 +1,72 @@
+"""What was written, read back: by a restarted run, and by the check at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from subbyte.calibration import Block, Stream
+from subbyte.checkpoint import Source
+from subbyte.errors import CheckpointError
+from subbyte.pipeline.job import Job
+from subbyte.pipeline.rounding import put
+
+__all__ = ["LAST", "Written", "compare", "relative"]
+
+LAST = 32
+"""Positions of each probe sequence whose logits are compared: all of them would not fit beside a large vocabulary."""
+TOLERANCE = 1e-3
+
+
+class Written:
+    """The quantized model in a folder, block by block."""
+
+    def __init__(self, job: Job, folder: Path) -> None:
+        self._job = job
+        self._source = Source.open(folder)
+        self.stream = Stream(job.source.config, job.anatomy, self._source.read)
+
+    def block(self, i: int, codes: bool) -> Block:
+        """Block i with its quantized linears; `codes`: all of them run on their codes."""
+        names = [name for name in self._job.anatomy.linears(i) if name in self._job.schemes]
+        block = self.stream.block(i, skip=names)
+        for name in names:
+            self._bias(block, name)
+            put(block, name, self._job.format.read(self._source, name), codes)
+        return block
+
+    def _bias(self, block: Block, name: str) -> None:
+        """The bias of a linear whose weight was not read."""
+        linear: Any = block.get(name)
+        if linear.bias is not None:
+            bias = self._source.read(f"{name}.bias").float()
+            linear.bias = torch.nn.Parameter(bias, requires_grad=False)
+
+
+def compare(job: Job, folder: Path, tokens: torch.Tensor, expected: torch.Tensor) -> float:
+    """The relative difference between the logits of the model in `folder` and `expected` [S, LAST, V].
+
+    The model is embedded, run and read block by block, on its codes. Raises CheckpointError above 1e-3.
+    """
+    written = Written(job, folder)
+    hidden = written.stream.embed(tokens)
+    for i in range(job.anatomy.n_blocks):
+        hidden = written.block(i, codes=True).forward(hidden, out=hidden)
+    difference = relative(written.stream.logits(hidden[:, -LAST:]), expected)
+    if not difference <= TOLERANCE:
+        raise CheckpointError(
+            str(folder),
+            f"logits that differ by {difference:.2g} from those of the run",
+            f"at most {TOLERANCE:g}",
+            "please report this: what was written is not what was computed",
+        )
+    return difference
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    """|a - b| / |b|, in f64."""
+    size = float(torch.linalg.vector_norm(b.double()))
+    difference = float(torch.linalg.vector_norm(a.double() - b.double()))
+    return difference / size if size else difference

@@ -1,0 +1,420 @@
+"""A recipe: which transforms, solver and schemes make a quantized model out of a float one. Data, nothing else.
+
+    Recipe(name="gptq", weights=Scheme.parse("int4/g128/asym"), solver=Gptq())
+
+and the same as YAML (`to_yaml`, `from_yaml`; JSON is read too):
+
+    name: gptq
+    weights: int4/g128/asym
+    solver: {gptq: {act_order: true}}
+    overrides: {"*.down_proj": int8/channel, "re:model\\.layers\\.0\\..*": keep}
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, get_args, get_origin
+
+from subbyte.errors import DependencyError, RecipeError, SubbyteError
+from subbyte.schemes import Scheme
+from subbyte.solvers import SOLVERS, Solver
+from subbyte.transforms import TRANSFORMS, Transform
+
+if TYPE_CHECKING:
+    from subbyte.anatomy import Anatomy
+
+__all__ = ["Recipe", "closest", "typed"]
+
+LARGEST_FILE = 1 << 18
+DEEPEST = 12
+T = TypeVar("T")
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """A hint that names the most similar of the known names."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
+
+
+def typed(value: object, hint: Any, what: str, *, parse: bool = False) -> Any:
+    """`value` as the type `hint` says, or a RecipeError that names `what`.
+
+    Takes bool, int, float, str, None, Literal, unions and homogeneous tuples. An int passes for a float, nothing else
+    is converted; with `parse` a string (of the command line) is read as the type instead.
+    """
+    origin = get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        for option in get_args(hint):
+            try:
+                return typed(value, option, what, parse=parse)
+            except RecipeError:
+                continue
+    elif origin is Literal:
+        choices = get_args(hint)
+        if any(value == choice and type(value) is type(choice) for choice in choices):
+            return value
+        raise RecipeError(what, repr(value), " or ".join(map(repr, choices)), closest(str(value), map(str, choices)))
+    elif origin is tuple:
+        items: Sequence[object] | None = None
+        if parse and isinstance(value, str):
+            items = [part.strip() for part in value.split(",") if part.strip()]
+        elif isinstance(value, list | tuple):
+            items = value
+        if items is not None:
+            inner = get_args(hint)[0]
+            return tuple(typed(item, inner, f"{what}[{i}]", parse=parse) for i, item in enumerate(items))
+    elif hint is bool:
+        if isinstance(value, bool):
+            return value
+        if parse and str(value).lower() in ("true", "yes", "on", "1", "false", "no", "off", "0"):
+            return str(value).lower() in ("true", "yes", "on", "1")
+    elif hint in (int, float) and not isinstance(value, bool):
+        number = _number(value, hint) if parse and isinstance(value, str) else value
+        if isinstance(number, int) and (hint is int or abs(number) < 2**53):
+            return hint(number)
+        if isinstance(number, float) and hint is float and math.isfinite(number):
+            return number
+    elif hint is str and isinstance(value, str):
+        return value
+    elif hint in (None, type(None)) and (value is None or (parse and str(value).lower() in ("none", "null"))):
+        return None
+    raise RecipeError(what, repr(value)[:200], _spelled(hint))
+
+
+def _number(text: str, kind: type[int] | type[float]) -> object:
+    try:
+        return kind(text)
+    except ValueError:
+        return text
+
+
+def _spelled(hint: Any) -> str:
+    """A type as a user reads it."""
+    if get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(_spelled(option) for option in get_args(hint))
+    if get_origin(hint) is Literal:
+        return " or ".join(map(repr, get_args(hint)))
+    if get_origin(hint) is tuple:
+        return f"a list of {_spelled(get_args(hint)[0])}"
+    names = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text", type(None): "none"}
+    return names.get(hint, str(hint))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An ordered list of transforms, a solver, and a scheme per module.
+
+    name             a word for logs and reports
+    weights          scheme of every quantized linear that no override names
+    solver           how weights are rounded
+    transforms       function-preserving rewrites, in this order, before rounding
+    activations      scheme of the inputs of quantized linears, None: they stay floats
+    overrides        (pattern, scheme or "keep") pairs, the first match wins; a pattern is a glob over the whole module
+                     name, or a regular expression after "re:", matched from the name's start to its end
+    ignore           patterns of modules that stay floats
+    propagate        what the next block is calibrated on: the outputs of the "quantized" or of the "float" block
+    true_sequential  gather anew after each stage of a block (q/k/v, output, gate/up, down)
+    allow_unfused    let layers that servers fuse (q/k/v, gate/up) have different schemes
+    """
+
+    name: str
+    weights: Scheme
+    solver: Solver
+    transforms: tuple[Transform, ...] = ()
+    activations: Scheme | None = None
+    overrides: tuple[tuple[str, Scheme | Literal["keep"]], ...] = ()
+    ignore: tuple[str, ...] = ("lm_head",)
+    propagate: Literal["quantized", "float"] = "quantized"
+    true_sequential: bool = False
+    allow_unfused: bool = False
+
+    def __post_init__(self) -> None:
+        typed(self.name, str, "recipe.name")
+        typed(self.propagate, Literal["quantized", "float"], "recipe.propagate")
+        typed(self.true_sequential, bool, "recipe.true_sequential")
+        typed(self.allow_unfused, bool, "recipe.allow_unfused")
+        _weights("recipe.weights", self.weights)
+        if self.activations is not None:
+            _scheme("recipe.activations", self.activations)
+            if self.activations.granularity not in ("token", "tensor"):
+                raise RecipeError(
+                    "recipe.activations", str(self.activations), "a granularity of token or tensor", "try int8/token"
+                )
+        if type(self.solver) not in SOLVERS.values():
+            raise RecipeError("recipe.solver", repr(self.solver)[:200], f"one of {', '.join(SOLVERS)}")
+        for field, items in (("transforms", self.transforms), ("overrides", self.overrides), ("ignore", self.ignore)):
+            if not isinstance(items, tuple):
+                raise RecipeError(f"recipe.{field}", type(items).__name__, "a tuple")
+        for i, transform in enumerate(self.transforms):
+            if type(transform) not in TRANSFORMS.values():
+                raise RecipeError(f"recipe.transforms[{i}]", repr(transform)[:200], f"one of {', '.join(TRANSFORMS)}")
+        for i, pair in enumerate(self.overrides):
+            if not isinstance(pair, tuple) or len(pair) != 2:
+                raise RecipeError(f"recipe.overrides[{i}]", repr(pair)[:200], "a pair (pattern, scheme or 'keep')")
+            _matcher(pair[0], f"recipe.overrides[{i}]")
+            if pair[1] != "keep":
+                _weights(f"recipe.overrides[{i}]", pair[1])
+        for i, pattern in enumerate(self.ignore):
+            _matcher(pattern, f"recipe.ignore[{i}]")
+
+    # What it asks for
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """The statistics to gather; empty: no calibration text is needed."""
+        wanted = self.solver.wanted.union(*(transform.wanted for transform in self.transforms))
+        return wanted | {"absmax"} if self.activations is not None and self.activations.static else wanted
+
+    def scheme(self, module: str) -> Scheme | None:
+        """The scheme of a module's weight, None where it stays a float."""
+        for pattern, choice in self.overrides:
+            if _matcher(pattern)(module):
+                return None if choice == "keep" else choice
+        return None if any(_matcher(pattern)(module) for pattern in self.ignore) else self.weights
+
+    def assign(self, anatomy: Anatomy) -> dict[str, Scheme]:
+        """Scheme of every linear that gets quantized, in the model's order.
+
+        Raises RecipeError when an override names no linear of the blocks, or when layers that servers fuse differ
+        (unless `allow_unfused`).
+        """
+        blocks = range(anatomy.n_blocks)
+        linears = [name for i in blocks for name in anatomy.linears(i)]
+        for pattern, _ in self.overrides:
+            if not any(map(_matcher(pattern), linears)):
+                literal = not any(c in pattern for c in "*?[(:")
+                hint = closest(pattern, linears) if literal else f"patterns match whole names such as {linears[0]}"
+                raise RecipeError(f"recipe.overrides[{pattern!r}]", "no module matches", "a linear of a block", hint)
+        schemes = {name: self.scheme(name) for name in linears}
+        if not self.allow_unfused:
+            for group in (group for i in blocks for group in anatomy.fused(i)):
+                found = {name: str(schemes[name] or "keep") for name in group if name in schemes}
+                if len(set(found.values())) > 1:
+                    raise RecipeError(
+                        "layers that servers fuse",
+                        ", ".join(f"{name}: {scheme}" for name, scheme in found.items()),
+                        "one scheme for all of them",
+                        "widen the override's pattern, or set allow_unfused",
+                    )
+        return {name: scheme for name, scheme in schemes.items() if scheme is not None}
+
+    # Data
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain dicts, lists, strings and numbers; `Recipe.from_data` reads them back to an equal recipe."""
+        data: dict[str, Any] = {
+            "name": self.name,
+            "weights": str(self.weights),
+            "activations": None if self.activations is None else str(self.activations),
+            "transforms": [_part(transform, TRANSFORMS) for transform in self.transforms],
+            "solver": _part(self.solver, SOLVERS),
+            "overrides": [{pattern: str(choice)} for pattern, choice in self.overrides],
+            "ignore": list(self.ignore),
+        }
+        plain = {name: getattr(self, name) for name in ("propagate", "true_sequential", "allow_unfused")}
+        return data | plain
+
+    @classmethod
+    def from_data(cls, data: object) -> Recipe:
+        """The recipe that `to_data` wrote; only `name`, `weights` and `solver` have to be there.
+
+        `overrides` may also be one mapping. Raises RecipeError for anything unknown, missing or of a wrong type.
+        """
+        found = _mapping(data, "recipe")
+        known = {field.name: field.default is MISSING for field in fields(cls)}
+        for key in found:
+            if key not in known:
+                raise RecipeError(f"recipe.{key}", "an unknown key", "a field of Recipe", closest(key, known))
+        for key, required in known.items():
+            if required and key not in found:
+                raise RecipeError(f"recipe.{key}", "nothing", "a value", "name, weights and solver have no default")
+        plain = ("name", "propagate", "true_sequential", "allow_unfused")
+        made: dict[str, Any] = {key: found[key] for key in plain if key in found}
+        made["weights"] = _parse(found["weights"], "recipe.weights")
+        if found.get("activations") is not None:
+            made["activations"] = _parse(found["activations"], "recipe.activations")
+        made["solver"] = _build(found["solver"], SOLVERS, "recipe.solver")
+        parts = _list(found.get("transforms") or [], "recipe.transforms")
+        made["transforms"] = tuple(_build(p, TRANSFORMS, f"recipe.transforms[{i}]") for i, p in enumerate(parts))
+        overrides = found.get("overrides") or []
+        rows = [overrides] if isinstance(overrides, Mapping) else _list(overrides, "recipe.overrides")
+        pairs = [pair for i, row in enumerate(rows) for pair in _mapping(row, f"recipe.overrides[{i}]").items()]
+        made["overrides"] = tuple(
+            (pattern, choice if choice == "keep" else _parse(choice, f"recipe.overrides[{pattern!r}]"))
+            for pattern, choice in pairs
+        )
+        if "ignore" in found:
+            made["ignore"] = typed(found["ignore"] or [], tuple[str, ...], "recipe.ignore")
+        return cls(**made)
+
+    def to_yaml(self) -> str:
+        """The recipe as YAML text; needs PyYAML (extra "hf")."""
+        return str(_yaml().safe_dump(self.to_data(), sort_keys=False, width=120))
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Recipe:
+        """A recipe from YAML, or from JSON (which needs no PyYAML). Tags, anchors, aliases, doubled keys, nesting
+        deeper than 12 and files above 256 KiB are refused: a recipe needs none of them."""
+        if len(text) > LARGEST_FILE:
+            raise RecipeError("recipe", f"{len(text)} characters", f"at most {LARGEST_FILE}")
+        return cls.from_data(_read_json(text) if text.lstrip().startswith("{") else _read_yaml(text))
+
+    @classmethod
+    def read(cls, path: str | Path) -> Recipe:
+        """A recipe from a .yaml or .json file."""
+        try:
+            with Path(path).open("rb") as file:
+                text = file.read(LARGEST_FILE + 1).decode("utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(str(path), str(error), "a readable text file with a recipe") from error
+        return cls.from_yaml(text)
+
+
+# Patterns and schemes
+
+
+def _matcher(pattern: object, what: str = "pattern") -> Any:
+    """A predicate over module names."""
+    if not isinstance(pattern, str) or not pattern:
+        raise RecipeError(what, repr(pattern)[:200], "a glob, or 're:' and a regular expression")
+    if not pattern.startswith("re:"):
+        return lambda name: fnmatch.fnmatchcase(name, pattern)
+    try:
+        return re.compile(pattern[3:]).fullmatch
+    except re.error as error:
+        raise RecipeError(what, pattern, "a regular expression after 're:'", str(error)) from error
+
+
+def _scheme(what: str, scheme: object) -> Scheme:
+    if not isinstance(scheme, Scheme):
+        raise RecipeError(what, repr(scheme)[:200], "a Scheme", "write Scheme.parse('int4/g128')")
+    return scheme
+
+
+def _weights(what: str, given: object) -> None:
+    scheme = _scheme(what, given)
+    if scheme.granularity == "token" or scheme.static:
+        hint = "token and static are for activations; try int4/g128"
+        raise RecipeError(what, str(scheme), "a scheme for weights", hint)
+
+
+def _parse(value: object, what: str) -> Scheme:
+    return Scheme.parse(typed(value, str, what))
+
+
+# Solvers and transforms by name
+
+
+def _part(part: object, table: Mapping[str, type]) -> dict[str, dict[str, Any]]:
+    """{name: options}, defaults included: a file says what was done even after a default changed."""
+    name = next(name for name, kind in table.items() if kind is type(part))
+    return {name: {field.name: getattr(part, field.name) for field in fields(part)}}  # type: ignore[arg-type]
+
+
+def _build(data: object, table: Mapping[str, type[T]], what: str) -> T:
+    """A solver or transform from `name` or `{name: options}`."""
+    found = {data: {}} if isinstance(data, str) else _mapping(data, what)
+    if len(found) != 1:
+        raise RecipeError(what, f"{len(found)} keys", "one name, with its options below it", "put a dash before each")
+    name, options = next(iter(found.items()))
+    if name not in table:
+        raise RecipeError(what, repr(name), f"one of {', '.join(table)}", closest(name, table))
+    kind = table[name]
+    hints = typing.get_type_hints(kind)
+    known = {field.name: hints[field.name] for field in fields(kind)}  # type: ignore[arg-type]
+    made = {}
+    for key, value in _mapping(options or {}, f"{what}.{name}").items():
+        if key not in known:
+            raise RecipeError(f"{what}.{name}.{key}", "an unknown key", f"an option of {name}", closest(key, known))
+        made[key] = typed(value, known[key], f"{what}.{name}.{key}")
+    return kind(**made)
+
+
+def _mapping(data: object, what: str) -> Mapping[str, Any]:
+    if not isinstance(data, Mapping) or not all(isinstance(key, str) for key in data):
+        raise RecipeError(what, f"{type(data).__name__} {str(data)[:80]!r}", "a mapping with names as keys")
+    return data
+
+
+def _list(data: object, what: str) -> Sequence[Any]:
+    if not isinstance(data, list | tuple):
+        raise RecipeError(what, type(data).__name__, "a list", "put a dash before each item")
+    return data
+
+
+# Files
+
+
+def _refuse(given: str, expected: str = "plain mappings, lists, texts and numbers", hint: str = "") -> NoReturn:
+    raise RecipeError("recipe", given, expected, hint)
+
+
+def _once(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    made: dict[Any, Any] = {}
+    for key, value in pairs:
+        if key in made:
+            _refuse(f"the key {key!r} twice", "each key once")
+        made[key] = value
+    return made
+
+
+def _read_json(text: str) -> object:
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except SubbyteError:
+        raise
+    except (ValueError, RecursionError) as error:
+        # `{name: x}` is YAML's flow style and no JSON: let the other reader decide
+        try:
+            return _read_yaml(text)
+        except DependencyError:
+            raise RecipeError("recipe", f"not JSON: {error}", "JSON, or YAML with PyYAML installed") from error
+
+
+def _read_yaml(text: str) -> object:
+    yaml = _yaml()
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):  # a stream of events: nothing is built yet
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                _refuse("nesting deeper than 12 levels")
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+                _refuse("an anchor or alias", hint="write values out, and quote patterns that begin with * or &")
+            if getattr(event, "tag", None):
+                _refuse(f"the tag {event.tag}")
+        return _plain(yaml, yaml.compose(text, Loader=yaml.SafeLoader))
+    except SubbyteError:
+        raise
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a number with thousands of digits
+        raise RecipeError("recipe", f"no YAML: {' '.join(str(error).split())}", "a YAML or JSON document") from error
+
+
+def _plain(yaml: Any, node: Any) -> object:
+    """A composed node as Python data: PyYAML's own constructor lets the last of two equal keys win."""
+    if isinstance(node, yaml.MappingNode):
+        if not all(isinstance(key, yaml.ScalarNode) for key, _ in node.value):
+            _refuse("a mapping or list as a key")
+        return _once((_plain(yaml, key), _plain(yaml, value)) for key, value in node.value)
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(yaml, item) for item in node.value]
+    return None if node is None else yaml.SafeLoader("").construct_object(node)
+
+
+def _yaml() -> Any:
+    try:
+        import yaml
+    except ImportError as error:
+        hint = "pip install 'subbyte[hf]', or write JSON"
+        raise DependencyError("PyYAML", "not installed", "the package", hint) from error
+    return yaml

@@ -1,0 +1,12 @@
+"""What a code may mean: element format, granularity, symmetry and dtype of the scales, in one string.
+
+`Scheme.parse("int4/g128/asym")`; the grammar stands in `subbyte.schemes.scheme`. Where the bits of the codes lie is no
+matter of the scheme but of the layout (docs/layouts.md).
+"""
+
+from __future__ import annotations
+
+from subbyte.schemes.element import Int
+from subbyte.schemes.scheme import GRANULARITIES, SCALE_DTYPES, Granularity, ScaleDtype, Scheme
+
+__all__ = ["GRANULARITIES", "SCALE_DTYPES", "Granularity", "Int", "ScaleDtype", "Scheme"]

@@ -1,0 +1,12 @@
+"""How weights are rounded. A new solver is one file here and one line in SOLVERS."""
+
+from __future__ import annotations
+
+from subbyte.solvers.base import Grid, Solved, Solver
+from subbyte.solvers.gptq import Gptq
+from subbyte.solvers.nearest import Nearest
+
+__all__ = ["SOLVERS", "Gptq", "Grid", "Nearest", "Solved", "Solver"]
+
+SOLVERS: dict[str, type[Gptq] | type[Nearest]] = {"nearest": Nearest, "gptq": Gptq}
+"""The names that recipes use."""

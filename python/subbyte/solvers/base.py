@@ -1,0 +1,79 @@
+"""What every solver takes and returns, and the one way a weight is put on a grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from subbyte import kernels
+
+if TYPE_CHECKING:
+    from subbyte.calibration import Statistics
+    from subbyte.schemes import Scheme
+    from subbyte.tensors import QuantizedTensor
+
+__all__ = ["Floats", "Grid", "Solved", "Solver"]
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A rounded weight: `loss` is half its squared error in the metric of the solver (summed over rows), `note` says
+    what a reader of the log should know (a fallback, a raised damping), empty when there is nothing."""
+
+    tensor: QuantizedTensor
+    loss: float
+    note: str = ""
+
+
+class Solver(Protocol):
+    """Weight + statistics + scheme -> quantized tensor. `wanted` names the statistics that have to be gathered."""
+
+    wanted: ClassVar[frozenset[str]]
+
+    @property
+    def indexed(self) -> bool:
+        """Whether groups may be made of scattered columns, so that a group index must be stored."""
+        ...
+
+    def solve(self, weight: Floats, scheme: Scheme, stats: Statistics | None = None, name: str = "weight") -> Solved:
+        """Rounds `weight` [O, I]; with its scale dtype resolved, codes are computed with the stored scales."""
+        ...
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How the range of a group becomes scale and zero point: what `kernels.fit_affine` takes beside the scheme."""
+
+    forced_zero: bool = True
+    eps: float = 0.0
+    norm: float = 2.4
+    shrink_grid: int = 100
+    shrink_steps: int = 0
+
+    def fit(self, weight: Floats, scheme: Scheme) -> tuple[Floats, NDArray[np.uint8]]:
+        """Scale and zero point [O, G] of a weight [O, I]; [1, 1] for one scale per tensor."""
+        rows = weight.reshape(1, -1) if scheme.granularity == "tensor" else weight
+        return kernels.fit_affine(  # type: ignore[no-any-return]
+            rows,
+            scheme.bits,
+            group=scheme.group(rows.shape[1]),
+            symmetric=scheme.symmetric,
+            narrow=scheme.narrow,
+            scale_dtype=scheme.scale_dtype,
+            **self.kernel(),
+        )
+
+    def kernel(self) -> dict[str, bool | int | float]:
+        """The fields under the names of the kernels' arguments."""
+        return {
+            "forced_zero": self.forced_zero,
+            "eps": self.eps,
+            "norm": self.norm,
+            "shrink_grid": self.shrink_grid,
+            "shrink_steps": self.shrink_steps,
+        }

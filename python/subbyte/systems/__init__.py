@@ -1,0 +1,16 @@
+"""The published systems: each a typed function that returns a recipe. A new one is one file here and one line below.
+
+>>> from subbyte.systems import gptq
+>>> str(gptq(bits=3, group_size=64).weights)
+'int3/g64/asym'
+"""
+
+from __future__ import annotations
+
+from subbyte.systems.awq import awq
+from subbyte.systems.gptq import gptq
+from subbyte.systems.registry import Option, System, find, registry, system
+from subbyte.systems.rtn import rtn
+from subbyte.systems.smoothquant import smoothquant
+
+__all__ = ["Option", "System", "awq", "find", "gptq", "registry", "rtn", "smoothquant", "system"]

@@ -1,0 +1,165 @@
+"""QuantizedTensor: codes, scales, zero points and the shape of the weight that they stand for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from subbyte import kernels
+from subbyte.errors import DtypeError, NotFiniteError, RangeError, SchemeError, ShapeError
+from subbyte.schemes import Scheme
+
+__all__ = ["QuantizedTensor"]
+
+WORD = 32
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class QuantizedTensor:
+    """A weight [O, I] as codes: `w[o, i] ~ scale[o, g] * (code[o, i] - zero[o, g])`, g the group of column i.
+
+    scheme   its granularity is tensor, channel or group
+    shape    (O, I)
+    words    [O, ceil(I * bits / 32)] i32, the codes of each row in the dense layout (docs/layouts.md)
+    scale    [O, G] f32, G groups of neighbouring columns; [1, 1] where the granularity is tensor. Every value is
+             one that the scheme's scale dtype can hold
+    zero     same shape, u8, 0 to 2^bits - 1; None where the scheme is symmetric (then it is 2^(bits - 1))
+    index    [I] i32, the group of each column, where groups are not neighbouring columns (GPTQ's act-order); every
+             group has as many columns as the others. None: column i is in group i // group_size
+
+    Arrays are kept, not copied, and never changed. Raises ShapeError, DtypeError, RangeError (zero points, index),
+    NotFiniteError (scales), SchemeError (a scheme that no weight has, or scales that its scale dtype cannot hold).
+    """
+
+    scheme: Scheme
+    shape: tuple[int, int]
+    words: npt.NDArray[np.int32]
+    scale: npt.NDArray[np.float32]
+    zero: npt.NDArray[np.uint8] | None = None
+    index: npt.NDArray[np.int32] | None = None
+
+    def __post_init__(self) -> None:
+        scheme = self.scheme
+        if scheme.granularity == "token" or scheme.static:
+            raise SchemeError(
+                "scheme of a weight", scheme, "granularity tensor, channel or group", f"write int{scheme.bits}/channel"
+            )
+        rows, cols = self.shape
+        _check("words", self.words, np.int32, (rows, -(-cols * scheme.bits // WORD)))
+        parameters = (1, 1) if scheme.granularity == "tensor" else (rows, scheme.groups(cols))
+        _check("scale", self.scale, np.float32, parameters)
+        if not np.isfinite(self.scale).all():
+            row, group = np.argwhere(~np.isfinite(self.scale))[0]
+            raise NotFiniteError(f"scale[{row}, {group}]", self.scale[row, group], "a finite number")
+        if not np.array_equal(_held(self.scale, scheme.scale_dtype), self.scale):
+            hint = f"fit the scales with scale_dtype={scheme.scale_dtype!r}, so that the codes suit what is stored"
+            raise SchemeError("scale", f"values that {scheme.scale_dtype} cannot hold", f"scales of {scheme}", hint)
+        if (self.zero is None) != scheme.symmetric:
+            given = "no zero points" if self.zero is None else "zero points"
+            raise SchemeError("zero", given, "zero points exactly where the scheme is asymmetric", f"scheme {scheme}")
+        if self.zero is not None:
+            _check("zero", self.zero, np.uint8, parameters)
+            if self.zero.size and int(self.zero.max()) >= scheme.element.levels:
+                raise RangeError("zero", int(self.zero.max()), f"0 to {scheme.element.levels - 1}")
+        if self.index is not None:
+            self._check_index(self.index, cols)
+
+    def _check_index(self, index: npt.NDArray[np.int32], cols: int) -> None:
+        _check("index", index, np.int32, (cols,))
+        if self.scheme.granularity != "group":
+            raise SchemeError("index", f"an index with {self.scheme}", "a group scheme", "other schemes have one group")
+        groups, size = self.scheme.groups(cols), self.scheme.group(cols)
+        if cols and (int(index.min()) < 0 or int(index.max()) >= groups):
+            raise RangeError("index", f"{int(index.min())} to {int(index.max())}", f"groups 0 to {groups - 1}")
+        counts = np.bincount(index, minlength=groups)
+        if (counts != size).any():
+            group = int(np.argmax(counts != size))
+            raise ShapeError("index", f"{int(counts[group])} columns in group {group}", f"{size} in each")
+
+    @classmethod
+    def from_codes(
+        cls,
+        codes: npt.NDArray[np.uint8],
+        scale: npt.NDArray[np.float32],
+        zero: npt.NDArray[np.uint8] | None,
+        scheme: Scheme,
+        index: npt.NDArray[np.int32] | None = None,
+    ) -> QuantizedTensor:
+        """Packs codes [O, I] u8, one a byte, 0 to 2^bits - 1 (RangeError beyond); the rest as in the class.
+
+        Zero points of a symmetric scheme may be given, as kernels return them, and must then all be the middle code.
+        An index that says i // group_size, which is what none says, is dropped.
+        """
+        if not isinstance(codes, np.ndarray) or codes.ndim != 2:
+            raise ShapeError("codes", getattr(codes, "shape", type(codes).__name__), "a NumPy array [O, I]")
+        if scheme.symmetric and zero is not None:
+            if (zero != scheme.element.middle).any():
+                raise RangeError(
+                    "zero", "other zero points", f"{scheme.element.middle} everywhere: {scheme} is symmetric"
+                )
+            zero = None
+        rows, cols = codes.shape
+        if index is not None and np.array_equal(index, np.arange(cols) // scheme.group(cols)):
+            index = None
+        return cls(scheme, (rows, cols), kernels.pack(codes, scheme.bits), scale, zero, index)
+
+    def codes(self) -> npt.NDArray[np.uint8]:
+        """One code a byte: [O, I] u8, newly allocated."""
+        return kernels.unpack(self.words, self.scheme.bits, self.shape[1])
+
+    def dequantize(self) -> npt.NDArray[np.float32]:
+        """The weight that the codes stand for: [O, I] f32, newly allocated; each value is one rounded product."""
+        rows, cols = self.shape
+        zero = self.zero
+        if zero is None:
+            zero = np.full(self.scale.shape, self.scheme.element.middle, np.uint8)
+        codes = self.codes()
+        if self.scheme.granularity == "tensor":
+            return kernels.dequantize_affine(codes.reshape(1, rows * cols), self.scale, zero).reshape(rows, cols)
+        group = self.scheme.group(cols)
+        if self.index is None:
+            return kernels.dequantize_affine(codes, self.scale, zero, group=group)
+        # Sorted by group, columns of a group are neighbours, which is what the kernel reads.
+        order = np.argsort(self.index, kind="stable")
+        weight = np.empty(self.shape, np.float32)
+        weight[:, order] = kernels.dequantize_affine(
+            np.ascontiguousarray(codes[:, order]), self.scale, zero, group=group
+        )
+        return weight
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that this tensor takes when stored, padding of the words included.
+
+        Words as they are, scales in the scheme's scale dtype ("auto" counts as the f32 that it is held in), zero points
+        in `bits` bits each, packed into whole words, and four bytes for each column of an index.
+        """
+        size = self.words.nbytes + self.scale.size * (2 if self.scheme.scale_dtype in ("f16", "bf16") else 4)
+        if self.zero is not None:
+            size += -(-self.zero.size * self.scheme.bits // WORD) * 4
+        return size + (0 if self.index is None else self.index.nbytes)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Stored bits for each weight; 0.0 for a tensor without any."""
+        count = self.shape[0] * self.shape[1]
+        return 8 * self.nbytes / count if count else 0.0
+
+
+def _check(what: str, array: object, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
+    """DtypeError, ShapeError unless `array` is a NumPy array of that dtype and shape."""
+    if not isinstance(array, np.ndarray) or array.dtype != dtype:
+        given = getattr(array, "dtype", type(array).__name__)
+        raise DtypeError(what, given, f"a NumPy array of {np.dtype(dtype)}")
+    if array.shape != shape:
+        raise ShapeError(what, list(array.shape), list(shape))
+
+
+def _held(scale: npt.NDArray[np.float32], dtype: str) -> npt.NDArray[Any]:
+    """`scale` after a round trip through `dtype`."""
+    if dtype in ("f16", "bf16"):
+        return kernels.decode_minifloat(kernels.encode_minifloat(scale, dtype), dtype)
+    return scale

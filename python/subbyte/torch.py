@@ -1,0 +1,3 @@
+"""Registers the kernels as torch operators, `torch.ops.subbyte.*`, when imported."""
+
+from subbyte.kernels import _torch as _torch

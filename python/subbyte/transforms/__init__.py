@@ -1,0 +1,17 @@
+"""Function-preserving rewrites of a block before it is rounded. A new one is one file and one line in TRANSFORMS."""
+
+from __future__ import annotations
+
+from subbyte.transforms.activation_aware import ActivationAwareClip, ActivationAwareScale
+from subbyte.transforms.base import Transform, Work
+from subbyte.transforms.fold import fold
+from subbyte.transforms.smooth import Smooth
+
+__all__ = ["TRANSFORMS", "ActivationAwareClip", "ActivationAwareScale", "Smooth", "Transform", "Work", "fold"]
+
+TRANSFORMS: dict[str, type[ActivationAwareClip] | type[ActivationAwareScale] | type[Smooth]] = {
+    "smooth": Smooth,
+    "activation_aware_scale": ActivationAwareScale,
+    "activation_aware_clip": ActivationAwareClip,
+}
+"""The names that recipes use."""

@@ -1,0 +1,164 @@
+use super::*;
+use crate::pack::{Order, pack};
+use crate::{Error, Machine, Path};
+
+fn machines() -> Vec<Machine> {
+    Path::ALL.iter().flat_map(|&path| [1, 3].map(|threads| Machine::forced(path, threads))).flatten().collect()
+}
+
+fn bytes(count: usize, mut state: u64) -> Vec<u8> {
+    (0..count)
+        .map(|_| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 56) as u8
+        })
+        .collect()
+}
+
+#[test]
+fn w8a8_is_exact() {
+    let shapes =
+        [(0, 3, 5), (3, 0, 5), (3, 5, 0), (1, 1, 1), (1, 3, 15), (2, 2, 16), (7, 5, 17), (13, 67, 63), (97, 65, 130)];
+    for (rows, cols, depth) in shapes.into_iter().chain([(8, 9, 2047), (8, 9, 2049), (1, 4, 4111)]) {
+        let x: Vec<i8> = bytes(rows * depth, 1).into_iter().map(|b| b as i8).collect();
+        let w: Vec<i8> = bytes(cols * depth, 2).into_iter().map(|b| b as i8).collect();
+        for m in machines() {
+            let mut out = vec![f32::NAN; rows * cols];
+            w8a8(&m, &x, &w, &[1.0], &[1.0], None, rows, cols, depth, &mut out).unwrap();
+            for t in 0..rows {
+                for n in 0..cols {
+                    let sum: i64 = (0..depth).map(|k| i64::from(x[t * depth + k]) * i64::from(w[n * depth + k])).sum();
+                    assert_eq!(out[t * cols + n], sum as f32, "{rows} {cols} {depth} {t} {n} {:?}", m.path());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn w8a8_at_the_ends_of_its_range() {
+    for (x, w) in [(-128, -128), (-128, 127), (127, -128), (127, 127), (0, -128)] {
+        for depth in [1, 64, 131_071] {
+            for m in machines() {
+                let mut out = [f32::NAN; 6];
+                let (rows, weight) = (vec![x; 2 * depth], vec![w; 3 * depth]);
+                w8a8(&m, &rows, &weight, &[1.0], &[1.0], None, 2, 3, depth, &mut out).unwrap();
+                let sum = i64::from(x) * i64::from(w) * depth as i64;
+                assert_eq!(out, [sum as f32; 6], "{x} {w} {depth} {:?}", m.path());
+            }
+        }
+    }
+}
+
+#[test]
+fn w8a8_scales_and_adds() {
+    for m in machines() {
+        let (x, w) = ([1, 2, -3, 4], [5, -6, 7, 8, 9, 10]);
+        let mut out = [0.0; 6];
+        w8a8(&m, &x, &w, &[0.5, 2.0], &[1.0, 0.1, 3.0], Some(&[1.0, 2.0, 3.0]), 2, 3, 2, &mut out).unwrap();
+        assert_eq!(out, [-2.5, 23.0 * 0.5 * 0.1 + 2.0, 46.5, -77.0, 11.0 * 2.0 * 0.1 + 2.0, 81.0]);
+    }
+}
+
+#[test]
+fn w8a8_refuses() {
+    let m = Machine::detect();
+    let mut out = [7.0; 1];
+    let long = vec![0; 131_072];
+    assert!(matches!(w8a8(&m, &long, &long, &[1.0], &[1.0], None, 1, 1, 131_072, &mut out), Err(Error::Range(_))));
+    assert!(matches!(w8a8(&m, &[1], &[1, 2], &[1.0], &[1.0], None, 1, 1, 1, &mut out), Err(Error::Shape(_))));
+    assert!(matches!(w8a8(&m, &[1], &[1], &[1.0, 2.0], &[1.0], None, 1, 1, 1, &mut out), Err(Error::Shape(_))));
+    assert!(matches!(w8a8(&m, &[1], &[1], &[1.0], &[1.0], Some(&[]), 1, 1, 1, &mut out), Err(Error::Shape(_))));
+    assert!(matches!(w8a8(&m, &[], &[], &[1.0], &[1.0], None, usize::MAX, 2, 2, &mut out), Err(Error::Shape(_))));
+    assert_eq!(out, [7.0]);
+}
+
+struct Weights {
+    codes: Vec<u8>,
+    words: Vec<i32>,
+    scale: Vec<f32>,
+    zero: Vec<u8>,
+}
+
+fn weights(cols: usize, depth: usize, bits: u32, group: usize) -> Weights {
+    let codes: Vec<u8> = bytes(cols * depth, 3).into_iter().map(|code| code >> (8 - bits)).collect();
+    let mut words = vec![0; cols * (depth * bits as usize).div_ceil(32)];
+    pack(&Machine::detect(), &codes, cols, depth, bits, Order::Dense, &mut words).unwrap();
+    let count = cols * depth / group;
+    let scale = bytes(count, 4).into_iter().map(|b| (f32::from(b) + 1.0) / 1024.0).collect();
+    Weights { codes, words, scale, zero: bytes(count, 5).into_iter().map(|zero| zero >> (8 - bits)).collect() }
+}
+
+#[test]
+fn wna16_agrees_with_the_decoded_product() {
+    let shapes = [
+        (1, 1, 1, 1),
+        (2, 3, 7, 7),
+        (1, 5, 40, 8),
+        (3, 70, 96, 32),
+        (9, 13, 60, 12),
+        (5, 2, 200, 40),
+        (11, 300, 64, 64),
+    ];
+    for bits in 1..=8 {
+        for (rows, cols, depth, group) in shapes {
+            let Weights { codes, words, scale, zero } = weights(cols, depth, bits, group);
+            let x: Vec<f32> = bytes(rows * depth, 6).into_iter().map(|b| f32::from(b) / 128.0 - 1.0).collect();
+            for zero in [None, Some(&zero[..])] {
+                for m in machines() {
+                    let mut out = vec![f32::NAN; rows * cols];
+                    wna16(&m, &x, &words, &scale, zero, rows, cols, depth, bits, group, &mut out).unwrap();
+                    for t in 0..rows {
+                        for n in 0..cols {
+                            let (mut sum, mut size) = (0.0, 0.0);
+                            for k in 0..depth {
+                                let at = n * (depth / group) + k / group;
+                                let zero = zero.map_or(f64::from(1 << (bits - 1)), |zero| f64::from(zero[at]));
+                                let w = f64::from(scale[at]) * (f64::from(codes[n * depth + k]) - zero);
+                                sum += f64::from(x[t * depth + k]) * w;
+                                size += (f64::from(x[t * depth + k]) * w).abs();
+                            }
+                            let bound = (depth + 1) as f64 * f64::from(f32::EPSILON) * size;
+                            let got = f64::from(out[t * cols + n]);
+                            assert!((got - sum).abs() <= bound, "{bits} {rows} {cols} {depth} {group} {got} {sum}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn wna16_has_the_same_bits_for_any_threads() {
+    let (cols, depth) = (700, 256);
+    let Weights { words, scale, zero, .. } = weights(cols, depth, 4, 64);
+    for rows in [1, 40] {
+        let x: Vec<f32> = bytes(rows * depth, 6).into_iter().map(|b| f32::from(b) / 127.0 - 1.0).collect();
+        let outs = [1, 2, 5].map(|threads| {
+            let m = Machine::forced(Path::Scalar, threads).unwrap();
+            let mut out = vec![0.0; rows * cols];
+            wna16(&m, &x, &words, &scale, Some(&zero), rows, cols, depth, 4, 64, &mut out).unwrap();
+            out
+        });
+        assert!(outs.iter().all(|out| *out == outs[0]));
+    }
+}
+
+#[test]
+fn wna16_refuses() {
+    let m = Machine::detect();
+    let mut out = [7.0; 1];
+    let x = [1.0; 8];
+    assert!(matches!(wna16(&m, &x, &[0], &[1.0], None, 1, 1, 8, 0, 8, &mut out), Err(Error::Range(_))));
+    assert!(matches!(wna16(&m, &x, &[0], &[1.0], None, 1, 1, 8, 9, 8, &mut out), Err(Error::Range(_))));
+    assert!(matches!(wna16(&m, &x, &[0], &[1.0], None, 1, 1, 8, 4, 3, &mut out), Err(Error::Shape(_))));
+    assert!(matches!(wna16(&m, &x, &[0], &[1.0], None, 1, 1, 8, 4, 0, &mut out), Err(Error::Shape(_))));
+    assert!(matches!(wna16(&m, &x, &[0, 0], &[1.0], None, 1, 1, 8, 4, 8, &mut out), Err(Error::Shape(_))));
+    assert!(matches!(wna16(&m, &x, &[0], &[1.0], Some(&[]), 1, 1, 8, 4, 8, &mut out), Err(Error::Shape(_))));
+    assert_eq!(out, [7.0]);
+    assert!(wna16(&m, &[], &[], &[], None, 0, 0, 8, 4, 8, &mut []).is_ok());
+    let mut zeros = [7.0; 2];
+    assert!(wna16(&m, &[], &[], &[], None, 1, 2, 0, 4, 8, &mut zeros).is_ok());
+    assert_eq!(zeros, [0.0; 2]);
+}

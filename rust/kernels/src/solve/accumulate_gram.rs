@@ -1,0 +1,55 @@
+//! accumulate_gram: `gram += x^T x`, the statistic behind every Hessian; limit: multiplications, half of a full product's.
+
+use crate::error::expect_shape;
+use crate::{Machine, Result};
+use faer::linalg::matmul::matmul;
+use faer::{Accum, MatMut, MatRef, Par};
+
+/// Rows of the result that one task computes. Fixed, so that every thread count cuts, and rounds, alike.
+const PANEL: usize = 256;
+
+/// Adds `x^T x` of `x` `[tokens, channels]` to the symmetric `gram` `[channels, channels]`.
+///
+/// Only the lower triangle is read and computed; the upper one is its mirror image. f32 sums; NaN and infinity in `x` reach `gram`.
+pub fn accumulate_gram(m: &Machine, x: &[f32], tokens: usize, channels: usize, gram: &mut [f32]) -> Result<()> {
+    expect_shape("x", x.len(), &[tokens, channels])?;
+    expect_shape("gram", gram.len(), &[channels, channels])?;
+    if x.is_empty() {
+        return Ok(());
+    }
+    let x = MatRef::from_row_major_slice(x, tokens, channels);
+    let mut panels: Vec<_> = gram.chunks_mut(PANEL * channels).enumerate().collect();
+    // The last panel is the longest: it goes first.
+    panels.reverse();
+    m.each(panels, |(panel, rows)| {
+        let (first, height) = (panel * PANEL, rows.len() / channels);
+        let target = MatMut::from_row_major_slice_mut(rows, height, channels).subcols_mut(0, first + height);
+        let (left, right) = (x.subcols(first, height).transpose(), x.subcols(0, first + height));
+        matmul(target, Accum::Add, left, right, 1.0, Par::Seq);
+    });
+    mirror(m, channels, gram);
+    Ok(())
+}
+
+/// Copies the lower triangle to the upper one.
+fn mirror(m: &Machine, channels: usize, gram: &mut [f32]) {
+    for first in (0..channels).step_by(PANEL) {
+        let end = channels.min(first + PANEL);
+        let (panel, below) = gram[first * channels..].split_at_mut((end - first) * channels);
+        for row in 0..end - first {
+            for column in 0..row {
+                panel[column * channels + first + row] = panel[row * channels + first + column];
+            }
+        }
+        let below = &*below;
+        // Sixteen rows at a time, so that each line of the lower triangle is read whole.
+        m.each(panel.chunks_mut(16 * channels).enumerate().collect(), |(strip, rows)| {
+            let column = first + 16 * strip;
+            for (lower, at) in below.chunks_exact(channels).zip(end..) {
+                for (row, &value) in rows.chunks_exact_mut(channels).zip(&lower[column..]) {
+                    row[at] = value;
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,103 @@
+//! Products with quantized weights.
+
+use dlpark::DlpackElement;
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use pyo3::prelude::*;
+use subbyte_kernels as kernels;
+use subbyte_kernels::minifloat::{Bf16, F16, Format, encode};
+use subbyte_kernels::{gemm, pack};
+
+use crate::array::{Buffer, Floats, Input, Output};
+use crate::machine::{Machine, run};
+use crate::numbers::{bits, groups};
+
+#[pyfunction]
+#[pyo3(signature = (x, words, scale, zero, bits, group = -1, *, on = None))]
+#[expect(clippy::too_many_arguments, reason = "a quantized weight is five arguments")]
+pub fn wna16(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    words: &Bound<'_, PyAny>,
+    scale: &Bound<'_, PyAny>,
+    zero: Option<&Bound<'_, PyAny>>,
+    bits: i64,
+    group: i64,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    let (x, words, scale) = (Floats::take("x", x)?, Input::take("words", words)?, Floats::take("scale", scale)?);
+    let zero = zero.map(|zero| Input::take("zero", zero)).transpose()?;
+    let (others, depth) = x.last_axis(py, "x")?;
+    let rows = others.iter().product();
+    let [cols, _] = words.axes(py)?;
+    let (bits, (group, count)) = (self::bits(py, bits)?, groups(py, depth, group)?);
+    words.expect(py, &[cols, pack::words_per_row(depth, bits)])?;
+    scale.expect(py, "scale", &[cols, count])?;
+    if let Some(zero) = &zero {
+        zero.expect(py, &[cols, count])?;
+    }
+    let shape = [others, &[cols]].concat();
+    let (mut out, mut wide_x, mut wide_scale) = (Output::zeroed(&shape)?, x.room()?, scale.room()?);
+    let (words, zero) = (words.slice(), zero.as_ref().map(Input::slice));
+    let (narrow_x, narrow_scale) = (x.narrow(), scale.narrow());
+    let (room_x, room_scale, to) = (wide_x.slice_mut(), wide_scale.slice_mut(), out.slice_mut());
+    let mut product = move |m: &kernels::Machine, to: &mut [f32]| {
+        let (x, scale) = (narrow_x.widen(m, room_x)?, narrow_scale.widen(m, room_scale)?);
+        gemm::wna16(m, x, words, scale, zero, rows, cols, depth, bits, group, to)
+    };
+    match &x {
+        Floats::F32(_) => {
+            run(py, on, |m| product(m, to))?;
+            Ok(out.finish())
+        }
+        Floats::F16(_) => rounded::<F16, f16>(py, &shape, on, to, product),
+        Floats::Bf16(_) => rounded::<Bf16, bf16>(py, &shape, on, to, product),
+    }
+}
+
+/// A product whose f32 sums are rounded once, to `T`; what is too large for it is infinity, as in any product.
+fn rounded<F: Format<Code = u16>, T: DlpackElement>(
+    py: Python<'_>,
+    shape: &[usize],
+    on: Option<&Bound<'_, Machine>>,
+    sums: &mut [f32],
+    product: impl FnOnce(&kernels::Machine, &mut [f32]) -> kernels::Result<()> + Send,
+) -> PyResult<Buffer>
+where
+    [T]: HalfFloatSliceExt,
+{
+    let mut out = Output::<T>::zeroed(shape)?;
+    let bits = out.slice_mut().reinterpret_cast_mut();
+    run(py, on, |m| {
+        product(m, sums)?;
+        encode::<F>(m, sums, false, bits)
+    })?;
+    Ok(out.finish())
+}
+
+#[pyfunction]
+#[pyo3(signature = (x, weight, x_scale, w_scale, bias = None, *, on = None))]
+pub fn w8a8(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    weight: &Bound<'_, PyAny>,
+    x_scale: &Bound<'_, PyAny>,
+    w_scale: &Bound<'_, PyAny>,
+    bias: Option<&Bound<'_, PyAny>>,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    let (x, weight) = (Input::take("x", x)?, Input::take("weight", weight)?);
+    let (x_scale, w_scale) = (Input::take("x_scale", x_scale)?, Input::take("w_scale", w_scale)?);
+    let bias = bias.map(|bias| Input::take("bias", bias)).transpose()?;
+    let ([rows, depth], [cols, _]) = (x.axes(py)?, weight.axes(py)?);
+    weight.expect(py, &[cols, depth])?;
+    let ([_], [_]) = (x_scale.axes(py)?, w_scale.axes(py)?);
+    if let Some(bias) = &bias {
+        bias.expect(py, &[cols])?;
+    }
+    let mut out = Output::zeroed(&[rows, cols])?;
+    let (x, weight, to) = (x.slice(), weight.slice(), out.slice_mut());
+    let (x_scale, w_scale, bias) = (x_scale.slice(), w_scale.slice(), bias.as_ref().map(Input::slice));
+    run(py, on, |m| gemm::w8a8(m, x, weight, x_scale, w_scale, bias, rows, cols, depth, to))?;
+    Ok(out.finish())
+}

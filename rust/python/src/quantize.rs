@@ -1,0 +1,154 @@
+//! Affine quantization: fitting grids, rounding to them, and back.
+
+use pyo3::prelude::*;
+use subbyte_kernels::quantize as kernels;
+
+use crate::array::{Buffer, Input, Output};
+use crate::machine::{Machine, run};
+use crate::numbers::{GridOptions, bits, groups, natural};
+
+#[pyfunction]
+#[pyo3(signature = (
+    x, bits, group = -1, symmetric = true, narrow = false, forced_zero = true, eps = 0.0, scale_dtype = "f32", norm = 2.4,
+    shrink_grid = 100, shrink_steps = 0, *, on = None
+))]
+#[expect(clippy::too_many_arguments, reason = "the options of a grid, flat as Python spells them")]
+pub fn fit_affine(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    bits: i64,
+    group: i64,
+    symmetric: bool,
+    narrow: bool,
+    forced_zero: bool,
+    eps: f32,
+    scale_dtype: &str,
+    norm: f32,
+    shrink_grid: i64,
+    shrink_steps: i64,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<(Buffer, Buffer)> {
+    let options = GridOptions { bits, symmetric, narrow, forced_zero, eps, scale_dtype };
+    let grid = options.grid(py, norm, shrink_grid, shrink_steps)?;
+    let x = Input::take("x", x)?;
+    let [rows, cols] = x.axes(py)?;
+    let (group, count) = groups(py, cols, group)?;
+    let (mut scale, mut zero) = (Output::zeroed(&[rows, count])?, Output::zeroed(&[rows, count])?);
+    let (from, to, zeros) = (x.slice(), scale.slice_mut(), zero.slice_mut());
+    run(py, on, |m| kernels::fit_affine(m, &grid, from, rows, cols, group, to, zeros))?;
+    Ok((scale.finish(), zero.finish()))
+}
+
+#[pyfunction]
+#[pyo3(signature = (x, scale, zero, bits, group = -1, *, on = None))]
+pub fn quantize_affine(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    scale: &Bound<'_, PyAny>,
+    zero: &Bound<'_, PyAny>,
+    bits: i64,
+    group: i64,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    let (x, scale, zero) = (Input::take("x", x)?, Input::take("scale", scale)?, Input::take("zero", zero)?);
+    let [rows, cols] = x.axes(py)?;
+    let (bits, (group, count)) = (self::bits(py, bits)?, groups(py, cols, group)?);
+    scale.expect(py, &[rows, count])?;
+    zero.expect(py, &[rows, count])?;
+    let mut codes = Output::zeroed(&[rows, cols])?;
+    let (from, scale, zero, to) = (x.slice(), scale.slice(), zero.slice(), codes.slice_mut());
+    run(py, on, |m| kernels::quantize_affine(m, from, rows, cols, group, bits, scale, zero, to))?;
+    Ok(codes.finish())
+}
+
+#[pyfunction]
+#[pyo3(signature = (x, scale, bits = 8, group = -1, narrow = true, *, on = None))]
+pub fn quantize_symmetric(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    scale: &Bound<'_, PyAny>,
+    bits: i64,
+    group: i64,
+    narrow: bool,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    let (x, scale) = (Input::take("x", x)?, Input::take("scale", scale)?);
+    let [rows, cols] = x.axes(py)?;
+    let (bits, (group, count)) = (self::bits(py, bits)?, groups(py, cols, group)?);
+    scale.expect(py, &[rows, count])?;
+    let mut codes = Output::zeroed(&[rows, cols])?;
+    let (from, scale, to) = (x.slice(), scale.slice(), codes.slice_mut());
+    run(py, on, |m| kernels::quantize_symmetric(m, from, rows, cols, group, bits, narrow, scale, to))?;
+    Ok(codes.finish())
+}
+
+#[pyfunction]
+#[pyo3(signature = (codes, scale, zero, group = -1, *, on = None))]
+pub fn dequantize_affine(
+    py: Python<'_>,
+    codes: &Bound<'_, PyAny>,
+    scale: &Bound<'_, PyAny>,
+    zero: &Bound<'_, PyAny>,
+    group: i64,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    let (codes, scale, zero) = (Input::take("codes", codes)?, Input::take("scale", scale)?, Input::take("zero", zero)?);
+    let [rows, cols] = codes.axes(py)?;
+    let (group, count) = groups(py, cols, group)?;
+    scale.expect(py, &[rows, count])?;
+    zero.expect(py, &[rows, count])?;
+    let mut out = Output::zeroed(&[rows, cols])?;
+    let (from, scale, zero, to) = (codes.slice(), scale.slice(), zero.slice(), out.slice_mut());
+    run(py, on, |m| kernels::dequantize_affine(m, from, rows, cols, group, scale, zero, to))?;
+    Ok(out.finish())
+}
+
+#[pyfunction]
+#[pyo3(signature = (x, eps = 1e-5, *, on = None))]
+pub fn quantize_tokens(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    eps: f32,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<(Buffer, Buffer)> {
+    let x = Input::take("x", x)?;
+    let [rows, cols] = x.axes(py)?;
+    let (mut codes, mut scale) = (Output::zeroed(&[rows, cols])?, Output::zeroed(&[rows])?);
+    let (from, to, scales) = (x.slice(), codes.slice_mut(), scale.slice_mut());
+    run(py, on, |m| kernels::quantize_tokens(m, from, rows, cols, eps, to, scales))?;
+    Ok((codes.finish(), scale.finish()))
+}
+
+#[pyfunction]
+#[pyo3(signature = (
+    weight, gram, bits, group, symmetric = true, narrow = false, forced_zero = true, eps = 0.0, scale_dtype = "f32",
+    shrink_grid = 20, shrink_steps = 10, *, on = None
+))]
+#[expect(clippy::too_many_arguments, reason = "the options of a grid, flat as Python spells them")]
+pub fn search_clip(
+    py: Python<'_>,
+    weight: &Bound<'_, PyAny>,
+    gram: &Bound<'_, PyAny>,
+    bits: i64,
+    group: i64,
+    symmetric: bool,
+    narrow: bool,
+    forced_zero: bool,
+    eps: f32,
+    scale_dtype: &str,
+    shrink_grid: i64,
+    shrink_steps: i64,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    let options = GridOptions { bits, symmetric, narrow, forced_zero, eps, scale_dtype };
+    let grid = options.grid(py, 0.0, 0, 0)?;
+    let (whole, steps) = (natural(py, "shrink_grid", shrink_grid)?, natural(py, "shrink_steps", shrink_steps)?);
+    let (weight, gram) = (Input::take("weight", weight)?, Input::take("gram", gram)?);
+    let [rows, cols] = weight.axes(py)?;
+    let (group, count) = groups(py, cols, group)?;
+    gram.expect(py, &[count, group, group])?;
+    let mut clip = Output::zeroed(&[rows, count])?;
+    let (from, gram, to) = (weight.slice(), gram.slice(), clip.slice_mut());
+    run(py, on, |m| kernels::search_clip(m, &grid, from, rows, cols, group, gram, whole, steps, to))?;
+    Ok(clip.finish())
+}

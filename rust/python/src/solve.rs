@@ -1,0 +1,137 @@
+//! Gram matrices, their inverse factor, and rounding with error feedback.
+
+use pyo3::prelude::*;
+use subbyte_kernels::solve::{self as kernels, Groups};
+
+use crate::array::{Buffer, InOut, Input, Output};
+use crate::errors::error;
+use crate::machine::{Machine, run};
+use crate::numbers::{GridOptions, groups, natural};
+
+#[pyfunction]
+#[pyo3(signature = (gram, x, *, on = None))]
+pub fn accumulate_gram(
+    py: Python<'_>,
+    gram: &Bound<'_, PyAny>,
+    x: &Bound<'_, PyAny>,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<()> {
+    let (mut gram, x) = (InOut::take("gram", gram)?, Input::<f32>::take("x", x)?);
+    let [tokens, channels] = x.axes(py)?;
+    gram.input().expect(py, &[channels, channels])?;
+    gram.apart(py, &x)?;
+    let (from, to) = (x.slice(), gram.slice_mut());
+    run(py, on, |m| kernels::accumulate_gram(m, from, tokens, channels, to))
+}
+
+#[pyfunction]
+#[pyo3(signature = (hessian, damp, *, on = None))]
+pub fn inverse_factor(
+    py: Python<'_>,
+    hessian: &Bound<'_, PyAny>,
+    damp: f32,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    let hessian = Input::take("hessian", hessian)?;
+    let [n, _] = hessian.axes(py)?;
+    hessian.expect(py, &[n, n])?;
+    let mut factor = Output::zeroed(&[n, n])?;
+    let (from, to) = (hessian.slice(), factor.slice_mut());
+    run(py, on, |m| kernels::inverse_factor(m, from, n, damp, to))?;
+    Ok(factor.finish())
+}
+
+/// Grids that are given: scale, zero point, and the group of each column.
+struct Given {
+    scale: Input<f32>,
+    zero: Input<u8>,
+    index: Vec<u32>,
+    count: usize,
+}
+
+impl Given {
+    fn take(py: Python<'_>, [rows, cols]: [usize; 2], grids: [Option<&Bound<'_, PyAny>>; 3]) -> PyResult<Option<Self>> {
+        let (scale, zero, index) = match grids {
+            [None, None, None] => return Ok(None),
+            [Some(scale), Some(zero), Some(index)] => (scale, zero, index),
+            _ => {
+                let given = grids.iter().filter(|grid| grid.is_some()).count();
+                let hint = "pass none of them to fit the grids on the way";
+                return Err(error(
+                    py,
+                    "ShapeError",
+                    "scale, zero, index",
+                    format!("{given} of them"),
+                    "all three",
+                    hint,
+                ));
+            }
+        };
+        let (scale, zero) = (Input::take("scale", scale)?, Input::take("zero", zero)?);
+        let [_, count] = scale.axes(py)?;
+        scale.expect(py, &[rows, count])?;
+        zero.expect(py, &[rows, count])?;
+        let index = Input::<i32>::take("index", index)?;
+        index.expect(py, &[cols])?;
+        let index = index.slice().iter().map(|&group| natural(py, "index", group.into())).collect::<PyResult<_>>()?;
+        Ok(Some(Self { scale, zero, index, count }))
+    }
+}
+
+#[pyfunction]
+#[pyo3(signature = (
+    weight, factor, bits, group = -1, symmetric = true, narrow = false, forced_zero = true, eps = 0.0, scale_dtype = "f32",
+    norm = 2.4, shrink_grid = 100, shrink_steps = 0, fresh_groups = false, block = 128, scale = None, zero = None,
+    index = None, *, on = None
+))]
+#[expect(clippy::too_many_arguments, reason = "the options of a grid, flat as Python spells them")]
+pub fn gptq(
+    py: Python<'_>,
+    weight: &Bound<'_, PyAny>,
+    factor: &Bound<'_, PyAny>,
+    bits: i64,
+    group: i64,
+    symmetric: bool,
+    narrow: bool,
+    forced_zero: bool,
+    eps: f32,
+    scale_dtype: &str,
+    norm: f32,
+    shrink_grid: i64,
+    shrink_steps: i64,
+    fresh_groups: bool,
+    block: i64,
+    scale: Option<&Bound<'_, PyAny>>,
+    zero: Option<&Bound<'_, PyAny>>,
+    index: Option<&Bound<'_, PyAny>>,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<(Buffer, Buffer, Buffer, Buffer, Buffer)> {
+    let options = GridOptions { bits, symmetric, narrow, forced_zero, eps, scale_dtype };
+    let grid = options.grid(py, norm, shrink_grid, shrink_steps)?;
+    let block = natural(py, "block", block)?;
+    let (weight, factor) = (Input::<f32>::take("weight", weight)?, Input::take("factor", factor)?);
+    let [rows, cols] = weight.axes(py)?;
+    factor.expect(py, &[cols, cols])?;
+    let given = Given::take(py, [rows, cols], [scale, zero, index])?;
+    let (groups, count) = match &given {
+        Some(given) => (Groups::Static { count: given.count, index: &given.index }, given.count),
+        None => {
+            let (size, count) = groups(py, cols, group)?;
+            (Groups::Dynamic { size, fresh: fresh_groups }, count)
+        }
+    };
+    let (mut codes, mut compensated) = (Output::zeroed(&[rows, cols])?, Output::zeroed(&[rows, cols])?);
+    let (mut scale, mut zero) = (Output::zeroed(&[rows, count])?, Output::zeroed(&[rows, count])?);
+    let mut loss = Output::zeroed(&[rows])?;
+    if let Some(given) = &given {
+        scale.slice_mut().copy_from_slice(given.scale.slice());
+        zero.slice_mut().copy_from_slice(given.zero.slice());
+    }
+    let (from, factor, to) = (weight.slice(), factor.slice(), compensated.slice_mut());
+    let (code, scales, zeros, losses) = (codes.slice_mut(), scale.slice_mut(), zero.slice_mut(), loss.slice_mut());
+    run(py, on, |m| {
+        to.copy_from_slice(from);
+        kernels::gptq(m, to, factor, rows, cols, groups, &grid, block, code, scales, zeros, losses)
+    })?;
+    Ok((codes.finish(), scale.finish(), zero.finish(), compensated.finish(), loss.finish()))
+}

@@ -1,0 +1,120 @@
+"""The way from an array to a launched kernel through the real cuda-python.
+
+No GPU is needed: a stand-in for the driver runs the kernels on the CPU (tests/emulator/libcuda.cpp), and a stand-in for
+CuPy says that NumPy's memory is the device's. Each test has a process of its own, as a process loads one driver.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.emulator import Emulated
+
+ROOT = Path(__file__).resolve().parents[2]
+PRELUDE = """
+import ctypes, sys, types
+import numpy as np
+
+for library in sys.argv[1:3]:
+    ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
+
+class ndarray:
+    def __init__(self, array):
+        self.array, self.shape, self.dtype, self.device = array, array.shape, array.dtype, self
+    def __enter__(self): return self
+    def __exit__(self, *_): pass
+    def __dlpack_device__(self): return (2, 0)
+    def __dlpack__(self, stream=None):
+        assert stream == -1
+        return self.array.__dlpack__()
+
+cupy = types.ModuleType("cupy")
+cupy.ndarray = ndarray
+cupy.empty = lambda shape, dtype: ndarray(np.full(shape, 7, dtype))
+cupy.cuda = types.SimpleNamespace(get_current_stream=lambda device: types.SimpleNamespace(ptr=42))
+sys.modules["cupy"] = cupy
+
+from pathlib import Path
+from subbyte import cuda
+from subbyte.cuda import loader
+loader.FOLDER = Path(sys.argv[3])
+"""
+NUMERICS = """
+from tests.cuda.test_emulated import DTYPES, expected, pack, problem
+for bits, asym, shape in ((4, True, (3, 70, 96, 32)), (3, False, (65, 5, 40, 8)), (4, False, (2, 2, 32, 32))):
+    inputs = problem(bits, DTYPES["f16"], asym, shape)
+    x, codes, scale, zero = inputs
+    words = pack(codes, bits).view(np.int32)
+    given = [None if a is None else ndarray(a) for a in (x[None], words, scale, zero)]
+    for stream in (None, 5):
+        y = cuda.wna16(*given, bits, shape[3], stream=stream)
+        want, bound = expected(*inputs, bits)
+        assert y.shape == (1, *want.shape) and y.dtype == np.float16
+        assert (abs(y.array[0].astype(float) - want) <= bound).all()
+nothing = cuda.wna16(ndarray(np.zeros((0, 32), np.float16)), *given[1:], 4, 32)
+assert nothing.shape == (0, 2)
+"""
+
+
+@pytest.fixture(scope="module")
+def libcuda(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("needs g++ (Debian: apt install g++) for the stand-in driver")
+    library = tmp_path_factory.mktemp("driver") / "libcuda.so.1"
+    source = ROOT / "tests" / "emulator" / "libcuda.cpp"
+    flags = ["-std=c++17", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", f"-Wl,-soname,{library.name}"]
+    subprocess.run([compiler, *flags, str(source), "-o", str(library)], check=True)
+    return library
+
+
+def run(code: str, libcuda: Path, emulated: Emulated, ptx: Path, **settings: int) -> subprocess.CompletedProcess[str]:
+    pytest.importorskip("cuda.bindings", reason="needs cuda-python: pip install 'subbyte[cuda]'")
+    command = [sys.executable, "-c", PRELUDE + code, str(libcuda), emulated.library._name, str(ptx)]
+    environment = os.environ | {f"FAKE_{name.upper()}": str(value) for name, value in settings.items()}
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
+
+
+def test_launches_and_agrees_with_numpy(libcuda: Path, emulated: Emulated, ptx: Path) -> None:
+    """Arguments arrive as the kernel declares them, on the framework's stream or the caller's; PTX is loaded once."""
+    done = run(NUMERICS, libcuda, emulated, ptx)
+    assert done.returncode == 0, done.stderr
+    streams = ["launched on stream 42", "launched on stream 5"]
+    assert done.stdout.splitlines() == ["loaded sm_90a", *(streams * 3)]
+
+
+def test_devices(libcuda: Path, emulated: Emulated, ptx: Path) -> None:
+    done = run("print(cuda.devices(), cuda.driver_version())", libcuda, emulated, ptx, capability=89)
+    expected = "[Device(index=0, name='CPU as a GPU', capability=(8, 9), memory=3221225472)] (12, 8)"
+    assert done.stdout.strip() == expected, done.stderr
+
+
+def test_a_device_without_its_own_code_takes_the_plain_one(libcuda: Path, emulated: Emulated, ptx: Path) -> None:
+    done = run("cuda.load('wna16', 'wna16_w4_f16_sym', 0)", libcuda, emulated, ptx, capability=120)
+    assert done.stdout.split() == ["loaded", "sm_80"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"init": 100}, "CUDA_ERROR_NO_DEVICE"),
+        ({"init": 34}, "CUDA_ERROR_STUB_LIBRARY"),
+        ({"capability": 75}, "compute capability 7.5, expected one that takes sm_80, sm_90a"),
+        ({"load": 222, "version": 12020}, "given PTX 8.7 and a driver for CUDA 12.2"),
+        ({"load": 218}, "CUDA_ERROR_INVALID_PTX"),
+        ({}, "no_such: given error 500 (CUDA_ERROR_NOT_FOUND), expected an entry of cuda/**/wna16.cu"),
+    ],
+    ids=str,
+)
+def test_what_the_driver_refuses(
+    settings: dict[str, int], says: str, libcuda: Path, emulated: Emulated, ptx: Path
+) -> None:
+    done = run("cuda.load('wna16', 'no_such', 0)", libcuda, emulated, ptx, **settings)
+    assert "subbyte.errors.DriverError" in done.stderr
+    assert says in done.stderr

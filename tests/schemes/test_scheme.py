@@ -1,0 +1,127 @@
+"""The one-string form: every scheme has one, it reads back, and a wrong one says which part is wrong."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from subbyte.errors import SchemeError, ShapeError
+from subbyte.schemes import SCALE_DTYPES, Int, Scheme
+
+
+@st.composite
+def schemes(draw: st.DrawFn) -> Scheme:
+    element = Int(draw(st.integers(1, 8)))
+    granularity = draw(st.sampled_from(["tensor", "channel", "group", "token"]))
+    return Scheme(
+        element,
+        granularity,
+        draw(st.integers(1, 999_999_999)) if granularity == "group" else None,
+        symmetric=draw(st.booleans()),
+        narrow=draw(st.booleans()) and element.bits > 1,
+        static=draw(st.booleans()) and granularity == "tensor",
+        scale_dtype=draw(st.sampled_from(SCALE_DTYPES)),
+    )
+
+
+@given(schemes())
+def test_reads_back_what_it_writes(scheme: Scheme) -> None:
+    assert Scheme.parse(str(scheme)) == scheme
+    assert hash(Scheme.parse(str(scheme))) == hash(scheme)
+
+
+@given(st.text(alphabet="int1234567890/gasymnarowtichelkfb ", max_size=24))
+def test_whatever_parses_has_one_spelling(text: str) -> None:
+    try:
+        scheme = Scheme.parse(text)
+    except SchemeError:
+        return
+    assert str(scheme) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "scheme"),
+    [
+        ("int4/g128", Scheme(Int(4), "group", 128)),
+        ("int4/g128/asym", Scheme(Int(4), "group", 128, symmetric=False)),
+        ("int8/channel", Scheme(Int(8), "channel")),
+        ("int8/token", Scheme(Int(8), "token")),
+        ("int8/tensor", Scheme(Int(8), "tensor")),
+        ("int8/tensor/static", Scheme(Int(8), "tensor", static=True)),
+        (
+            "int3/channel/asym/narrow/bf16",
+            Scheme(Int(3), "channel", symmetric=False, narrow=True, scale_dtype="bf16"),
+        ),
+    ],
+)
+def test_means(text: str, scheme: Scheme) -> None:
+    assert Scheme.parse(text) == scheme
+    assert str(scheme) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "'' as part 1"),
+        ("int9/channel", "'int9' as part 1"),
+        ("fp4/g128", "'fp4' as part 1"),
+        ("int4", "int4/g128"),
+        ("int4/", "'' as part 2"),
+        ("int4/group", "'group' as part 2"),
+        ("int4/g0", "g<size>"),
+        ("int4/g-1", "'g-1' as part 2"),
+        ("int4/chanel", "did you mean 'channel'"),
+        ("int4/g128/sym", "did you mean 'asym'"),
+        ("int4/g128/auto", "'auto' as part 3"),
+        ("int4/g128/bf16/asym", "out of order"),
+        ("int4/g128/asym/asym", "twice"),
+        ("int4/g128 ", "'g128 ' as part 2"),
+        ("INT4/g128", "'INT4' as part 1"),
+        ("int8/token/static", "int8/tensor/static"),
+        ("int1/channel/narrow", "2 bits or more"),
+    ],
+)
+def test_a_wrong_string_says_which_part(text: str, says: str) -> None:
+    with pytest.raises(SchemeError) as error:
+        Scheme.parse(text)
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"granularity": "group"},
+        {"granularity": "group", "group_size": 0},
+        {"granularity": "group", "group_size": True},
+        {"granularity": "channel", "group_size": 128},
+        {"granularity": "row"},
+        {"granularity": "channel", "static": True},
+        {"granularity": "channel", "scale_dtype": "f64"},
+    ],
+)
+def test_a_combination_without_meaning_is_refused(arguments: dict[str, object]) -> None:
+    with pytest.raises(SchemeError):
+        Scheme(Int(4), **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bits", [0, 9, -1, True, 4.0, "4"])
+def test_an_integer_has_one_to_eight_bits(bits: object) -> None:
+    with pytest.raises(SchemeError):
+        Int(bits)  # type: ignore[arg-type]
+
+
+def test_groups_of_a_row() -> None:
+    assert Scheme.parse("int4/g64").group(768) == 64
+    assert Scheme.parse("int4/g64").groups(768) == 12
+    assert Scheme.parse("int4/channel").groups(768) == 1
+    assert Scheme.parse("int4/g64").groups(0) == 0
+    with pytest.raises(ShapeError, match="a divisor of 96; use g32 or g16"):
+        Scheme.parse("int4/g128").group(96)
+    with pytest.raises(ShapeError, match="use a channel scheme"):
+        Scheme.parse("int4/g128").group(7)
+
+
+def test_resolving_the_scale_dtype() -> None:
+    assert str(Scheme.parse("int4/g128").resolve("f16")) == "int4/g128/f16"
+    assert str(Scheme.parse("int4/g128/f32").resolve("f16")) == "int4/g128/f32"
