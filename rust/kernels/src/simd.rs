@@ -21,7 +21,7 @@ pub(crate) fn bytes_mut(words: &mut [i32]) -> &mut [u8] {
     unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), size_of_val(words)) }
 }
 
-/// Loads and stores of whole vectors, over arrays, for the bodies that name their instructions.
+/// [`Lanes`] in AVX2 registers.
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2 {
     use std::arch::x86_64::*;
@@ -104,48 +104,6 @@ pub(crate) mod avx2 {
                 Self(_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(self.0), n)))
             }
         }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    pub fn load(from: &[u8; 32]) -> __m256i {
-        // SAFETY: 32 readable bytes; the load needs no alignment.
-        unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    pub fn store(to: &mut [u8; 32], x: __m256i) {
-        // SAFETY: 32 writable bytes; the store needs no alignment.
-        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), x) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    pub fn load_half(from: &[u8; 16]) -> __m128i {
-        // SAFETY: 16 readable bytes; the load needs no alignment.
-        unsafe { _mm_loadu_si128(from.as_ptr().cast()) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    pub fn store_half(to: &mut [u8; 16], x: __m128i) {
-        // SAFETY: 16 writable bytes; the store needs no alignment.
-        unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), x) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    pub fn load_f32(from: &[f32; 8]) -> __m256 {
-        // SAFETY: 32 readable bytes; the load needs no alignment.
-        unsafe { _mm256_loadu_ps(from.as_ptr()) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    pub fn store_f32(to: &mut [f32; 8], x: __m256) {
-        // SAFETY: 32 writable bytes; the store needs no alignment.
-        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), x) }
     }
 }
 
@@ -310,6 +268,42 @@ fn polynomial<V: Lanes, const N: usize>(c: [f32; N], x: V) -> V {
         sum = sum.mul(x).add(V::splat(c[i]));
     }
     sum
+}
+
+/// Thirty-two bytes.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(crate) fn load_u8x32(from: &[u8; 32]) -> __m256i {
+    // SAFETY: an unaligned read of the whole array.
+    unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
+}
+
+/// Thirty-two bytes.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(crate) fn store_u8x32(to: &mut [u8; 32], value: __m256i) {
+    // SAFETY: an unaligned write of the whole array.
+    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), value) }
+}
+
+/// Sixteen bytes.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(crate) fn load_u8x16(from: &[u8; 16]) -> __m128i {
+    // SAFETY: an unaligned read of the whole array.
+    unsafe { _mm_loadu_si128(from.as_ptr().cast()) }
+}
+
+/// Sixteen bytes.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(crate) fn store_u8x16(to: &mut [u8; 16], value: __m128i) {
+    // SAFETY: an unaligned write of the whole array.
+    unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), value) }
 }
 
 /// Eight floats.

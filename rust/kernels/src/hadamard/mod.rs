@@ -55,7 +55,7 @@ use portable as avx2;
 mod avx2 {
     //! Blocks of up to 64 elements in eight registers, then three distances at a time over memory.
 
-    use crate::simd::avx2::{load_f32, store_f32};
+    use crate::simd::{load_f32x8, store_f32x8};
     use std::arch::x86_64::*;
 
     #[target_feature(enable = "avx2,fma")]
@@ -98,14 +98,14 @@ mod avx2 {
         for block in x.as_chunks_mut::<8>().0.as_chunks_mut::<R>().0 {
             let mut v = [_mm256_setzero_ps(); R];
             for (v, x) in v.iter_mut().zip(&*block) {
-                let x = load_f32(x);
+                let x = load_f32x8(x);
                 let x = _mm256_fmadd_ps(x, sign1, _mm256_permute_ps::<0b10_11_00_01>(x));
                 let x = _mm256_fmadd_ps(x, sign2, _mm256_permute_ps::<0b01_00_11_10>(x));
                 *v = _mm256_fmadd_ps(x, sign4, _mm256_permute2f128_ps::<1>(x, x));
             }
             butterflies(&mut v);
             for (v, x) in v.iter().zip(block) {
-                store_f32(x, _mm256_mul_ps(*v, scale));
+                store_f32x8(x, _mm256_mul_ps(*v, scale));
             }
         }
     }
@@ -121,11 +121,11 @@ mod avx2 {
             for at in 0..distance / 8 {
                 let mut v = [_mm256_setzero_ps(); R];
                 for (v, part) in v.iter_mut().zip(&parts) {
-                    *v = load_f32(&part[at]);
+                    *v = load_f32x8(&part[at]);
                 }
                 butterflies(&mut v);
                 for (v, part) in v.iter().zip(&mut parts) {
-                    store_f32(&mut part[at], _mm256_mul_ps(*v, scale));
+                    store_f32x8(&mut part[at], _mm256_mul_ps(*v, scale));
                 }
             }
         }
@@ -148,3 +148,6 @@ mod avx2 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

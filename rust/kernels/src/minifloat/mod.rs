@@ -174,3 +174,6 @@ mod avx2 {
         portable::decode::<F>(codes, x);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -314,7 +314,7 @@ mod avx2 {
     //! two overlapping stores of 16 bytes write. What these cannot reach is left to the portable body.
 
     use super::{Order, portable};
-    use crate::simd::avx2::{load, load_half, store, store_half};
+    use crate::simd::{load_u8x16, load_u8x32, store_u8x16, store_u8x32};
     use std::arch::x86_64::*;
 
     #[target_feature(enable = "avx2")]
@@ -349,7 +349,7 @@ mod avx2 {
     #[target_feature(enable = "avx2")]
     fn shuffle(from: impl Fn(u8) -> u8) -> __m256i {
         let half: [u8; 16] = std::array::from_fn(|i| from(i as u8));
-        _mm256_broadcastsi128_si256(load_half(&half))
+        _mm256_broadcastsi128_si256(load_u8x16(&half))
     }
 
     /// Where AWQ's order takes the byte from: even columns first, in each eight.
@@ -372,19 +372,19 @@ mod avx2 {
         let (body, tail) = codes.split_at(32 * blocks);
         let mut union = _mm256_setzero_si256();
         for (i, block) in body.as_chunks::<32>().0.iter().enumerate() {
-            let x = load(block);
+            let x = load_u8x32(block);
             union = _mm256_or_si256(union, x);
             let x = squeeze::<B>(_mm256_shuffle_epi8(x, arrange));
             let x = _mm256_shuffle_epi8(x, join);
             if let Some(out) = bytes[i * width..].first_chunk_mut() {
-                store_half(out, _mm256_castsi256_si128(x));
+                store_u8x16(out, _mm256_castsi256_si128(x));
             }
             if let Some(out) = bytes[i * width + half..].first_chunk_mut() {
-                store_half(out, _mm256_extracti128_si256::<1>(x));
+                store_u8x16(out, _mm256_extracti128_si256::<1>(x));
             }
         }
         let mut seen = [0; 32];
-        store(&mut seen, union);
+        store_u8x32(&mut seen, union);
         let last = portable::pack(tail, B, order, &mut bytes[blocks * width..]);
         seen.into_iter().fold(last, |a, b| a | b)
     }
@@ -402,9 +402,9 @@ mod avx2 {
             else {
                 break;
             };
-            let x = _mm256_set_m128i(load_half(high), load_half(low));
+            let x = _mm256_set_m128i(load_u8x16(high), load_u8x16(low));
             let x = spread::<B>(_mm256_shuffle_epi8(x, part));
-            store(block, _mm256_shuffle_epi8(x, arrange));
+            store_u8x32(block, _mm256_shuffle_epi8(x, arrange));
         }
         portable::unpack(&bytes[blocks * width..], B, order, tail);
     }
@@ -426,10 +426,13 @@ mod avx2 {
     #[target_feature(enable = "avx2")]
     fn lanes(x: __m256i, f: impl Fn(u64) -> u64) -> __m256i {
         let mut bytes = [0; 32];
-        store(&mut bytes, x);
+        store_u8x32(&mut bytes, x);
         for lane in bytes.as_chunks_mut().0 {
             *lane = f(u64::from_le_bytes(*lane)).to_le_bytes();
         }
-        load(&bytes)
+        load_u8x32(&bytes)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -234,3 +234,6 @@ fn check_scales(scale: &[f32]) -> Result<()> {
         Some(at) => Err(Error::range("scale", format!("{} at {at}", scale[at]), "finite numbers above 0")),
     }
 }
+
+#[cfg(test)]
+mod tests;
