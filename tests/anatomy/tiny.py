@@ -48,7 +48,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "mixtral": ("mixtral", {**SMALL, "num_local_experts": 4, "num_experts_per_tok": 2}),
 }
 GENERIC: dict[str, tuple[str, dict[str, Any]]] = {
-    "gpt_neox": ("gpt_neox", {**SMALL, "rotary_pct": 0.5}),
+    "olmo2": ("olmo2", {**SMALL, "num_key_value_heads": 4}),
+    # Its blocks return tuples, and its masks depend on the batch.
     "bloom": ("bloom", {"vocab_size": 96, "hidden_size": 64, "n_layer": 2, "n_head": 4}),
     "stablelm": ("stablelm", SMALL),
 }

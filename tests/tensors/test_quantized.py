@@ -148,6 +148,7 @@ def test_a_layer_says_how_its_inputs_are_quantized() -> None:
         ("int8/token", 0.5, SchemeError),
         (None, 0.5, SchemeError),
         ("int8/channel", None, SchemeError),
+        ("int8/tensor/asym/static", 0.5, SchemeError),
         ("int8/g32", None, SchemeError),
         ("int8/tensor/static", 0.0, NotFiniteError),
         ("int8/tensor/static", float("nan"), NotFiniteError),

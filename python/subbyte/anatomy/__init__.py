@@ -1,4 +1,4 @@
-"""Where the norms, linears, heads and experts of each model family are: data (families.toml), by checkpoint tensor names."""
+"""Where the norms, linears, heads and experts of each family are: data (families.toml), by checkpoint tensor names."""
 
 from __future__ import annotations
 

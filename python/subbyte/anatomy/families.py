@@ -32,7 +32,7 @@ class Pair:
     The consumers' input columns are multiplied by s and the producer is divided by it; the model's output stays.
 
     kind
-        "norm"          the producer is a norm: its weight is divided (see `norm_offset`), and its bias where it has one.
+        "norm"          the producer is a norm: its weight is divided (see `norm_offset`), and its bias if it has one.
         "linear"        the producer is a linear behind which only a function that commutes with s > 0 stands (ReLU).
         "gate"          the producer is the linear half of a gated MLP (up): its product with the gate is the input.
         "value_output"  the producer is the value projection: each head's rows reach the consumer through the attention
@@ -65,7 +65,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Experts:
-    """How a mixture of experts is stored: "<block>.<module>.<router>" and "<block>.<module>.experts.<n>.<gate|up|down>".
+    """How experts are stored: "<block>.<module>.<router>" and "<block>.<module>.experts.<n>.<gate|up|down>".
 
     attribute  the block's attribute that transformers calls (it fuses the experts into three-dimensional parameters
                there; `modules.skeleton` puts ours in its place, under the checkpoint's names).
@@ -345,5 +345,5 @@ def _generic(architecture: str, config: Mapping[str, Any], names: Mapping[str, S
         tied=not head or config.get("tie_word_embeddings") is True,
         parts=tuple(Block(stages=(tuple(blocks[i]),)) for i in range(len(blocks))),
         generic=True,
-        note=f"{architecture} is not a known family: every linear under {prefix} is quantized in one stage, no scales move",
+        note=f"{architecture} is not a known family: all linears under {prefix} are one stage, and no scales move",
     )

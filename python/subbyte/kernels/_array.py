@@ -31,15 +31,15 @@ def call(kernel: str, arrays: Mapping[str, Array], **options: object) -> Any:
         from subbyte.kernels import _torch
 
         return _torch.call(kernel, arrays, given, options)
-    framework = _one_framework(given)
-    if framework not in ("numpy", "other") and _on_cuda(kernel, given):
+    kind = _one_framework(given)
+    if kind != "NumPy" and _on_cuda(kernel, given):
         from subbyte import cuda
 
         return getattr(cuda, kernel)(**arrays, **options)
-    if framework == "jax" and kernel in _IN_PLACE:
+    if kind == "JAX" and kernel in _IN_PLACE:
         expected = "a writable array"
-        raise StrideError(next(iter(given)), "an immutable JAX array", expected, "it is updated in place: use NumPy")
-    return bring_back(run(kernel, **arrays, **options), _FROM_DLPACK[framework])
+        raise StrideError(next(iter(given)), "an immutable JAX array", expected, "use NumPy for it")
+    return bring_back(run(kernel, **arrays, **options), _FROM_DLPACK.get(kind, np.from_dlpack))
 
 
 def run(kernel: str, *args: object, **options: object) -> Any:
@@ -56,12 +56,22 @@ def bring_back(results: Any, from_dlpack: Callable[[Any], Array]) -> Any:
     return from_dlpack(results)
 
 
+def framework(array: Array) -> str:
+    """Whose array it is; whoever is not known gets NumPy arrays back."""
+    if isinstance(array, np.ndarray):
+        return "NumPy"
+    for module, name, title in (("jax", "Array", "JAX"), ("cupy", "ndarray", "CuPy")):
+        if _is_any(module, name, {"": array}):
+            return title
+    return type(array).__name__
+
+
 def refuse_mixture(kinds: Mapping[str, str]) -> None:
     """Raises DeviceError unless all arguments are of one kind."""
     (first, kind), *others = kinds.items()
     for name, other in others:
         if other != kind:
-            raise DeviceError(name, f"{other}, beside {first} from {kind}", f"{kind}", "convert one of them first")
+            raise DeviceError(name, other, f"{kind}, as {first}", "convert one of them first")
 
 
 def refuse_device(kernel: str, name: str, device: str) -> DeviceError:
@@ -75,23 +85,13 @@ def _is_any(module: str, name: str, arrays: Mapping[str, Array]) -> bool:
     return kind is not None and any(isinstance(array, kind) for array in arrays.values())
 
 
-def _framework(array: Array) -> str:
-    if isinstance(array, np.ndarray):
-        return "numpy"
-    for module, name in (("jax", "Array"), ("cupy", "ndarray")):
-        if _is_any(module, name, {"": array}):
-            return module
-    return "other"
-
-
 def _one_framework(arrays: Mapping[str, Array]) -> str:
-    kinds = {name: _framework(array) for name, array in arrays.items()}
     # What is no array at all is for the binding to refuse: it knows what the argument should have been.
-    named = {name: kind for name, kind in kinds.items() if kind != "other" or hasattr(arrays[name], "__dlpack__")}
-    if not named:
-        return "other"
-    refuse_mixture({name: _NAMES[kind] for name, kind in named.items()})
-    return next(iter(named.values()))
+    kinds = {name: framework(array) for name, array in arrays.items() if hasattr(array, "__dlpack__")}
+    if not kinds:
+        return "NumPy"
+    refuse_mixture(kinds)
+    return next(iter(kinds.values()))
 
 
 def _on_cuda(kernel: str, arrays: Mapping[str, Array]) -> bool:
@@ -117,9 +117,6 @@ def _cupy_from_dlpack(result: Any) -> Array:
 
 
 _FROM_DLPACK: Mapping[str, Callable[[Any], Array]] = {
-    "numpy": np.from_dlpack,
-    "jax": _jax_from_dlpack,
-    "cupy": _cupy_from_dlpack,
-    "other": np.from_dlpack,
+    "JAX": _jax_from_dlpack,
+    "CuPy": _cupy_from_dlpack,
 }
-_NAMES = {"numpy": "NumPy", "jax": "JAX", "cupy": "CuPy", "other": "another framework"}

@@ -12,22 +12,26 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
-from subbyte.errors import DeviceError
-from subbyte.kernels._array import bring_back, refuse_device, refuse_mixture, run
+from subbyte.errors import DtypeError
+from subbyte.kernels._array import bring_back, framework, refuse_device, refuse_mixture, run
 
 _GRID = "bool symmetric=True, bool narrow=False, bool forced_zero=True, float eps=0.0, str scale_dtype='f32'"
 _SHRINK = "float norm=2.4, int shrink_grid=100, int shrink_steps=0"
 _CODES = {"e4m3fn": torch.uint8, "e5m2": torch.uint8, "bf16": torch.uint16, "f16": torch.uint16}
 
 # Kept for the life of the process: an operator disappears with the library that defined it.
-_library = torch.library.Library("subbyte", "DEF")
+_torch_library: Any = torch.library  # its methods carry no types
+_library = _torch_library.Library("subbyte", "DEF")
 
 
 def call(kernel: str, arrays: Mapping[str, Any], given: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
     """Calls an operator, once it is clear that all arrays are tensors on one device that has it."""
-    kinds = {name: "torch" if isinstance(array, Tensor) else type(array).__name__ for name, array in given.items()}
-    refuse_mixture(kinds)
+    for name, array in given.items():
+        if not isinstance(array, Tensor) and not hasattr(array, "__dlpack__"):
+            raise DtypeError(name, type(array).__name__, "a torch tensor", "wrap it by torch.tensor(..., dtype=...)")
+    refuse_mixture({name: "torch" if isinstance(array, Tensor) else framework(array) for name, array in given.items()})
     refuse_mixture({name: f"torch device {tensor.device}" for name, tensor in given.items()})
     name, device = next((name, tensor.device) for name, tensor in given.items())
     if device.type not in ("cpu", "meta") and (device.type, kernel) not in _ELSEWHERE:
@@ -42,12 +46,12 @@ def _operator(schema: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
 
     def on_cpu(*args: Any, **options: Any) -> Any:
         plain = [arg.detach() if isinstance(arg, Tensor) else arg for arg in args]
-        return bring_back(run(kernel, *plain, **options), torch.from_dlpack)
+        return bring_back(run(kernel, *plain, **options), from_dlpack)
 
     def register(fake: Callable[..., Any]) -> Callable[..., Any]:
         _library.define(schema)
         _library.impl(kernel, on_cpu, "CPU")
-        torch.library.register_fake(f"subbyte::{kernel}", fake, lib=_library)
+        _torch_library.register_fake(f"subbyte::{kernel}", fake, lib=_library)
         return fake
 
     return register
@@ -154,9 +158,7 @@ def _w8a8(x: Tensor, weight: Tensor, x_scale: Tensor, w_scale: Tensor, bias: Ten
 def _wna16_cuda(*args: Any) -> Tensor:
     from subbyte.cuda import wna16
 
-    out = wna16(*args)
-    if not isinstance(out, Tensor):
-        raise DeviceError("wna16", type(out).__name__, "a torch tensor")
+    out: Tensor = wna16(*args)
     return out
 
 

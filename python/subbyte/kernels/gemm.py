@@ -16,8 +16,8 @@ def wna16(x: Array, words: Array, scale: Array, zero: Array | None, bits: int, g
     returns  [..., N], dtype of x
 
     Sums are f32, rounded once at the end; what is too large for f16 becomes infinity. Off by at most about
-    K * 2 ** -23 * sum|x W| before that rounding. torch, JAX and CuPy arrays on a CUDA device run there. Raises RangeError
-    (bits), ShapeError, DtypeError, StrideError, DeviceError; on CUDA also DriverError and DependencyError.
+    K * 2 ** -23 * sum|x W| before that rounding. torch, JAX and CuPy arrays on a CUDA device run there. Raises
+    RangeError (bits), ShapeError, DtypeError, StrideError, DeviceError; on CUDA also DriverError and DependencyError.
 
     >>> import numpy as np
     >>> from subbyte.kernels import pack

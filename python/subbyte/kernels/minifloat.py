@@ -10,7 +10,7 @@ def encode_minifloat(x: Array, format: str, saturate: bool = True) -> Array:
 
     x         [...] f32; CPU, contiguous
     format    "e4m3fn" (largest 448, no infinity), "e5m2" (57344): OCP 8-bit floats; "bf16", "f16" (65504)
-    saturate  what rounds beyond the largest finite value, and infinity, becomes that value; else infinity, NaN in e4m3fn
+    saturate  infinity and what rounds beyond the largest finite value become that value; else infinity (e4m3fn: NaN)
     returns   [...] u8 or u16
 
     NaN becomes the quiet NaN of the format with its sign, zeros keep their sign, subnormals are exact. Every path gives

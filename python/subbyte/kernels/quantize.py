@@ -1,7 +1,7 @@
 """Affine quantization, x ~ scale * (code - zero): fitting grids, rounding to them, and back.
 
-A group is `group` consecutive columns of a row, which divide the columns; -1 is the whole row, so channels and tokens are
-rows, and a grid for a whole tensor is one for that tensor as a single row. Rounding is half to even, all in f32.
+A group is `group` consecutive columns of a row, which divide the columns; -1 is the whole row, so channels and tokens
+are rows, and a grid for a whole tensor is one for that tensor as a single row. Rounding is half to even, all in f32.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def fit_affine(
 
     x             [R, C] f32, finite; CPU, contiguous
     bits          1 to 8
-    symmetric     zero = 2 ** (bits - 1), and scale = 2 max|x| / (2 ** bits - 1); else scale = (max - min) / (2 ** bits - 1)
-                  and zero = clamp(rint(-min / scale), 0, 2 ** bits - 1)
+    symmetric     scale = 2 max|x| / (2 ** bits - 1) and zero = 2 ** (bits - 1); else
+                  scale = (max - min) / (2 ** bits - 1) and zero = clamp(rint(-min / scale), 0, 2 ** bits - 1)
     narrow        symmetric without the lowest code: scale = max|x| / (2 ** (bits - 1) - 1)
     forced_zero   the range is widened to contain zero
     eps           least range; with 0, a group of range 0 gets the range -1 to 1 (GPTQ's rule)
@@ -46,7 +46,10 @@ def fit_affine(
     """
     options = {"forced_zero": forced_zero, "eps": eps, "scale_dtype": scale_dtype}
     search = {"norm": norm, "shrink_grid": shrink_grid, "shrink_steps": shrink_steps}
-    return call("fit_affine", {"x": x}, bits=bits, group=group, symmetric=symmetric, narrow=narrow, **options, **search)
+    scale, zero = call(
+        "fit_affine", {"x": x}, bits=bits, group=group, symmetric=symmetric, narrow=narrow, **options, **search
+    )
+    return scale, zero
 
 
 def quantize_affine(x: Array, scale: Array, zero: Array, bits: int, group: int = -1) -> Array:
@@ -76,8 +79,8 @@ def quantize_symmetric(x: Array, scale: Array, bits: int = 8, group: int = -1, n
     narrow   low is -(2 ** (bits - 1) - 1); else -2 ** (bits - 1)
     returns  [R, C] i8
 
-    Every path gives the same bits. Raises RangeError (bits, scale), ShapeError, NotFiniteError, DtypeError, StrideError,
-    DeviceError.
+    Every path gives the same bits. Raises RangeError (bits, scale), ShapeError, NotFiniteError, DtypeError,
+    StrideError, DeviceError.
 
     >>> import numpy as np
     >>> quantize_symmetric(np.array([[-99.0, 1.0, 2.5]], np.float32), np.float32([[0.5]]))

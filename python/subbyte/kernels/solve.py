@@ -70,12 +70,14 @@ def gptq(
     bits, ...     the grid's options, as in `fit_affine`; a group's grid is fitted when the loop reaches it
     fresh_groups  fit on weights with every error so far; else with those up to the last block (the released code)
     block         columns between two updates of the rest: changes the speed and the order of sums, no more
-    scale, zero, index   all three or none: grids that are given, [R, G] f32 and u8, and the group of each column, [C] i32
-    returns       codes [R, C] u8, scale [R, G] f32, zero [R, G] u8, the compensated weight [R, C] f32 (each column as it
-                  was when it was rounded), loss [R] f32 (half the sum of squared errors, each over factor[j, j])
+    scale, zero   [R, G] f32 and u8: grids that are given; together with `index`, or all three None
+    index         [C] i32: the group of each column, for given grids
+    returns       codes [R, C] u8, scale [R, G] f32, zero [R, G] u8, the compensated weight [R, C] f32 (each column as
+                  it was when it was rounded), loss [R] f32 (half the sum of squared errors, each over factor[j, j])
 
     Does not depend on the number of threads. Raises RangeError (an impossible grid, block, index, a factor without
-    positive diagonal), UnknownNameError (scale_dtype), ShapeError, NotFiniteError, DtypeError, StrideError, DeviceError.
+    positive diagonal), UnknownNameError (scale_dtype), ShapeError, NotFiniteError, DtypeError, StrideError,
+    DeviceError.
 
     >>> import numpy as np
     >>> codes, scale, zero, compensated, loss = gptq(np.float32([[0.4, -1.5]]), np.eye(2, dtype=np.float32), bits=2)

@@ -36,6 +36,8 @@ class QuantizedLayer:
         if static != (scale is not None):
             given = f"activation {activation} with input_scale {scale}"
             raise SchemeError("input_scale", given, "a number exactly where the activation scheme is static")
+        if activation is not None and activation.static and not activation.symmetric:
+            raise SchemeError("activation", activation, "a symmetric scheme", "a static zero point is not kept")
         if scale is not None and not (math.isfinite(scale) and scale > 0):
             raise NotFiniteError("input_scale", scale, "a positive number", "check the calibration text")
 

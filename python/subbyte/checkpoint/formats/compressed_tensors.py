@@ -3,6 +3,12 @@
 Layout: docs/layouts.md. A layer is `int-quantized` (one byte a code) where 8-bit weights meet quantized inputs or have
 one scale for the whole tensor, and `pack-quantized` (dense words) otherwise; which one, each config group says itself,
 because readers would take `int-quantized` for every layer with quantized inputs, 4-bit ones too.
+
+What transformers 5.23 with compressed-tensors 0.20 makes of packed zero points: while loading onto the meta device the
+library forgets to pack the ones it expects, and the shapes differ. With `"dequantize": true` in the config transformers
+unpacks by itself while it reads, and that works, but for one scheme in the whole model only (a second one is decoded
+with the first one's numbers, silently), without quantized inputs, and with every weight rounded to the dtype of its
+scale. So packed zero points are held on these terms, and their scales are F16 or F32, never BF16 (`_scale`).
 """
 
 from __future__ import annotations
@@ -53,19 +59,16 @@ class CompressedTensors:
                 raise SchemeError(f"scheme of {name}", weight, "2 to 8 bits in compressed-tensors", NATIVE)
             if weight.granularity == "token" or weight.static:
                 raise SchemeError(f"scheme of {name}", weight, "granularity tensor, channel or group")
-            if weight.granularity == "tensor" and not weight.symmetric and _format(weight, activation) == PACKED:
-                expected = "a symmetric scheme, or one zero point for each channel, in compressed-tensors"
-                raise SchemeError(f"scheme of {name}", weight, expected, NATIVE)
             if activation is not None:
                 _check_activation(name, activation)
+            if _packs_zeros(weight, activation):
+                _check_packed_zeros(name, weight, activation, layers)
 
     def tensors(self, name: str, layer: QuantizedLayer, dtype: str) -> dict[str, Raw]:
         """See `Format`."""
         weight, scheme = layer.weight, layer.weight.scheme
         self.check({name: (scheme, layer.activation)}, indexed=weight.index is not None)
-        scale = Raw.from_floats(weight.scale, stored_dtype(scheme, dtype))
-        if scheme.scale_dtype == "auto" and not np.array_equal(scale.floats(), weight.scale):
-            raise inexact_scale(name, scheme, dtype)
+        scale = _scale(name, layer, dtype)
         flat = scheme.granularity == "tensor"
         tensors = {"weight_scale": Raw(scale.dtype, scale.data.reshape(1)) if flat else scale}
         if _format(scheme, layer.activation) == BYTES:
@@ -89,12 +92,7 @@ class CompressedTensors:
         members: dict[str, list[str]] = {}
         settings: dict[str, dict[str, Any]] = {}
         for name, (weight, activation) in layers.items():
-            group = {
-                "weights": _arguments(weight, dynamic=False),
-                "input_activations": None if activation is None else _arguments(activation, not activation.static),
-                "output_activations": None,
-                "format": _format(weight, activation),
-            }
+            group = _settings(weight, activation)
             members.setdefault(str(group), []).append(name)
             settings[str(group)] = group
         uniform = len(members) == 1
@@ -103,6 +101,7 @@ class CompressedTensors:
             for i, (key, names) in enumerate(members.items())
         }
         used = sorted({str(group["format"]) for group in groups.values()})
+        zeros = any(_packs_zeros(weight, activation) for weight, activation in layers.values())
         return {
             "quant_method": self.method,
             "format": used[0] if len(used) == 1 else "mixed-precision",
@@ -111,6 +110,7 @@ class CompressedTensors:
             "config_groups": groups,
             "ignore": sorted(set(keep) - set(layers)),
             "kv_cache_scheme": None,
+            **({"dequantize": True} if zeros else {}),
         }
 
     def layers(self, source: Source) -> list[str]:
@@ -157,6 +157,41 @@ def _format(weight: Scheme, activation: Scheme | None) -> str:
     return BYTES if weight.bits == 8 and (activation is not None or weight.granularity == "tensor") else PACKED
 
 
+def _packs_zeros(weight: Scheme, activation: Scheme | None) -> bool:
+    """Whether a layer stores packed zero points."""
+    return not weight.symmetric and _format(weight, activation) == PACKED
+
+
+def _check_packed_zeros(name: str, weight: Scheme, activation: Scheme | None, layers: Layers) -> None:
+    """The terms on which readers take packed zero points (the head of this file says why)."""
+    given = str(weight) if activation is None else f"{weight} with inputs {activation}"
+    if weight.granularity == "tensor":
+        expected = "a symmetric scheme, or a zero point for each channel or group, in compressed-tensors"
+    elif activation is not None:
+        expected = "symmetric weights where inputs are quantized, in compressed-tensors"
+    elif len({str(_settings(*schemes)) for schemes in layers.values()}) > 1:
+        expected = "one scheme for all layers where one is asymmetric, in compressed-tensors"
+    else:
+        return
+    raise SchemeError(f"scheme of {name}", given, expected, NATIVE)
+
+
+def _scale(name: str, layer: QuantizedLayer, dtype: str) -> Raw:
+    """The scales as they are stored: in the scheme's dtype, which for "auto" is the model's.
+
+    Beside packed zero points a reader rounds each weight to the dtype of its scale. F16 has three bits more than BF16
+    and holds every BF16 number of usual size; where one is too small or too large for it, the scales are F32.
+    """
+    weight = layer.weight
+    scale = Raw.from_floats(weight.scale, stored_dtype(weight.scheme, dtype))
+    if not np.array_equal(scale.floats(), weight.scale):
+        raise inexact_scale(name, weight.scheme, dtype)
+    if scale.dtype != "BF16" or not _packs_zeros(weight.scheme, layer.activation):
+        return scale
+    half = Raw.from_floats(weight.scale, "F16")
+    return half if np.array_equal(half.floats(), weight.scale) else Raw("F32", weight.scale)
+
+
 def _check_activation(name: str, activation: Scheme) -> None:
     if activation.granularity not in ("token", "tensor"):
         raise SchemeError(f"activation scheme of {name}", activation, "granularity token or tensor")
@@ -178,6 +213,16 @@ def _unsigned(name: str, codes: npt.NDArray[Any], element: Int) -> npt.NDArray[n
     if shifted.size and int(shifted.max()) >= element.levels:
         raise CheckpointError(name, "numbers beyond the bits", f"{-element.middle} to {element.middle - 1}")
     return shifted
+
+
+def _settings(weight: Scheme, activation: Scheme | None) -> dict[str, Any]:
+    """A config group without its targets."""
+    return {
+        "weights": _arguments(weight, dynamic=False),
+        "input_activations": None if activation is None else _arguments(activation, not activation.static),
+        "output_activations": None,
+        "format": _format(weight, activation),
+    }
 
 
 def _arguments(scheme: Scheme, dynamic: bool) -> dict[str, Any]:
@@ -312,4 +357,7 @@ def _dense(
         return words
     shifts = np.arange(per_word, dtype=np.uint32) * np.uint32(bits)
     codes = (words.view(np.uint32)[:, :, None] >> shifts) & np.uint32((1 << bits) - 1)
-    return kernels.pack(np.ascontiguousarray(codes.reshape(len(words), -1)[:, :cols].astype(np.uint8)), bits)
+    packed: npt.NDArray[np.int32] = kernels.pack(
+        np.ascontiguousarray(codes.reshape(len(words), -1)[:, :cols].astype(np.uint8)), bits
+    )
+    return packed

@@ -52,7 +52,7 @@ class Native:
         """See `Format`."""
         weight = layer.weight
         scale = Raw.from_floats(weight.scale, stored_dtype(weight.scheme, dtype))
-        if weight.scheme.scale_dtype == "auto" and not np.array_equal(scale.floats(), weight.scale):
+        if not np.array_equal(scale.floats(), weight.scale):
             raise inexact_scale(name, weight.scheme, dtype)
         tensors = {
             "weight_codes": Raw("I32", weight.words),
