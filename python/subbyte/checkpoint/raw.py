@@ -75,7 +75,10 @@ class Raw:
         if self.dtype not in MINIFLOATS:
             raise CheckpointError("tensor", self.dtype, "a float dtype", f"one of F32, F64, {', '.join(MINIFLOATS)}")
         codes = np.ascontiguousarray(self.data)
-        return kernels.decode_minifloat(codes.view(f"u{codes.itemsize}"), MINIFLOATS[self.dtype])
+        values: npt.NDArray[np.float32] = kernels.decode_minifloat(
+            codes.view(f"u{codes.itemsize}"), MINIFLOATS[self.dtype]
+        )
+        return values
 
     def torch(self) -> torch.Tensor:
         """The same memory as a torch tensor of the stored dtype."""

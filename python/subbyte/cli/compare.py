@@ -14,7 +14,7 @@ from subbyte.cli.study import Study, check, show
 
 
 def compare(
-    model: Annotated[Path, typer.Argument(help="Folder of a float model.", show_default=False)],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a float model.", show_default=False)],
     systems: Annotated[str, typer.Option(help="Systems, with commas between them.")] = "rtn,gptq,awq",
     bits: Annotated[str, typer.Option(help="Widths, with commas between them.")] = "4,3",
     group_size: Annotated[
@@ -35,12 +35,15 @@ def compare(
     picture: Annotated[Path | None, typer.Option(help="Also write the plot here, as PNG.", show_default=False)] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Quantize a model with several systems at several widths, and compare quality, size and time.
+    """Compare systems on one model.
 
-    The quantized models are kept only while they are measured. Examples:
+    Quantizes it with each system at each width, and shows quality, size and time. The quantized models are kept only
+    while they are measured.
 
-        subbyte compare model --systems rtn,gptq,awq --bits 4,3 --text wikitext2-test.txt
-        subbyte compare model --bits 4,3,2 --group-size 64 --report out.html
+    Examples:
+
+    - `subbyte compare model --systems rtn,gptq,awq --bits 4,3 --text wikitext2-test.txt`
+    - `subbyte compare model --bits 4,3,2 --group-size 64 --report out.html`
     """
 
     study = Study(

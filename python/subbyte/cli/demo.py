@@ -17,16 +17,16 @@ def demo(
     picture: Annotated[Path | None, typer.Option(help="Also write the plot here, as PNG.", show_default=False)] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Quantize the embedded model with every system at 8, 4, 3 and 2 bits, and compare.
+    """Run every system on the embedded model.
 
-    Takes about two minutes on two cores. Calibrates on one half of the text that CPython carries (pydoc topics),
-    evaluates on the other. Leaves nothing behind but the report.
+    Quantizes it at 8, 4, 3 and 2 bits, measures, and compares; takes about two minutes on two cores. Calibrates on one
+    half of the text that CPython carries (pydoc topics), evaluates on the other. Leaves nothing but the report.
 
     Examples:
 
-        subbyte demo
-        subbyte demo --json --report /tmp/demo.html > demo.json
-        subbyte demo --picture docs/images/demo.png
+    - `subbyte demo`
+    - `subbyte demo --json --report /tmp/demo.html > demo.json`
+    - `subbyte demo --picture docs/images/demo.png`
     """
     from subbyte.systems import registry
 

@@ -31,9 +31,10 @@ PACKAGES = {
 
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Show CPU paths, CUDA driver, GPUs, PTX and optional packages.
+    """Show what this machine can run.
 
-    Nothing has to be there beyond a CPU: each thing that is missing comes with what brings it.
+    CPU paths, CUDA driver, GPUs, PTX and optional packages. Nothing has to be there beyond a CPU: each thing that is
+    missing comes with what brings it.
     """
     report = examine()
     if json:

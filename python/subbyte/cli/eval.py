@@ -12,7 +12,9 @@ from subbyte.cli.output import Progress, as_json, fact, megabytes, number
 
 
 def evaluate_command(
-    model: Annotated[Path, typer.Argument(help="Folder of a float or quantized model.", show_default=False)],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Folder of a float or quantized model.", show_default=False)
+    ],
     text: Annotated[
         Path | None,
         typer.Option(help="Text, JSONL or token file; without it half of pydoc's topics.", show_default=False),
@@ -24,12 +26,15 @@ def evaluate_command(
     windows: Annotated[int, typer.Option(help="Windows from the start of the text; 0: all.", min=0)] = 200,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure perplexity, and KL divergence and top-1 agreement against a baseline.
+    """Measure a model.
 
-    Quantized models run on their packed codes. Examples:
+    Perplexity, and against a baseline also KL divergence and top-1 agreement. Quantized models run on their packed
+    codes.
 
-        subbyte eval out --baseline model
-        subbyte eval out --text wikitext2-test.txt --windows 0 --json
+    Examples:
+
+    - `subbyte eval out --baseline model`
+    - `subbyte eval out --text wikitext2-test.txt --windows 0 --json`
     """
     from subbyte.calibration import windows as cut
     from subbyte.checkpoint import load

@@ -12,21 +12,26 @@ from subbyte.cli.output import as_json, fact, megabytes, number, table
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="Model folder or .safetensors file.", show_default=False)],
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="Model folder or .safetensors file.", show_default=False)
+    ],
     baseline: Annotated[
         Path | None,
         typer.Option(help="The float model it was made from: adds each layer's relative error.", show_default=False),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show every tensor: scheme, bits per weight, size, error and outliers.
+    """Look inside a model folder.
 
-    Quantized layers are one line each. `error` is |W - W'| / |W| against the baseline; AWQ and SmoothQuant change the
-    weights on purpose, so theirs says little. `peak` is max|w| over the root mean square of a float matrix, `beyond`
-    the share of its weights further out than six standard deviations. Examples:
+    Shows every tensor: scheme, bits per weight, size, error and outliers; a quantized layer is one line. `error` is
+    |W - W'| / |W| against the baseline; AWQ and SmoothQuant change weights on purpose, so theirs says little. `peak` is
+    max|w| over the root mean square of a float matrix, `beyond` the share of its weights that are further out than six
+    standard deviations.
 
-        subbyte inspect out
-        subbyte inspect out --baseline model --json
+    Examples:
+
+    - `subbyte inspect out`
+    - `subbyte inspect out --baseline model --json`
     """
     from subbyte.checkpoint import inspect as reports
 

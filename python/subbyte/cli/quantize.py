@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 
 def quantize(
-    model: Annotated[Path, typer.Argument(help="Folder of a float model.", show_default=False)],
-    out: Annotated[Path, typer.Argument(help="Folder to write; must not exist, or be empty.", show_default=False)],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a float model.", show_default=False)],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder to write; must not exist, or be empty.", show_default=False)
+    ],
     system: Annotated[
         str | None, typer.Option(help="A published system; `subbyte systems` lists them.", show_default=False)
     ] = None,
@@ -49,13 +51,16 @@ def quantize(
     verify: Annotated[bool, typer.Option(help="Read the output back and compare logits.")] = True,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Quantize a model with a published system, or with a recipe of your own.
+    """Quantize a model.
 
-    Works block by block, so memory is bounded by one block; finished blocks are on disk at once. Examples:
+    Takes a published system, or a recipe of your own. Works block by block, so memory is bounded by one block, and
+    finished blocks are on disk at once.
 
-        subbyte quantize model out --system gptq --bits 4 --group-size 128
-        subbyte quantize model out --system awq --set clip=false --calibration text.txt
-        subbyte quantize model out --recipe recipe.yaml --resume
+    Examples:
+
+    - `subbyte quantize model out --system gptq --bits 4 --group-size 128`
+    - `subbyte quantize model out --system awq --set clip=false --calibration text.txt`
+    - `subbyte quantize model out --recipe recipe.yaml --resume`
     """
     made = chosen_recipe(system, recipe, bits, group_size, settings or [])
     from subbyte.evaluate import checkpoint_size

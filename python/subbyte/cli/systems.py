@@ -11,16 +11,18 @@ from subbyte.cli.output import as_json, fact, table
 
 
 def systems(
-    name: Annotated[str | None, typer.Argument(help="A system, to show its options.", show_default=False)] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="A system, to show its options.", show_default=False)
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the systems, or show the options of one.
+    """List the systems and their options.
 
     Examples:
 
-        subbyte systems
-        subbyte systems gptq
-        subbyte systems --json
+    - `subbyte systems`
+    - `subbyte systems gptq`
+    - `subbyte systems --json`
     """
     from subbyte.systems import System, find, registry
 

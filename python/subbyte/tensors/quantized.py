@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -108,7 +107,8 @@ class QuantizedTensor:
 
     def codes(self) -> npt.NDArray[np.uint8]:
         """One code a byte: [O, I] u8, newly allocated."""
-        return kernels.unpack(self.words, self.scheme.bits, self.shape[1])
+        codes: npt.NDArray[np.uint8] = kernels.unpack(self.words, self.scheme.bits, self.shape[1])
+        return codes
 
     def dequantize(self) -> npt.NDArray[np.float32]:
         """The weight that the codes stand for: [O, I] f32, newly allocated; each value is one rounded product."""
@@ -117,11 +117,14 @@ class QuantizedTensor:
         if zero is None:
             zero = np.full(self.scale.shape, self.scheme.element.middle, np.uint8)
         codes = self.codes()
+        weight: npt.NDArray[np.float32]
         if self.scheme.granularity == "tensor":
-            return kernels.dequantize_affine(codes.reshape(1, rows * cols), self.scale, zero).reshape(rows, cols)
+            weight = kernels.dequantize_affine(codes.reshape(1, rows * cols), self.scale, zero)
+            return weight.reshape(rows, cols)
         group = self.scheme.group(cols)
         if self.index is None:
-            return kernels.dequantize_affine(codes, self.scale, zero, group=group)
+            weight = kernels.dequantize_affine(codes, self.scale, zero, group=group)
+            return weight
         # Sorted by group, columns of a group are neighbours, which is what the kernel reads.
         order = np.argsort(self.index, kind="stable")
         weight = np.empty(self.shape, np.float32)
@@ -158,8 +161,8 @@ def _check(what: str, array: object, dtype: type[np.generic], shape: tuple[int, 
         raise ShapeError(what, list(array.shape), list(shape))
 
 
-def _held(scale: npt.NDArray[np.float32], dtype: str) -> npt.NDArray[Any]:
+def _held(scale: npt.NDArray[np.float32], dtype: str) -> npt.NDArray[np.float32]:
     """`scale` after a round trip through `dtype`."""
     if dtype in ("f16", "bf16"):
-        return kernels.decode_minifloat(kernels.encode_minifloat(scale, dtype), dtype)
+        scale = kernels.decode_minifloat(kernels.encode_minifloat(scale, dtype), dtype)
     return scale

@@ -11,12 +11,12 @@ use std::sync::Arc;
 
 use dlpark::ffi::{DLDataType, DLDevice, DLDeviceType, DLManagedTensor, DLManagedTensorVersioned};
 use dlpark::metadata::Dynamic;
-use dlpark::python::{DlpackExporter, ExportRequest, ImportRequest, ImportedDlpack, export_dlpack};
+use dlpark::python::{DlpackExporter, ExportRequest, ImportRequest, ImportedDlpack, export_dlpack, from_dlpack};
 use dlpark::tensor::{self, TensorRef};
 use dlpark::{DlpackElement, DlpackFlags, Managed, ManagedTensorBase};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use pyo3::exceptions::{PyBufferError, PyMemoryError, PyOverflowError};
+use pyo3::exceptions::{PyBufferError, PyMemoryError, PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
 
 use subbyte_kernels::{Machine, minifloat};
@@ -64,7 +64,12 @@ impl Import {
         if let Ok(device) = request.device() {
             on_cpu(device)?;
         }
-        let owner = request.import(None, None).map_err(|refusal| refused(py, what, &kind(), refusal))?;
+        let exported = request.import(None, None).or_else(|refusal| match refusal.is_instance_of::<PyTypeError>(py) {
+            // Exporters from before DLPack 1.0 take no `max_version`.
+            true => from_dlpack(object.call_method0("__dlpack__")?.as_borrowed(), None, None),
+            false => Err(refusal),
+        });
+        let owner = exported.map_err(|refusal| refused(py, what, &kind(), refusal))?;
         let view = owner.validate().map_err(|fault| malformed(py, what, &fault))?;
         on_cpu(view.device())?;
         let shape = view.shape().iter().map(|&n| n as usize).collect();

@@ -357,4 +357,7 @@ def _dense(
         return words
     shifts = np.arange(per_word, dtype=np.uint32) * np.uint32(bits)
     codes = (words.view(np.uint32)[:, :, None] >> shifts) & np.uint32((1 << bits) - 1)
-    return kernels.pack(np.ascontiguousarray(codes.reshape(len(words), -1)[:, :cols].astype(np.uint8)), bits)
+    packed: npt.NDArray[np.int32] = kernels.pack(
+        np.ascontiguousarray(codes.reshape(len(words), -1)[:, :cols].astype(np.uint8)), bits
+    )
+    return packed

@@ -1,0 +1,89 @@
+"""transformers with compressed-tensors loads what we write, and gives the logits of our dequantized weights.
+
+A folder that it does not understand loads too, with random weights and a line in the log: so logits are compared.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("compressed_tensors")
+transformers = pytest.importorskip("transformers")
+
+from tests.checkpoint.tiny import distance, llama, logits, save_quantized  # noqa: E402
+
+from subbyte.checkpoint import formats, load  # noqa: E402
+
+CT = formats.get("compressed-tensors")
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return llama()
+
+
+def theirs(folder: Path) -> Any:
+    found, info = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, output_loading_info=True
+    )
+    assert not any(info.values()), info
+    return found
+
+
+@pytest.mark.parametrize("where", ["g32", "channel"])
+@pytest.mark.parametrize("asym", ["", "/asym"])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8])
+def test_weights(tmp_path: Path, model: Any, bits: int, where: str, asym: str) -> None:
+    expected = logits(save_quantized(tmp_path, model, CT, lambda _: (f"int{bits}/{where}{asym}/bf16", None)))
+    # Symmetric weights come out exact; beside packed zero points each is rounded to f16 (compressed_tensors.py).
+    bound = 5e-4 if asym else 2e-5
+    assert distance(logits(theirs(tmp_path)), expected) < bound
+    assert distance(logits(load(tmp_path)), expected) < 2e-5
+
+
+@pytest.mark.parametrize(
+    ("weights", "inputs", "bound"),
+    [
+        ("int8/channel/bf16", "int8/tensor/static", 2e-5),
+        ("int8/tensor/bf16", "int8/tensor/static", 2e-5),
+        ("int4/channel/bf16", "int8/tensor/static", 2e-5),
+        ("int8/channel/bf16", "int8/token", 1e-2),
+        ("int8/tensor/bf16", "int8/token", 1e-2),
+        ("int4/channel/bf16", "int8/token", 1e-2),
+        ("int8/channel/bf16", "int8/tensor", 1e-2),
+    ],
+)
+def test_weights_and_inputs(tmp_path: Path, model: Any, weights: str, inputs: str, bound: float) -> None:
+    # The largest input of a token lies on a tie by construction (max / (max / 127.5) is 127.5), so the last bit of what
+    # comes in decides between two codes: two right programs agree to a few codes, not to the last bit.
+    expected = logits(save_quantized(tmp_path, model, CT, lambda _: (weights, inputs)))
+    assert distance(logits(theirs(tmp_path)), expected) < bound
+    assert distance(logits(load(tmp_path)), expected) < bound
+
+
+def test_several_schemes(tmp_path: Path, model: Any) -> None:
+    def schemes(name: str) -> tuple[str, str | None]:
+        if "mlp.down_proj" in name:
+            return "int8/channel/bf16", "int8/tensor/static"
+        return ("int3/g32/bf16" if "layers.1.mlp" in name else "int4/g64/bf16"), None
+
+    expected = logits(save_quantized(tmp_path, model, CT, schemes))
+    assert distance(logits(theirs(tmp_path)), expected) < 2e-5
+    assert distance(logits(load(tmp_path)), expected) < 2e-5
+
+
+def test_what_it_loads_by_default_is_near(tmp_path: Path, model: Any) -> None:
+    expected = logits(save_quantized(tmp_path, model, CT, lambda _: ("int4/g32/asym/bf16", None)))
+    found = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert found.dtype == torch.bfloat16
+    assert distance(logits(found), expected) < 3e-2
+
+
+def test_our_own_format_is_not_mistaken_for_a_float_model(tmp_path: Path, model: Any) -> None:
+    save_quantized(tmp_path, model, formats.get("subbyte"), lambda _: ("int4/g32/bf16", None))
+    with pytest.raises(OSError, match=r"model\.safetensors"):
+        transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
