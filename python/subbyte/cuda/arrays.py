@@ -94,13 +94,17 @@ def view(what: str, array: Any) -> View:
 def exported(what: str, array: Any) -> View:
     """The array through DLPack, on whatever device. Nothing is copied."""
     framework = _framework(array)
+    # Nobody is to synchronise: the stream that the kernel runs on is the one that the array was made on.
     if framework == "torch":
-        array = array.detach()  # torch does not export what still wants a gradient
-    if framework == "jax":
-        array.block_until_ready()  # it does not tell its streams, so its work cannot be waited for on ours
-    on_gpu = int(array.__dlpack_device__()[0]) in (CUDA, MANAGED)
-    # -1: the producer is not to synchronise, as the caller's stream is the one that the array was made on.
-    capsule = array.__dlpack__(stream=-1) if on_gpu and framework != "jax" else array.__dlpack__()
+        # The method would refuse what wants a gradient, or is on another device than torch's current one.
+        capsule = importlib.import_module("torch.utils.dlpack").to_dlpack(array)
+    elif framework == "jax":
+        # It does not tell its streams, so there is no ordering behind its work other than to wait for it.
+        array.block_until_ready()
+        capsule = array.__dlpack__()
+    else:
+        on_gpu = int(array.__dlpack_device__()[0]) in (CUDA, MANAGED)
+        capsule = array.__dlpack__(stream=-1) if on_gpu else array.__dlpack__()
     get = ctypes.pythonapi.PyCapsule_GetPointer
     get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
     tensor = _Tensor.from_address(get(capsule, b"dltensor"))

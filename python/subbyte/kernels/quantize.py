@@ -151,7 +151,7 @@ def search_clip(
 
     >>> import numpy as np
     >>> weight = np.array([[1.0, 1.0, 1.0, 8.0]], np.float32)
-    >>> search_clip(weight, np.diag(np.float32([1, 1, 1, 0]))[None], bits=2, group=4)  # the large one does not matter
+    >>> search_clip(weight, np.diag(np.float32([1, 1, 1, 0]))[None], bits=3, group=4)  # the large one does not matter
     array([[4.4]], dtype=float32)
     """
     options = {"forced_zero": forced_zero, "eps": eps, "scale_dtype": scale_dtype}

@@ -37,9 +37,9 @@ def inverse_factor(hessian: Array, damp: float) -> Array:
     (damp), ShapeError, DtypeError, StrideError, DeviceError.
 
     >>> import numpy as np
-    >>> inverse_factor(np.array([[4.0, 0.0], [0.0, 1.0]], np.float32), damp=0.0)
-    array([[0.5, 0. ],
-           [0. , 1. ]], dtype=float32)
+    >>> inverse_factor(np.array([[1.0, 2.0], [2.0, 3.0]], np.float32), damp=1.0)
+    array([[ 1. , -0.5],
+           [ 0. ,  0.5]], dtype=float32)
     """
     return call("inverse_factor", {"hessian": hessian}, damp=damp)
 

@@ -1,0 +1,84 @@
+"""One small valid call of every kernel, for tests of what all kernels have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Call:
+    """Arguments of a kernel: its arrays by name, the first of them the largest, and its other options."""
+
+    arrays: Mapping[str, np.ndarray]
+    options: Mapping[str, object] = field(default_factory=dict)
+    any_axes: bool = False
+    empty: Mapping[str, tuple[int, ...]] | None = None
+
+    def without_rows(self) -> dict[str, np.ndarray]:
+        """The arrays of a call that has nothing to do, of the shapes in `empty`."""
+        return {name: np.zeros(shape, self.arrays[name].dtype) for name, shape in (self.empty or {}).items()}
+
+
+def calls() -> dict[str, Call]:
+    """By the kernel's name; every array has axes longer than one, so that strides matter."""
+    random = np.random.default_rng(0)
+    x = random.standard_normal((6, 64)).astype(np.float32)
+    codes = random.integers(0, 16, (6, 64), np.uint8)
+    scale = random.uniform(0.5, 1, (6, 2)).astype(np.float32)
+    zero = random.integers(0, 16, (6, 2), np.uint8)
+    words = random.integers(-(2**31), 2**31, (6, 8)).astype(np.int32)
+    gram = (x.T @ x).astype(np.float32)
+    factor = np.triu(np.ones((64, 64), np.float32))
+    integers = random.integers(-128, 128, (5, 64)).astype(np.int8)
+    g32 = {"bits": 4, "group": 32}
+    none = {"scale": (0, 2), "zero": (0, 2)}
+    return {
+        "pack": Call({"codes": codes}, {"bits": 4}, empty={"codes": (0, 64)}),
+        "unpack": Call({"words": words}, {"bits": 4, "cols": 64}, empty={"words": (0, 8)}),
+        "encode_minifloat": Call({"x": x}, {"format": "bf16"}, any_axes=True, empty={"x": (0, 3)}),
+        "decode_minifloat": Call({"codes": codes}, {"format": "e4m3fn"}, any_axes=True, empty={"codes": (3, 0)}),
+        "fit_affine": Call({"x": x}, g32, empty={"x": (0, 64)}),
+        "quantize_affine": Call({"x": x, "scale": scale, "zero": zero}, g32, empty={"x": (0, 64), **none}),
+        "quantize_symmetric": Call({"x": x, "scale": scale}, {"group": 32}, empty={"x": (0, 64), "scale": (0, 2)}),
+        "dequantize_affine": Call(
+            {"codes": codes, "scale": scale, "zero": zero}, {"group": 32}, empty={"codes": (0, 64), **none}
+        ),
+        "quantize_tokens": Call({"x": x}, empty={"x": (0, 64)}),
+        "search_clip": Call(
+            {"weight": x, "gram": np.stack([gram[:32, :32], gram[32:, 32:]])},
+            g32,
+            empty={"weight": (0, 64), "gram": (2, 32, 32)},
+        ),
+        "hadamard": Call({"x": x}, any_axes=True, empty={"x": (0, 64)}),
+        "accumulate_gram": Call({"gram": gram, "x": x}, empty={"gram": (64, 64), "x": (0, 64)}),
+        "inverse_factor": Call({"hessian": gram}, {"damp": 1.0}, empty={"hessian": (0, 0)}),
+        "gptq": Call(
+            {
+                "weight": x,
+                "factor": factor,
+                "scale": scale,
+                "zero": zero,
+                "index": np.repeat(np.arange(2, dtype=np.int32), 32),
+            },
+            {"bits": 4},
+        ),
+        "wna16": Call(
+            {"x": x, "words": words, "scale": scale, "zero": zero},
+            g32,
+            any_axes=True,
+            empty={"x": (0, 64), "words": (6, 8), "scale": (6, 2), "zero": (6, 2)},
+        ),
+        "w8a8": Call(
+            {
+                "x": integers,
+                "weight": integers[:3],
+                "x_scale": scale[:5, 0].copy(),
+                "w_scale": scale[:3, 1].copy(),
+                "bias": x[0, :3].copy(),
+            },
+            empty={"x": (0, 64), "weight": (3, 64), "x_scale": (1,), "w_scale": (3,)},
+        ),
+    }
