@@ -34,9 +34,10 @@ def theirs(folder: Path) -> Any:
     return found
 
 
-@pytest.mark.parametrize("where", ["g32", "channel"])
 @pytest.mark.parametrize("asym", ["", "/asym"])
-@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize(
+    ("bits", "where"), [*((bits, "g32") for bits in range(2, 9)), *((bits, "channel") for bits in (3, 4, 8))]
+)
 def test_weights(tmp_path: Path, model: Any, bits: int, where: str, asym: str) -> None:
     expected = logits(save_quantized(tmp_path, model, CT, lambda _: (f"int{bits}/{where}{asym}/bf16", None)))
     # Symmetric weights come out exact; beside packed zero points each is rounded to f16 (compressed_tensors.py).
@@ -74,6 +75,25 @@ def test_several_schemes(tmp_path: Path, model: Any) -> None:
     expected = logits(save_quantized(tmp_path, model, CT, schemes))
     assert distance(logits(theirs(tmp_path)), expected) < 2e-5
     assert distance(logits(load(tmp_path)), expected) < 2e-5
+
+
+def test_experts(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    settings = transformers.MixtralConfig(
+        hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=97, num_local_experts=4,
+    )  # fmt: skip
+    transformers.MixtralForCausalLM(settings).to(torch.bfloat16).save_pretrained(tmp_path / "float")
+    unfused = load(tmp_path / "float")
+    router = "model.layers.0.block_sparse_moe.gate"
+
+    def schemes(name: str) -> tuple[str, str | None]:
+        return ("int3/g64/bf16" if ".experts." in name else "int4/channel/bf16"), None
+
+    for assign in (schemes, lambda _: ("int4/g32/bf16", None)):
+        expected = logits(save_quantized(tmp_path / "out", unfused, CT, assign, keep=("lm_head", router)))
+        assert distance(logits(theirs(tmp_path / "out")), expected) < 5e-4
+        assert distance(logits(load(tmp_path / "out")), expected) < 2e-5
 
 
 def test_what_it_loads_by_default_is_near(tmp_path: Path, model: Any) -> None:
