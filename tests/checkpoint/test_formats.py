@@ -156,6 +156,11 @@ def schemes(*pairs: tuple[str, str, str | None]) -> dict[str, tuple[Scheme, Sche
         ([("a", "int4/g32", None), ("b", "int4/tensor/asym", None)], "scheme of b: given int4/tensor/asym"),
         ([("a", "int4/g32/asym", "int8/token")], "int4/g32/asym with inputs int8/token"),
         ([("a", "int4/g32/asym", None), ("b", "int4/g64/asym", None)], "one scheme for all layers"),
+        ([("l.0.experts.0.w1", "int4/g32/asym", None)], "a symmetric scheme for experts"),
+        (
+            [("l.0.experts.0.w1", "int4/g32", None), ("l.0.experts.0.w2", "int3/g32", None)],
+            "one scheme for all experts",
+        ),
         ([("a", "int8/channel", "int8/token/narrow")], "expected int8/token: readers"),
         ([("a", "int8/token", None)], "scheme of a: given int8/token"),
     ],

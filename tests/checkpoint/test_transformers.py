@@ -17,6 +17,7 @@ transformers = pytest.importorskip("transformers")
 from tests.checkpoint.tiny import distance, llama, logits, save_quantized  # noqa: E402
 
 from subbyte.checkpoint import formats, load  # noqa: E402
+from subbyte.modules import QuantizedLinear  # noqa: E402
 
 CT = formats.get("compressed-tensors")
 
@@ -34,9 +35,10 @@ def theirs(folder: Path) -> Any:
     return found
 
 
-@pytest.mark.parametrize("where", ["g32", "channel"])
 @pytest.mark.parametrize("asym", ["", "/asym"])
-@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize(
+    ("bits", "where"), [*((bits, "g32") for bits in range(2, 9)), *((bits, "channel") for bits in (3, 4, 8))]
+)
 def test_weights(tmp_path: Path, model: Any, bits: int, where: str, asym: str) -> None:
     expected = logits(save_quantized(tmp_path, model, CT, lambda _: (f"int{bits}/{where}{asym}/bf16", None)))
     # Symmetric weights come out exact; beside packed zero points each is rounded to f16 (compressed_tensors.py).
@@ -58,11 +60,18 @@ def test_weights(tmp_path: Path, model: Any, bits: int, where: str, asym: str) -
     ],
 )
 def test_weights_and_inputs(tmp_path: Path, model: Any, weights: str, inputs: str, bound: float) -> None:
-    # The largest input of a token lies on a tie by construction (max / (max / 127.5) is 127.5), so the last bit of what
-    # comes in decides between two codes: two right programs agree to a few codes, not to the last bit.
+    # Layer by layer, on equal inputs, nothing but the order of the sums differs. Through the model the last bit of an
+    # input can decide between two codes (the largest of a token lies on a tie by construction: max / (max / 127.5) is
+    # 127.5), and every code that differs moves others: two right programs agree to the noise of a few codes.
     expected = logits(save_quantized(tmp_path, model, CT, lambda _: (weights, inputs)))
-    assert distance(logits(theirs(tmp_path)), expected) < bound
-    assert distance(logits(load(tmp_path)), expected) < bound
+    one, other = theirs(tmp_path), load(tmp_path)
+    assert distance(logits(one), expected) < bound
+    assert distance(logits(other), expected) < bound
+    draw = torch.Generator().manual_seed(2)
+    for name, linear in other.named_modules():
+        if isinstance(linear, QuantizedLinear):
+            x = torch.randn(1, 7, linear.in_features, generator=draw)
+            assert distance(linear(x), one.get_submodule(name)(x)) < 2e-6
 
 
 def test_several_schemes(tmp_path: Path, model: Any) -> None:
@@ -74,6 +83,25 @@ def test_several_schemes(tmp_path: Path, model: Any) -> None:
     expected = logits(save_quantized(tmp_path, model, CT, schemes))
     assert distance(logits(theirs(tmp_path)), expected) < 2e-5
     assert distance(logits(load(tmp_path)), expected) < 2e-5
+
+
+def test_experts(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    settings = transformers.MixtralConfig(
+        hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=97, num_local_experts=4,
+    )  # fmt: skip
+    transformers.MixtralForCausalLM(settings).to(torch.bfloat16).save_pretrained(tmp_path / "float")
+    unfused = load(tmp_path / "float")
+    router = "model.layers.0.block_sparse_moe.gate"
+
+    def schemes(name: str) -> tuple[str, str | None]:
+        return ("int3/g64/bf16" if ".experts." in name else "int4/channel/bf16"), None
+
+    for assign in (schemes, lambda _: ("int4/g32/bf16", None)):
+        expected = logits(save_quantized(tmp_path / "out", unfused, CT, assign, keep=("lm_head", router)))
+        assert distance(logits(theirs(tmp_path / "out")), expected) < 5e-4
+        assert distance(logits(load(tmp_path / "out")), expected) < 2e-5
 
 
 def test_what_it_loads_by_default_is_near(tmp_path: Path, model: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +52,19 @@ def save_float(folder: Path, model: Any) -> None:
 
 
 def save_quantized(
-    folder: Path, model: Any, form: formats.Format, schemes: Callable[[str], tuple[str, str | None]]
+    folder: Path,
+    model: Any,
+    form: formats.Format,
+    schemes: Callable[[str], tuple[str, str | None]],
+    keep: Sequence[str] = ("lm_head",),
 ) -> nn.Module:
-    """Rounds every linear but the head to the nearest codes of `schemes(name)`, writes the folder, and returns a float
-    model that computes the same: dequantized weights, inputs rounded by hooks."""
+    """Rounds every linear but `keep` to the nearest codes of `schemes(name)`, and writes the folder.
+
+    Returns a float model that computes the same: dequantized weights, inputs rounded by hooks.
+    """
     other, layers, tensors = copy.deepcopy(model), {}, {}
     for name, module in other.named_modules():
-        if not isinstance(module, nn.Linear) or name == "lm_head":
+        if not isinstance(module, nn.Linear) or name in keep:
             continue
         text, inputs = schemes(name)
         activation = None if inputs is None else Scheme.parse(inputs)
@@ -77,7 +83,7 @@ def save_quantized(
             tensors[name] = value.to(torch.bfloat16)
     folder.mkdir(parents=True, exist_ok=True)
     write_shard(folder / f"{form.stem}.safetensors", tensors)
-    write_json(folder / "config.json", {**_config(model), "quantization_config": form.config(layers)})
+    write_json(folder / "config.json", {**_config(model), "quantization_config": form.config(layers, keep)})
     return other
 
 

@@ -137,12 +137,28 @@ def _inverse_factor(hessian: Tensor, damp: float) -> Tensor:
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 def _gptq(
-    weight: Tensor, factor: Tensor, bits: int, group: int = -1, *_: object, scale: Tensor | None = None, **__: object
+    weight: Tensor,
+    factor: Tensor,
+    bits: int,
+    group: int = -1,
+    symmetric: bool = True,
+    narrow: bool = False,
+    forced_zero: bool = True,
+    eps: float = 0.0,
+    scale_dtype: str = "f32",
+    norm: float = 2.4,
+    shrink_grid: int = 100,
+    shrink_steps: int = 0,
+    fresh_groups: bool = False,
+    block: int = 128,
+    scale: Tensor | None = None,
+    zero: Tensor | None = None,
+    index: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     rows, cols = weight.shape
     grids = (rows, _groups(cols, group)) if scale is None else scale.shape
-    codes, zero = weight.new_empty(weight.shape, dtype=torch.uint8), weight.new_empty(grids, dtype=torch.uint8)
-    return codes, weight.new_empty(grids), zero, weight.new_empty(weight.shape), weight.new_empty((rows,))
+    codes, zeros = weight.new_empty(weight.shape, dtype=torch.uint8), weight.new_empty(grids, dtype=torch.uint8)
+    return codes, weight.new_empty(grids), zeros, weight.new_empty(weight.shape), weight.new_empty((rows,))
 
 
 @_operator("wna16(Tensor x, Tensor words, Tensor scale, Tensor? zero, int bits, SymInt group=-1) -> Tensor")

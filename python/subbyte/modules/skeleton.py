@@ -7,14 +7,16 @@ real from the start, because no checkpoint holds them.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 
-from subbyte.anatomy import Anatomy, Experts
 from subbyte.errors import ArchitectureError, CheckpointError, DependencyError, NotFiniteError, UnknownNameError
 from subbyte.modules.moe import MoE
+
+if TYPE_CHECKING:
+    from subbyte.anatomy import Anatomy, Experts
 
 __all__ = ["linear_names", "materialise", "release", "replace_linear", "skeleton", "submodule"]
 

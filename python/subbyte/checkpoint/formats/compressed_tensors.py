@@ -9,6 +9,9 @@ library forgets to pack the ones it expects, and the shapes differ. With `"dequa
 unpacks by itself while it reads, and that works, but for one scheme in the whole model only (a second one is decoded
 with the first one's numbers, silently), without quantized inputs, and with every weight rounded to the dtype of its
 scale. So packed zero points are held on these terms, and their scales are F16 or F32, never BF16 (`_scale`).
+
+Experts (`EXPERTS` in the name) it always unpacks while it reads, because it stacks them: they have one scheme,
+symmetric, and scales as above.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ PACKED, BYTES = "pack-quantized", "int-quantized"
 # The release of the library whose layout this is; 3, 5, 6 and 7 bits were packed otherwise before DENSE_SINCE.
 VERSION, DENSE_SINCE = "0.20.0", (0, 17)
 NATIVE = "write it with --format subbyte"
+EXPERTS = ".experts."
 
 
 class CompressedTensors:
@@ -63,6 +67,10 @@ class CompressedTensors:
                 _check_activation(name, activation)
             if _packs_zeros(weight, activation):
                 _check_packed_zeros(name, weight, activation, layers)
+        experts = {str(_settings(*schemes)): (name, schemes[0]) for name, schemes in layers.items() if EXPERTS in name}
+        if len(experts) > 1:
+            name, weight = list(experts.values())[-1]
+            raise SchemeError(f"scheme of {name}", weight, "one scheme for all experts in compressed-tensors", NATIVE)
 
     def tensors(self, name: str, layer: QuantizedLayer, dtype: str) -> dict[str, Raw]:
         """See `Format`."""
@@ -167,6 +175,8 @@ def _check_packed_zeros(name: str, weight: Scheme, activation: Scheme | None, la
     given = str(weight) if activation is None else f"{weight} with inputs {activation}"
     if weight.granularity == "tensor":
         expected = "a symmetric scheme, or a zero point for each channel or group, in compressed-tensors"
+    elif EXPERTS in name:
+        expected = "a symmetric scheme for experts in compressed-tensors"
     elif activation is not None:
         expected = "symmetric weights where inputs are quantized, in compressed-tensors"
     elif len({str(_settings(*schemes)) for schemes in layers.values()}) > 1:
@@ -179,14 +189,14 @@ def _check_packed_zeros(name: str, weight: Scheme, activation: Scheme | None, la
 def _scale(name: str, layer: QuantizedLayer, dtype: str) -> Raw:
     """The scales as they are stored: in the scheme's dtype, which for "auto" is the model's.
 
-    Beside packed zero points a reader rounds each weight to the dtype of its scale. F16 has three bits more than BF16
-    and holds every BF16 number of usual size; where one is too small or too large for it, the scales are F32.
+    Beside packed zero points, and in experts, a reader rounds each weight to the dtype of its scale. F16 has three bits
+    more than BF16 and holds every BF16 number of usual size; where one is too small or too large, the scales are F32.
     """
     weight = layer.weight
     scale = Raw.from_floats(weight.scale, stored_dtype(weight.scheme, dtype))
     if not np.array_equal(scale.floats(), weight.scale):
         raise inexact_scale(name, weight.scheme, dtype)
-    if scale.dtype != "BF16" or not _packs_zeros(weight.scheme, layer.activation):
+    if scale.dtype != "BF16" or not (_packs_zeros(weight.scheme, layer.activation) or EXPERTS in name):
         return scale
     half = Raw.from_floats(weight.scale, "F16")
     return half if np.array_equal(half.floats(), weight.scale) else Raw("F32", weight.scale)
