@@ -306,6 +306,24 @@ pub(crate) fn store_u8x16(to: &mut [u8; 16], value: __m128i) {
     unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), value) }
 }
 
+/// Eight 16-bit numbers.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(crate) fn load_u16x8(from: &[u16; 8]) -> __m128i {
+    // SAFETY: an unaligned read of the whole array.
+    unsafe { _mm_loadu_si128(from.as_ptr().cast()) }
+}
+
+/// Eight 16-bit numbers.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(crate) fn store_u16x8(to: &mut [u16; 8], value: __m128i) {
+    // SAFETY: an unaligned write of the whole array.
+    unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), value) }
+}
+
 /// Eight floats.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]

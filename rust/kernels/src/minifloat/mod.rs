@@ -9,7 +9,7 @@ use crate::{Machine, Path, Result};
 /// Floats narrower than f32, in the terms the casts need; sealed.
 pub trait Format: sealed::Sealed + Copy + Send + Sync + 'static {
     /// What holds a code: `u8` or `u16`.
-    type Code: Copy + Send + Sync;
+    type Code: Bits;
     /// Bits of the mantissa.
     const MANTISSA: u32;
     /// Bias of the exponent.
@@ -30,6 +30,34 @@ pub trait Format: sealed::Sealed + Copy + Send + Sync + 'static {
 
 mod sealed {
     pub trait Sealed {}
+}
+
+/// What holds a code; sealed.
+pub trait Bits: sealed::Sealed + Copy + Send + Sync {
+    #[doc(hidden)]
+    fn halves(codes: &[Self]) -> Option<&[u16]>;
+    #[doc(hidden)]
+    fn halves_mut(codes: &mut [Self]) -> Option<&mut [u16]>;
+}
+
+impl sealed::Sealed for u8 {}
+impl Bits for u8 {
+    fn halves(_: &[Self]) -> Option<&[u16]> {
+        None
+    }
+    fn halves_mut(_: &mut [Self]) -> Option<&mut [u16]> {
+        None
+    }
+}
+
+impl sealed::Sealed for u16 {}
+impl Bits for u16 {
+    fn halves(codes: &[Self]) -> Option<&[u16]> {
+        Some(codes)
+    }
+    fn halves_mut(codes: &mut [Self]) -> Option<&mut [u16]> {
+        Some(codes)
+    }
 }
 
 macro_rules! format {
@@ -159,19 +187,87 @@ pub(crate) mod portable {
     }
 }
 
+#[cfg(not(target_arch = "x86_64"))]
+use portable as avx2;
+
+#[cfg(target_arch = "x86_64")]
 mod avx2 {
-    //! The portable bodies, compiled to vectors of eight.
+    //! The 16-bit formats by their instructions; for the others the portable bodies, compiled to vectors of eight.
 
-    use super::{Format, portable};
+    use super::{Bits, Format, portable};
+    use crate::simd::{load_f32x8, load_u16x8, store_f32x8, store_u16x8};
+    use std::arch::x86_64::*;
 
-    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
-    pub unsafe fn encode<F: Format>(x: &[f32], saturate: bool, codes: &mut [F::Code]) {
-        portable::encode::<F>(x, saturate, codes);
+    #[target_feature(enable = "avx2,f16c")]
+    pub fn encode<F: Format>(x: &[f32], saturate: bool, codes: &mut [F::Code]) {
+        let done = match F::Code::halves_mut(codes) {
+            Some(codes) => encode_halves::<F>(x, saturate, codes),
+            None => 0,
+        };
+        portable::encode::<F>(&x[done..], saturate, &mut codes[done..]);
     }
 
-    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
-    pub unsafe fn decode<F: Format>(codes: &[F::Code], x: &mut [f32]) {
-        portable::decode::<F>(codes, x);
+    #[target_feature(enable = "avx2,f16c")]
+    pub fn decode<F: Format>(codes: &[F::Code], x: &mut [f32]) {
+        let done = match F::Code::halves(codes) {
+            Some(codes) => decode_halves::<F>(codes, x),
+            None => 0,
+        };
+        portable::decode::<F>(&codes[done..], &mut x[done..]);
+    }
+
+    /// Casts all whole vectors of eight; returns how many numbers those are.
+    #[target_feature(enable = "avx2,f16c")]
+    fn encode_halves<F: Format>(x: &[f32], saturate: bool, codes: &mut [u16]) -> usize {
+        let largest = f32::from_bits(portable::decode_one::<F>(F::LARGEST));
+        let limit = _mm256_set1_ps(if saturate { largest } else { f32::INFINITY });
+        let (x, codes) = (x.as_chunks::<8>().0, codes.as_chunks_mut::<8>().0);
+        for (x, codes) in x.iter().zip(codes) {
+            // where one is NaN, minimum and maximum are their second operand
+            let x = quiet(load_f32x8(x));
+            let x = _mm256_max_ps(_mm256_sub_ps(_mm256_setzero_ps(), limit), _mm256_min_ps(limit, x));
+            store_u16x8(
+                codes,
+                if F::MANTISSA == 10 { _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x) } else { bf16(x) },
+            );
+        }
+        8 * x.len()
+    }
+
+    /// The upper halves, rounded; the carry turns the largest finite magnitude into infinity.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn bf16(x: __m256) -> __m128i {
+        let bits = _mm256_castps_si256(x);
+        let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+        let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+        let upper = _mm256_srli_epi32::<16>(rounded);
+        _mm_packus_epi32(_mm256_castsi256_si128(upper), _mm256_extracti128_si256::<1>(upper))
+    }
+
+    /// Casts all whole vectors of eight; returns how many numbers those are.
+    #[target_feature(enable = "avx2,f16c")]
+    fn decode_halves<F: Format>(codes: &[u16], x: &mut [f32]) -> usize {
+        let (codes, x) = (codes.as_chunks::<8>().0, x.as_chunks_mut::<8>().0);
+        for (codes, x) in codes.iter().zip(x) {
+            let code = load_u16x8(codes);
+            let value = if F::MANTISSA == 10 {
+                _mm256_cvtph_ps(code)
+            } else {
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(code)))
+            };
+            store_f32x8(x, quiet(value));
+        }
+        8 * codes.len()
+    }
+
+    /// NaN to the quiet NaN without payload, of the same sign.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn quiet(x: __m256) -> __m256 {
+        let sign = _mm256_and_ps(x, _mm256_set1_ps(-0.0));
+        let nan = _mm256_or_ps(sign, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc0_0000)));
+        _mm256_blendv_ps(x, nan, _mm256_cmp_ps::<_CMP_UNORD_Q>(x, x))
     }
 }
 
