@@ -11,7 +11,7 @@ from tests.oracles.gptq import large
 
 from subbyte import kernels
 
-CASES = [large(1024, 1024, bits=4, group=128), large(2048, 2048, bits=4, group=128)]
+CASES = [large(1024, 1024, bits=4, group=128), large(4096, 512, bits=4, group=128)]
 
 
 def subbyte(case: Case) -> Any:
