@@ -273,6 +273,17 @@ def test_devices_without_the_kernel_are_refused_by_name(kernel: str) -> None:
             run(kernel, lambda _, array: Foreign(array, (2, 0)))
 
 
+@pytest.mark.parametrize("device", [(2, 1), (13, 0)], ids=["device", "managed"])
+def test_cuda_arrays_go_to_the_cuda_kernel(device: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    import subbyte.cuda
+
+    monkeypatch.setattr(subbyte.cuda, "wna16", lambda **given: given)
+    arrays = {name: Foreign(array, device) for name, array in CALLS["wna16"].arrays.items()} | {"zero": None}
+    assert kernels.wna16(**arrays, **CALLS["wna16"].options) == arrays | CALLS["wna16"].options
+    with pytest.raises(DeviceError, match="words: given DLPack device 1:0"):
+        kernels.wna16(**{**arrays, "words": Foreign(CALLS["wna16"].arrays["words"])}, bits=4)
+
+
 def test_the_binding_itself_checks_the_device_before_the_export() -> None:
     class Never(Foreign):
         def __dlpack__(self, stream: object = None) -> Any:

@@ -148,6 +148,14 @@ def test_a_device_without_the_kernel_is_refused(kernel: str, monkeypatch: pytest
         getattr(kernels, kernel)(**arrays, **CALLS[kernel].options)
 
 
+@every_kernel
+def test_the_operator_knows_its_devices(kernel: str) -> None:
+    there = torch._C._dispatch_has_kernel_for_dispatch_key
+    assert there(f"subbyte::{kernel}", "CPU")
+    assert there(f"subbyte::{kernel}", "Meta")
+    assert there(f"subbyte::{kernel}", "CUDA") == (kernel == "wna16")
+
+
 def test_cuda_tensors_go_to_the_cuda_kernel() -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")

@@ -1,5 +1,28 @@
 from typing import Any, final
 
+__all__ = [
+    "Buffer",
+    "Machine",
+    "accumulate_gram",
+    "decode_minifloat",
+    "dequantize_affine",
+    "encode_minifloat",
+    "fit_affine",
+    "gptq",
+    "hadamard",
+    "inverse_factor",
+    "machine",
+    "pack",
+    "paths",
+    "quantize_affine",
+    "quantize_symmetric",
+    "quantize_tokens",
+    "search_clip",
+    "unpack",
+    "w8a8",
+    "wna16",
+]
+
 @final
 class Buffer:
     def __dlpack__(
@@ -31,7 +54,7 @@ def decode_minifloat(codes: Any, format: str, *, on: Machine | None = None) -> B
 def fit_affine(
     x: Any,
     bits: int,
-    group: int = -1,
+    group: int = ...,
     symmetric: bool = True,
     narrow: bool = False,
     forced_zero: bool = True,
@@ -44,12 +67,12 @@ def fit_affine(
     on: Machine | None = None,
 ) -> tuple[Buffer, Buffer]: ...
 def quantize_affine(
-    x: Any, scale: Any, zero: Any, bits: int, group: int = -1, *, on: Machine | None = None
+    x: Any, scale: Any, zero: Any, bits: int, group: int = ..., *, on: Machine | None = None
 ) -> Buffer: ...
 def quantize_symmetric(
-    x: Any, scale: Any, bits: int = 8, group: int = -1, narrow: bool = True, *, on: Machine | None = None
+    x: Any, scale: Any, bits: int = 8, group: int = ..., narrow: bool = True, *, on: Machine | None = None
 ) -> Buffer: ...
-def dequantize_affine(codes: Any, scale: Any, zero: Any, group: int = -1, *, on: Machine | None = None) -> Buffer: ...
+def dequantize_affine(codes: Any, scale: Any, zero: Any, group: int = ..., *, on: Machine | None = None) -> Buffer: ...
 def quantize_tokens(x: Any, eps: float = 1e-5, *, on: Machine | None = None) -> tuple[Buffer, Buffer]: ...
 def search_clip(
     weight: Any,
@@ -73,7 +96,7 @@ def gptq(
     weight: Any,
     factor: Any,
     bits: int,
-    group: int = -1,
+    group: int = ...,
     symmetric: bool = True,
     narrow: bool = False,
     forced_zero: bool = True,
@@ -91,7 +114,7 @@ def gptq(
     on: Machine | None = None,
 ) -> tuple[Buffer, Buffer, Buffer, Buffer, Buffer]: ...
 def wna16(
-    x: Any, words: Any, scale: Any, zero: Any | None, bits: int, group: int = -1, *, on: Machine | None = None
+    x: Any, words: Any, scale: Any, zero: Any | None, bits: int, group: int = ..., *, on: Machine | None = None
 ) -> Buffer: ...
 def w8a8(
     x: Any, weight: Any, x_scale: Any, w_scale: Any, bias: Any | None = None, *, on: Machine | None = None

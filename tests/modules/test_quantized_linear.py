@@ -16,10 +16,9 @@ from subbyte.tensors import QuantizedLayer, QuantizedTensor
 ROWS, COLS, GROUP = 24, 96, 32
 
 
-def quantized(text: str, rows: int = ROWS, cols: int = COLS, act_order: bool = False, seed: int = 0) -> QuantizedTensor:
+def quantize(weight: Any, text: str, index: Any = None) -> QuantizedTensor:
+    """weight [O, I] rounded to nearest."""
     scheme = Scheme.parse(text)
-    rng = np.random.default_rng(seed)
-    weight = rng.standard_normal((rows, cols)).astype(np.float32)
     flat = weight.reshape(1, -1) if scheme.granularity == "tensor" else weight
     group = scheme.group(flat.shape[1])
     scale, zero = kernels.fit_affine(
@@ -28,11 +27,17 @@ def quantized(text: str, rows: int = ROWS, cols: int = COLS, act_order: bool = F
         group=group,
         symmetric=scheme.symmetric,
         narrow=scheme.narrow,
-        scale_dtype="f16" if scheme.scale_dtype == "f16" else "bf16" if scheme.scale_dtype == "bf16" else "f32",
+        scale_dtype="f32" if scheme.scale_dtype == "auto" else scheme.scale_dtype,
     )
-    codes = kernels.quantize_affine(flat, scale, zero, scheme.bits, group=group).reshape(rows, cols)
-    index = rng.permutation(np.arange(cols) // group).astype(np.int32) if act_order else None
+    codes = kernels.quantize_affine(flat, scale, zero, scheme.bits, group=group).reshape(weight.shape)
     return QuantizedTensor.from_codes(codes, scale, None if scheme.symmetric else zero, scheme, index)
+
+
+def quantized(text: str, rows: int = ROWS, cols: int = COLS, act_order: bool = False, seed: int = 0) -> QuantizedTensor:
+    rng = np.random.default_rng(seed)
+    weight = rng.standard_normal((rows, cols)).astype(np.float32)
+    index = rng.permutation(np.arange(cols) // GROUP).astype(np.int32) if act_order else None
+    return quantize(weight, text, index)
 
 
 def reference(tensor: QuantizedTensor, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -166,3 +171,13 @@ def test_the_source_is_copied() -> None:
     layer = QuantizedLinear(QuantizedLayer(tensor))
     layer.words.zero_()
     assert tensor.words.any()
+
+
+@pytest.mark.parametrize("activation", [None, "int8/token", "int8/tensor/static"])
+def test_torch_compile_traces_through(activation: str | None) -> None:
+    scheme = None if activation is None else Scheme.parse(activation)
+    scale = 0.02 if activation == "int8/tensor/static" else None
+    layer = QuantizedLinear(QuantizedLayer(quantized("int8/channel"), scheme, scale), torch.randn(ROWS))
+    x = torch.randn(3, COLS)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), layer(x))

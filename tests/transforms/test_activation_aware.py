@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.anatomy import tiny
+from tests.transforms.blocks import MINI, difference, works
 
 from subbyte.calibration import gather
 from subbyte.errors import RecipeError
 from subbyte.transforms import ActivationAwareClip, ActivationAwareScale, Work
 from subbyte.transforms.activation_aware import candidate
-from tests.anatomy import tiny
-from tests.transforms.blocks import MINI, difference, works
 
 rng = np.random.default_rng(3)
 MEAN = np.exp(rng.normal(0, 1.5, 64)).astype(np.float32)
@@ -65,7 +65,8 @@ def test_duo_lets_the_weights_speak_and_tries_plain_rounding_first() -> None:
     raw = np.maximum(MEAN**0.3 / (weight_mean**0.7 + 1e-4), 1e-4)
     np.testing.assert_allclose(candidate(MEAN, 0.3, weight_mean), raw / np.sqrt(raw.max() * raw.min()), rtol=1e-5)
     tried = ActivationAwareScale(duo=True).candidates(MEAN, weight_mean)
-    assert len(tried) == 21 and (tried[0] == 1).all()
+    assert len(tried) == 21
+    assert (tried[0] == 1).all()
     assert np.isfinite(candidate(np.zeros(4, np.float32), 0.0, np.zeros(4, np.float32))).all()
 
 

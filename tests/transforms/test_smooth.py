@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tests.transforms.blocks import MINI, difference, works
 
 from subbyte.errors import RecipeError
 from subbyte.schemes import Scheme
 from subbyte.transforms import Smooth
 from subbyte.transforms.smooth import ALPHAS, smoothing_scale
-from tests.transforms.blocks import MINI, difference, works
 
 rng = np.random.default_rng(7)
 ACT = np.exp(rng.normal(0, 2, 64)).astype(np.float32)
@@ -39,7 +39,8 @@ def test_dead_channels() -> None:
     act, weight = np.array([0, 2, 0, 1], np.float32), np.array([1, 0, 0, 1], np.float32)
     for alpha in (0.3, 0.5, 1.0):
         scale = smoothing_scale(act, weight, alpha)
-        assert np.isfinite(scale.astype(np.float16)).all() and (scale > 0).all()
+        assert np.isfinite(scale.astype(np.float16)).all()
+        assert (scale > 0).all()
         assert scale[0] == np.float32(1e-5) == scale[2] or alpha < 1
         assert scale[0] == np.float32(1e-5)
         np.testing.assert_allclose(scale[1], 2**alpha / np.float32(1e-5) ** (1 - alpha), rtol=1e-5)

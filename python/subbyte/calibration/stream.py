@@ -128,7 +128,7 @@ class Stream:
         outside = self._outside(head=True)
         for name in outside:
             materialise(self._model, name, self._read, self._dtype)
-        out: list[torch.Tensor] = []
+        result: torch.Tensor | None = None
         try:
             for start in range(0, len(hidden), self._batch):
                 batch = hidden[start : start + self._batch].to(self._dtype)
@@ -136,10 +136,15 @@ class Stream:
                 def put(i: int, x: torch.Tensor, call: Call, batch: torch.Tensor = batch) -> torch.Tensor:
                     return batch if i == 0 else x
 
-                out.append(self._run_outer(torch.zeros(batch.shape[:2], dtype=torch.int64), put).logits.float())
+                logits = self._run_outer(torch.zeros(batch.shape[:2], dtype=torch.int64), put).logits
+                if result is None:
+                    result = torch.empty(*hidden.shape[:2], logits.shape[-1])
+                result[start : start + len(batch)] = logits
         finally:
             self._release(outside)
-        return torch.cat(out)
+        if result is None:
+            raise CalibrationError("hidden states", f"shape {list(hidden.shape)}", "at least one sequence")
+        return result
 
     def _run_outer(self, tokens: torch.Tensor, instead: Callable[[int, torch.Tensor, Call], torch.Tensor]) -> Any:
         with self._blocks_replaced(instead), self._embedding_for(tokens):

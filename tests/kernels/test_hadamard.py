@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tests.oracles.case import Case
+from tests.oracles.hadamard import cases
+
+from subbyte import errors, kernels
+
+every_path = pytest.mark.parametrize("path", kernels.paths())
+
+
+@every_path
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_agrees_with_the_oracle(case: Case, path: str) -> None:
+    with kernels.forced(path):
+        case.check(kernels.hadamard(*case.args, **case.kwargs))
+
+
+@every_path
+@pytest.mark.parametrize("log", range(15))
+def test_is_its_own_inverse_and_every_path_gives_the_same_bits(log: int, path: str) -> None:
+    x = np.random.default_rng(log).standard_normal((11, 1 << log)).astype(np.float32)
+    with kernels.forced("scalar", 1):
+        alone = kernels.hadamard(x)
+    for threads in (1, 2, 5):
+        with kernels.forced(path, threads):
+            np.testing.assert_array_equal(kernels.hadamard(x), alone)
+            # two transforms of log additions, with at most sqrt(n) times the length of a row between them
+            np.testing.assert_allclose(kernels.hadamard(kernels.hadamard(x)), x, rtol=0, atol=2e-6 * (log + 2))
+
+
+@every_path
+def test_integers_are_exact_and_lengths_are_kept(path: str) -> None:
+    x = np.random.default_rng(0).integers(-8, 8, (5, 4096)).astype(np.float32)
+    with kernels.forced(path):
+        got = kernels.hadamard(x, scale=1.0)
+    assert (got[:, 0] == x.sum(1)).all()
+    assert ((got.astype(np.float64) ** 2).sum(1) == 4096 * (x.astype(np.float64) ** 2).sum(1)).all()
+
+
+@every_path
+def test_nan_and_infinity_spread_over_their_row(path: str) -> None:
+    x = np.ones((3, 256), np.float32)
+    x[0, 100], x[2, 7] = np.nan, np.inf
+    with kernels.forced(path):
+        got = kernels.hadamard(x)
+    assert np.isnan(got[0]).all()
+    assert np.isfinite(got[1]).all()
+    assert np.isinf(got[2]).all()
+
+
+@pytest.mark.parametrize("n", [3, 12, 48, 0])
+def test_other_lengths_are_refused(n: int) -> None:
+    with pytest.raises(errors.RangeError):
+        kernels.hadamard(np.zeros((2, n), np.float32))

@@ -1,0 +1,77 @@
+"""Rounding by search: the two neighbours of a number in the list of all values, and the nearer or the even one."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from tests.oracles.case import Case
+from tests.oracles.decode_minifloat import FORMATS, code_dtype, magnitude
+
+
+@cache
+def values(format: str) -> np.ndarray:
+    """All finite magnitudes in order, which is that of their codes, and the one that would come next."""
+    finite = []
+    code = 0
+    while np.isfinite(magnitude(code, format)):
+        finite.append(magnitude(code, format))
+        code += 1
+    return np.array([*finite, 2 * finite[-1] - finite[-2]], np.float64)
+
+
+def encode_minifloat(x: np.ndarray, format: str, saturate: bool = True) -> np.ndarray:
+    """In f64, where all differences between an f32 and its neighbours are exact."""
+    table = values(format)
+    past = len(table) - 1
+    exponent_bits, mantissa_bits, _, infinity = FORMATS[format]
+    special = (1 << exponent_bits) - 1 << mantissa_bits
+    nan = special | 1 << mantissa_bits - 1 if infinity else special | (1 << mantissa_bits) - 1
+    with np.errstate(invalid="ignore"):  # signalling NaN
+        number = np.abs(x.ravel().astype(np.float64))
+    above = np.clip(np.searchsorted(table, number), 1, past)
+    low, high = number - table[above - 1], table[above] - number
+    code = np.where((low < high) | ((low == high) & (above % 2 == 1)), above - 1, above)
+    code = np.where(code >= past, past - 1 if saturate else (special if infinity else nan), code)
+    code = np.where(np.isnan(number), nan, code)
+    negative = np.signbit(x.ravel()).astype(np.int64) << (exponent_bits + mantissa_bits)
+    return (code | negative).astype(code_dtype(format)).reshape(x.shape)
+
+
+def hard(format: str) -> np.ndarray:
+    """Every value, every tie between two and its neighbours in f32, the ends of f32, and NaNs, of both signs."""
+    table = values(format)
+    ties = ((table[1:] + table[:-1]) / 2).astype(np.float32)
+    ends = np.array([0, 1e-45, 1e-40, 1.1754944e-38, 3.4028235e38, np.inf], np.float32)
+    nans = np.array([0x7F800001, 0x7FC00000, 0x7FFFFFFF, 0x7FA00000], np.uint32).view(np.float32)
+    with np.errstate(over="ignore"):
+        near = [np.nextafter(ties, np.float32(side)) for side in (0, np.inf)]
+        x = np.concatenate([table.astype(np.float32), ties, *near, ends, nans])
+    return np.concatenate([x, -x])
+
+
+def cases() -> list[Case]:
+    """The hard numbers of every format, a sample of all bit patterns, and a few of any number."""
+    sample = (np.arange(1 << 18, dtype=np.uint32) * np.uint32(16411)).view(np.float32)
+    found = []
+    for format in FORMATS:
+        for saturate in (True, False):
+            options = {"format": format, "saturate": saturate}
+            name = f"{format}-{'saturate' if saturate else 'overflow'}"
+            found.append(Case(f"{name}-hard", (hard(format),), options, encode_minifloat))
+            found.append(Case(f"{name}-sample", (sample.reshape(512, 512),), options, encode_minifloat))
+        for n in (0, 1, 7, 8, 9, 15, 16, 17, 33, 63, 65):
+            few = hard(format)[-n - 4 : -4]
+            found.append(Case(f"{format}-{n}", (few,), {"format": format}, encode_minifloat))
+    return found
+
+
+def large(shape: tuple[int, int]) -> list[Case]:
+    """For the bench: normally distributed numbers."""
+    x = np.random.default_rng(3).standard_normal(shape, np.float32)
+    found = []
+    for format in FORMATS:
+        moved = x.size * (4 + code_dtype(format)().itemsize)
+        options = {"format": format, "saturate": False}
+        found.append(Case(f"{format}-{shape[0]}x{shape[1]}", (x,), options, encode_minifloat, bytes=moved))
+    return found
