@@ -47,6 +47,9 @@ pub fn accumulate_gram(m: &Machine, x: &[f32], tokens: usize, channels: usize, g
     Ok(())
 }
 
+/// Floats in a line of the cache.
+const SIDE: usize = 16;
+
 /// Copies the lower triangle to the upper one.
 fn mirror(m: &Machine, channels: usize, gram: &mut [f32]) {
     for first in (0..channels).step_by(PANEL) {
@@ -58,12 +61,19 @@ fn mirror(m: &Machine, channels: usize, gram: &mut [f32]) {
             }
         }
         let below = &*below;
-        // Sixteen rows at a time, so that each line of the lower triangle is read whole.
-        m.each(panel.chunks_mut(16 * channels).enumerate().collect(), |(strip, rows)| {
-            let column = first + 16 * strip;
-            for (lower, at) in below.chunks_exact(channels).zip(end..) {
-                for (row, &value) in rows.chunks_exact_mut(channels).zip(&lower[column..]) {
-                    row[at] = value;
+        // Squares of `SIDE`: what is read and what is written are whole lines of the cache.
+        m.each(panel.chunks_mut(SIDE * channels).enumerate().collect(), |(strip, rows)| {
+            let column = first + SIDE * strip;
+            for (square, lower) in below.chunks(SIDE * channels).enumerate() {
+                let (at, mut turned) = (end + SIDE * square, [[0.0; SIDE]; SIDE]);
+                let side = lower.len() / channels;
+                for (i, lower) in lower.chunks_exact(channels).enumerate() {
+                    for (turned, &value) in turned.iter_mut().zip(&lower[column..]) {
+                        turned[i] = value;
+                    }
+                }
+                for (row, turned) in rows.chunks_exact_mut(channels).zip(&turned) {
+                    row[at..at + side].copy_from_slice(&turned[..side]);
                 }
             }
         });
