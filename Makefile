@@ -42,6 +42,8 @@ lint: $(VENV)/.dev  ## formatting, clippy, ruff, mypy, import directions
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
+	@$(BIN)/mypy --strict cuda/compile.py
+	@$(BIN)/mypy --strict python/build_backend.py
 	@$(BIN)/lint-imports --no-logo
 
 rust-test: $(VENV)/.dev  ## cargo tests of the kernels

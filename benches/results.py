@@ -207,8 +207,8 @@ def peak_of_eval(model: Path, tokens: Path) -> float:
 SECTIONS: dict[str, tuple[str, Callable[[], Rows]]] = {
     "quality": (
         "Weight-only quantization of a trained 6.8 M-parameter Llama (`../shared/models/llama`), asymmetric; "
-        f"perplexity over the first 60 windows of WikiText-2 test; {SAMPLES} x {LENGTH} calibration tokens. *taken away*: the "
-        "share of round-to-nearest's increase of log-perplexity that the system removes.",
+        f"perplexity over the first 60 windows of WikiText-2 test; {SAMPLES} x {LENGTH} calibration tokens. *taken "
+        "away*: the share of round-to-nearest's increase of log-perplexity that the system removes.",
         quality,
     ),
     "outliers": (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,10 @@ from subbyte.modules import replace_linear
 __all__ = ["Block", "Call", "Observer"]
 
 Observer = Callable[[torch.Tensor], None]
+
+
+class _Served(Exception):
+    """Ends a pass whose observers all had their inputs."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +103,23 @@ class Block:
 
     @torch.no_grad()
     def observe(self, hidden: torch.Tensor, observers: Mapping[str, Observer]) -> None:
-        """`forward` for the observers' sake: outputs are dropped."""
-        with self._observed(observers):
+        """`forward` for the observers' sake: outputs are dropped, what lies behind the last observer is not run."""
+        waiting: set[str] = set()
+
+        def last(name: str, observer: Observer) -> Observer:
+            def watched(x: torch.Tensor) -> None:
+                observer(x)
+                waiting.discard(name)
+                if not waiting:
+                    raise _Served
+
+            return watched
+
+        with self._observed({name: last(name, observer) for name, observer in observers.items()}):
             for rows in self._rows(hidden):
-                self._run_module(self.module, self._own_call(hidden[rows]))
+                waiting.update(observers)
+                with suppress(_Served):
+                    self._run_module(self.module, self._own_call(hidden[rows]))
 
     @torch.no_grad()
     def capture(self, name: str, hidden: torch.Tensor) -> list[Call]:

@@ -6,6 +6,7 @@ must not write its arguments meanwhile. No kernel is differentiable: torch tenso
 
 `forced(path, threads)` chooses the instructions and the threads for a `with` block, `machine()` tells them, and
 `paths()` lists what this processor has. Unless forced, `SUBBYTE_SIMD` and `SUBBYTE_THREADS` decide; both are read once.
+A process forked from one that has called a kernel computes on one thread: the others do not survive a fork.
 """
 
 from __future__ import annotations

@@ -28,16 +28,20 @@ _library = _torch_library.Library("subbyte", "DEF")
 
 def call(kernel: str, arrays: Mapping[str, Any], given: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
     """Calls an operator, once it is clear that all arrays are tensors on one device that has it."""
-    for name, array in given.items():
-        if not isinstance(array, Tensor) and not hasattr(array, "__dlpack__"):
-            raise DtypeError(name, type(array).__name__, "a torch tensor", "wrap it by torch.tensor(..., dtype=...)")
-    refuse_mixture({name: "torch" if isinstance(array, Tensor) else framework(array) for name, array in given.items()})
-    refuse_mixture({name: f"torch device {tensor.device}" for name, tensor in given.items()})
-    name, device = next((name, tensor.device) for name, tensor in given.items())
+    if not all(isinstance(array, Tensor) for array in given.values()):
+        for name, array in given.items():
+            if not hasattr(array, "__dlpack__"):
+                raise DtypeError(
+                    name, type(array).__name__, "a torch tensor", "wrap it by torch.tensor(..., dtype=...)"
+                )
+        refuse_mixture({name: "torch" if isinstance(a, Tensor) else framework(a) for name, a in given.items()})
+    device = next(iter(given.values())).device
+    if any(tensor.device != device for tensor in given.values()):
+        refuse_mixture({name: f"torch device {tensor.device}" for name, tensor in given.items()})
     if device.type not in ("cpu", "meta") and (device.type, kernel) not in _ELSEWHERE:
-        raise refuse_device(kernel, name, str(device))
-    detached = {name: None if array is None else array.detach() for name, array in arrays.items()}
-    return getattr(torch.ops.subbyte, kernel)(**detached, **options)
+        raise refuse_device(kernel, next(iter(given)), str(device))
+    detached = {name: tensor.detach() if tensor.requires_grad else tensor for name, tensor in given.items()}
+    return getattr(torch.ops.subbyte, kernel).default(**{**arrays, **detached}, **options)
 
 
 def _operator(schema: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -45,7 +49,7 @@ def _operator(schema: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
     kernel = schema.partition("(")[0]
 
     def on_cpu(*args: Any, **options: Any) -> Any:
-        plain = [arg.detach() if isinstance(arg, Tensor) else arg for arg in args]
+        plain = [arg.detach() if isinstance(arg, Tensor) and arg.requires_grad else arg for arg in args]
         return bring_back(run(kernel, *plain, **options), from_dlpack)
 
     def register(fake: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,12 +6,13 @@
 use super::{Columns, columns, expect_scale};
 use crate::error::expect_shape;
 use crate::{Error, Machine, Path, Result};
+use std::ops::Range;
 
 /// The longest sum that no choice of codes overflows: `(2^17 - 1) * 128 * 128 < 2^31`.
 const DEPTH_LIMIT: usize = (1 << 17) - 1;
 /// Rows of `w` in one task: with `STRETCH` columns of each they stay in the second cache.
 const PANEL: usize = 64;
-/// Rows of `x` whose sums are kept at a time; a multiple of every tile height.
+/// Rows of `x` whose sums are kept at a time; a multiple of `HEIGHT`.
 const ROWS: usize = 96;
 /// Codes of a row that a tile multiplies at a time: a tile of `x` stays in the first cache. A multiple of every step.
 const STRETCH: usize = 2048;
@@ -75,73 +76,120 @@ fn scaled(sums: &[i32], out: &mut [f32], scale: impl Fn(usize, f32) -> f32) {
     }
 }
 
-/// `x` as the instructions of a path want it: rows padded with zeros to whole steps.
+/// `x` as the instructions of a path want it.
 enum Operand<'a> {
     /// As it is.
     Codes(&'a [i8]),
     /// Widened, for the multiplier of pairs of i16.
     #[cfg(target_arch = "x86_64")]
-    Wide(Padded<i16>),
+    Wide(Tiles<i16>),
     /// Raised by 128, for the multiplier of unsigned by signed bytes.
     #[cfg(target_arch = "x86_64")]
-    Raised(Padded<u8>),
-}
-
-#[cfg(target_arch = "x86_64")]
-struct Padded<T> {
-    codes: Vec<T>,
-    stride: usize,
-}
-
-#[cfg(target_arch = "x86_64")]
-impl<T: Copy + Default + Send> Padded<T> {
-    fn new(m: &Machine, x: &[i8], rows: usize, depth: usize, step: usize, code: impl Fn(i8) -> T + Sync) -> Self {
-        let stride = depth.next_multiple_of(step);
-        let mut codes = vec![T::default(); rows * stride];
-        if stride > 0 {
-            m.each(codes.chunks_mut(stride).zip(x.chunks(depth)).collect(), |(to, from)| {
-                to.iter_mut().zip(from).for_each(|(to, &from)| *to = code(from));
-            });
-        }
-        Self { codes, stride }
-    }
+    Raised(Tiles<u8>),
 }
 
 impl<'a> Operand<'a> {
     fn of(m: &Machine, x: &'a [i8], rows: usize, depth: usize) -> Self {
         match m.path() {
             #[cfg(target_arch = "x86_64")]
-            Path::Avx512 => Self::Raised(Padded::new(m, x, rows, depth, avx512::STEP, |x| x as u8 ^ 0x80)),
+            Path::Avx512 => Self::Raised(Tiles::new::<{ avx512::STEP }>(m, x, rows, depth, |x| x as u8 ^ 0x80)),
             #[cfg(target_arch = "x86_64")]
-            Path::Avx2 => Self::Wide(Padded::new(m, x, rows, depth, avx2::STEP, i16::from)),
+            Path::Avx2 => Self::Wide(Tiles::new::<{ avx2::STEP }>(m, x, rows, depth, i16::from)),
             #[cfg(not(target_arch = "x86_64"))]
             Path::Avx512 | Path::Avx2 => Self::Codes(x),
             Path::Scalar => Self::Codes(x),
         }
     }
 
-    /// Adds the products of some rows with all rows of `weight` to `sums`, `PANEL` a row.
-    fn multiply(&self, rows: std::ops::Range<usize>, weight: &[i8], depth: usize, sums: &mut [i32]) {
+    /// Adds the products of some rows, the first a multiple of `HEIGHT`, with all rows of `weight` to `sums`, `PANEL` a row.
+    fn multiply(&self, rows: Range<usize>, weight: &[i8], depth: usize, sums: &mut [i32]) {
         match self {
             Self::Codes(x) => portable::multiply(&x[rows.start * depth..rows.end * depth], weight, depth, sums),
             #[cfg(target_arch = "x86_64")]
-            Self::Wide(Padded { codes, stride }) => {
-                let x = &codes[rows.start * stride..rows.end * stride];
-                // SAFETY: only a machine with this path makes this operand, and it has AVX2.
-                unsafe { avx2::multiply(x, *stride, weight, depth, sums) }
-            }
+            // SAFETY: only a machine with this path makes this operand, and it has AVX2.
+            Self::Wide(x) => unsafe { avx2::multiply(x, rows, weight, depth, sums) },
             #[cfg(target_arch = "x86_64")]
-            Self::Raised(Padded { codes, stride }) => {
-                let x = &codes[rows.start * stride..rows.end * stride];
-                // SAFETY: only a machine with this path makes this operand, and it has AVX-512 VNNI.
-                unsafe { avx512::multiply(x, *stride, weight, depth, sums) }
+            // SAFETY: only a machine with this path makes this operand, and it has AVX-512 VNNI.
+            Self::Raised(x) => unsafe { avx512::multiply(x, rows, weight, depth, sums) },
+        }
+    }
+}
+
+/// Rows of `x` a tile: with two rows of `weight` 12 sums, which with two vectors of `weight`, one of `x` and one product fill
+/// the 16 registers of AVX2.
+#[cfg(target_arch = "x86_64")]
+const HEIGHT: usize = 6;
+
+/// Rows padded with zeros to whole steps and gathered in tiles of `HEIGHT` (the last may have fewer): first the first step
+/// of each row of the tile, then the second. So a tile is read in one stream, whatever the length of a row.
+#[cfg(target_arch = "x86_64")]
+struct Tiles<T> {
+    codes: Vec<T>,
+    stride: usize,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl<T: Copy + Default + Send> Tiles<T> {
+    fn new<const STEP: usize>(m: &Machine, x: &[i8], rows: usize, depth: usize, code: impl Fn(i8) -> T + Sync) -> Self {
+        let stride = depth.next_multiple_of(STEP);
+        let mut codes = vec![T::default(); rows * stride];
+        if depth > 0 {
+            let tiles = codes.chunks_mut(HEIGHT * stride).zip(x.chunks(HEIGHT * depth)).collect();
+            m.each(tiles, |(to, from): (&mut [T], &[i8])| {
+                let height = from.len() / depth;
+                for (row, from) in from.chunks(depth).enumerate() {
+                    for (to, from) in to.chunks_mut(STEP).skip(row).step_by(height).zip(from.chunks(STEP)) {
+                        to.iter_mut().zip(from).for_each(|(to, &from)| *to = code(from));
+                    }
+                }
+            });
+        }
+        Self { codes, stride }
+    }
+
+    /// Calls `tile(codes of x, rows of it, rows of weight, sums)` for every tile and every `N` rows of `weight`, one stretch of
+    /// columns after the other.
+    #[inline(always)]
+    fn each<const N: usize>(
+        &self,
+        rows: Range<usize>,
+        weight: &[i8],
+        depth: usize,
+        sums: &mut [i32],
+        tile: impl Fn(&[T], usize, [&[i8]; N], &mut [i32]),
+    ) {
+        let width = weight.len().checked_div(depth).unwrap_or(0);
+        for from in (0..depth).step_by(STRETCH) {
+            let to = depth.min(from + STRETCH);
+            let padded = self.stride.min(from + STRETCH);
+            for (sums, first) in sums.chunks_mut(HEIGHT * PANEL).zip(rows.clone().step_by(HEIGHT)) {
+                let height = HEIGHT.min(rows.end - first);
+                let x = &self.codes[first * self.stride..][height * from..height * padded];
+                for n in (0..width).step_by(N) {
+                    // Behind the last row comes the last row again: nobody reads those sums.
+                    let w = std::array::from_fn(|i| &weight[(n + i).min(width - 1) * depth..][from..to]);
+                    tile(x, height, w, &mut sums[n..]);
+                }
             }
         }
     }
 }
 
+/// The codes behind the last whole step of each row, padded with zeros.
+#[cfg(target_arch = "x86_64")]
+fn rest<const STEP: usize, const N: usize>(w: [&[i8]; N]) -> Option<[[i8; STEP]; N]> {
+    (!w[0].len().is_multiple_of(STEP)).then(|| {
+        w.map(|w| {
+            let mut rest = [0; STEP];
+            let tail = w.as_chunks::<STEP>().1;
+            rest[..tail.len()].copy_from_slice(tail);
+            rest
+        })
+    })
+}
+
 mod portable {
-    use super::{PANEL, STRETCH};
+    use super::PANEL;
 
     pub fn multiply(x: &[i8], weight: &[i8], depth: usize, sums: &mut [i32]) {
         for (x, sums) in x.chunks(depth.max(1)).zip(sums.chunks_mut(PANEL)) {
@@ -150,91 +198,56 @@ mod portable {
             }
         }
     }
-
-    /// The order in which tiles of `N` rows of `weight` are multiplied: `tile(first row of x, rows of it, stretch of columns,
-    /// rows of weight)` for a stretch that all rows of a panel share, `first` in steps of at most `highest`.
-    #[inline(always)]
-    pub fn tiles<const N: usize>(
-        rows: usize,
-        highest: usize,
-        weight: &[i8],
-        depth: usize,
-        mut tile: impl FnMut(usize, usize, usize, usize, [&[i8]; N]),
-    ) {
-        let width = weight.len().checked_div(depth).unwrap_or(0);
-        for from in (0..depth).step_by(STRETCH) {
-            let to = depth.min(from + STRETCH);
-            let mut first = 0;
-            while first < rows {
-                // Tiles of the full height, then of 2 and 1: a body for each height would gain little.
-                let height = [highest, 2, 1].into_iter().find(|&height| first + height <= rows).unwrap_or(1);
-                for n in (0..width).step_by(N) {
-                    // Behind the last row it is multiplied again: the caller leaves those sums out.
-                    let w = std::array::from_fn(|i| &weight[(n + i).min(width - 1) * depth..][from..to]);
-                    tile(first, height, from, n, w);
-                }
-                first += height;
-            }
-        }
-    }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::{PANEL, portable};
+    use super::{PANEL, Tiles, rest};
     use crate::simd::{load_i8x16_wide, load_i16x16, sum_i32x8};
     use std::arch::x86_64::*;
+    use std::ops::Range;
 
     /// Codes a vector.
     pub const STEP: usize = 16;
-    /// Rows of `weight` and of `x` a tile: 12 sums, two vectors of `weight` and one of `x` fill the 16 registers.
-    const N: usize = 2;
-    const HEIGHT: usize = 6;
 
     #[target_feature(enable = "avx2")]
-    pub fn multiply(x: &[i16], stride: usize, weight: &[i8], depth: usize, sums: &mut [i32]) {
-        let rows = x.len().checked_div(stride).unwrap_or(0);
-        portable::tiles(rows, HEIGHT, weight, depth, |first, height, from, n, w: [&[i8]; N]| {
-            let (x, sums) = (&x[first * stride + from..], &mut sums[first * PANEL + n..]);
-            match height {
-                HEIGHT => tile::<HEIGHT>(x, stride, w, sums),
-                2 => tile::<2>(x, stride, w, sums),
-                _ => tile::<1>(x, stride, w, sums),
-            }
+    pub fn multiply(x: &Tiles<i16>, rows: Range<usize>, weight: &[i8], depth: usize, sums: &mut [i32]) {
+        x.each(rows, weight, depth, sums, |x, height, w, sums| match height {
+            1 => tile::<1>(x, w, sums),
+            2 => tile::<2>(x, w, sums),
+            3 => tile::<3>(x, w, sums),
+            4 => tile::<4>(x, w, sums),
+            5 => tile::<5>(x, w, sums),
+            _ => tile::<6>(x, w, sums),
         });
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn tile<const R: usize>(x: &[i16], w: [&[i8]; 2], sums: &mut [i32]) {
+        let steps = x.as_chunks::<STEP>().0.as_chunks::<R>().0;
+        let mut all = [[_mm256_setzero_si256(); 2]; R];
+        for ((x, w0), w1) in steps.iter().zip(w[0].as_chunks::<STEP>().0).zip(w[1].as_chunks::<STEP>().0) {
+            step(x, [w0, w1], &mut all);
+        }
+        if let (Some([w0, w1]), Some(x)) = (&rest(w), steps.last()) {
+            step(x, [w0, w1], &mut all);
+        }
+        for (all, sums) in all.iter().zip(sums.chunks_mut(PANEL)) {
+            for (all, sum) in all.iter().zip(sums) {
+                *sum += sum_i32x8(*all);
+            }
+        }
     }
 
     /// Products of neighbours are summed by the multiplication: `2 * 128 * 128` is far from 2^31.
     #[target_feature(enable = "avx2")]
-    fn tile<const R: usize>(x: &[i16], stride: usize, w: [&[i8]; N], sums: &mut [i32]) {
-        let w = w.map(|w| w.as_chunks::<STEP>());
-        let steps = w[0].0.len();
-        let whole = w.map(|(whole, _)| &whole[..steps]);
-        let x: [_; R] = std::array::from_fn(|r| x[r * stride..].as_chunks::<STEP>().0);
-        let near = x.map(|x| &x[..steps]);
-        let mut all = [[_mm256_setzero_si256(); N]; R];
-        for k in 0..steps {
-            let w = whole.map(|w| load_i8x16_wide(&w[k]));
-            for r in 0..R {
-                let x = load_i16x16(&near[r][k]);
-                for n in 0..N {
-                    all[r][n] = _mm256_add_epi32(all[r][n], _mm256_madd_epi16(x, w[n]));
-                }
-            }
-        }
-        if !w[0].1.is_empty() {
-            for n in 0..N {
-                let mut rest = [0; STEP];
-                rest[..w[n].1.len()].copy_from_slice(w[n].1);
-                let w = load_i8x16_wide(&rest);
-                for r in 0..R {
-                    all[r][n] = _mm256_add_epi32(all[r][n], _mm256_madd_epi16(load_i16x16(&x[r][steps]), w));
-                }
-            }
-        }
-        for r in 0..R {
-            for n in 0..N {
-                sums[r * PANEL + n] += sum_i32x8(all[r][n]);
+    #[inline]
+    fn step<const R: usize>(x: &[[i16; STEP]; R], w: [&[i8; STEP]; 2], all: &mut [[__m256i; 2]; R]) {
+        let w = [load_i8x16_wide(w[0]), load_i8x16_wide(w[1])];
+        for (x, all) in x.iter().zip(all) {
+            let x = load_i16x16(x);
+            for (w, all) in w.iter().zip(all) {
+                *all = _mm256_add_epi32(*all, _mm256_madd_epi16(x, *w));
             }
         }
     }
@@ -242,67 +255,61 @@ mod avx2 {
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
-    use super::{PANEL, portable};
+    use super::{PANEL, Tiles, rest};
     use crate::simd::{load_i8x64, load_u8x64};
     use std::arch::x86_64::*;
+    use std::ops::Range;
 
     /// Codes a vector.
     pub const STEP: usize = 64;
-    /// Rows of `weight` and of `x` a tile: 24 sums, four vectors of `weight` and one of `x` fit the 32 registers.
-    const N: usize = 4;
-    const HEIGHT: usize = 6;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    pub fn multiply(x: &[u8], stride: usize, weight: &[i8], depth: usize, sums: &mut [i32]) {
-        let rows = x.len().checked_div(stride).unwrap_or(0);
-        portable::tiles(rows, HEIGHT, weight, depth, |first, height, from, n, w: [&[i8]; N]| {
-            let (x, sums) = (&x[first * stride + from..], &mut sums[first * PANEL + n..]);
-            match height {
-                HEIGHT => tile::<HEIGHT>(x, stride, w, sums),
-                2 => tile::<2>(x, stride, w, sums),
-                _ => tile::<1>(x, stride, w, sums),
-            }
+    pub fn multiply(x: &Tiles<u8>, rows: Range<usize>, weight: &[i8], depth: usize, sums: &mut [i32]) {
+        let count = rows.len();
+        x.each(rows, weight, depth, sums, |x, height, w, sums| match height {
+            1 => tile::<1>(x, w, sums),
+            2 => tile::<2>(x, w, sums),
+            3 => tile::<3>(x, w, sums),
+            4 => tile::<4>(x, w, sums),
+            5 => tile::<5>(x, w, sums),
+            _ => tile::<6>(x, w, sums),
         });
         // x + 128 was multiplied: 128 times the sum of each row of `weight` goes off again, modulo 2^32, where the true sum fits.
         for (n, w) in weight.chunks(depth.max(1)).enumerate() {
-            let raise = w.iter().map(|&w| i32::from(w)).sum::<i32>() << 7;
-            for sums in sums.chunks_mut(PANEL).take(rows) {
-                sums[n] = sums[n].wrapping_sub(raise);
+            let raised = w.iter().map(|&w| i32::from(w)).sum::<i32>() << 7;
+            for sums in sums.chunks_mut(PANEL).take(count) {
+                sums[n] = sums[n].wrapping_sub(raised);
+            }
+        }
+    }
+
+    /// Four rows of `weight`: 24 sums, four vectors of `weight` and one of `x` fit the 32 registers.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    fn tile<const R: usize>(x: &[u8], w: [&[i8]; 4], sums: &mut [i32]) {
+        let steps = x.as_chunks::<STEP>().0.as_chunks::<R>().0;
+        let [w0, w1, w2, w3] = w.map(|w| w.as_chunks::<STEP>().0);
+        let mut all = [[_mm512_setzero_si512(); 4]; R];
+        for ((((x, w0), w1), w2), w3) in steps.iter().zip(w0).zip(w1).zip(w2).zip(w3) {
+            step(x, [w0, w1, w2, w3], &mut all);
+        }
+        if let (Some([w0, w1, w2, w3]), Some(x)) = (&rest(w), steps.last()) {
+            step(x, [w0, w1, w2, w3], &mut all);
+        }
+        for (all, sums) in all.iter().zip(sums.chunks_mut(PANEL)) {
+            for (all, sum) in all.iter().zip(sums) {
+                *sum = sum.wrapping_add(_mm512_reduce_add_epi32(*all));
             }
         }
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    fn tile<const R: usize>(x: &[u8], stride: usize, w: [&[i8]; N], sums: &mut [i32]) {
-        let w = w.map(|w| w.as_chunks::<STEP>());
-        let steps = w[0].0.len();
-        let whole = w.map(|(whole, _)| &whole[..steps]);
-        let x: [_; R] = std::array::from_fn(|r| x[r * stride..].as_chunks::<STEP>().0);
-        let near = x.map(|x| &x[..steps]);
-        let mut all = [[_mm512_setzero_si512(); N]; R];
-        for k in 0..steps {
-            let w = whole.map(|w| load_i8x64(&w[k]));
-            for r in 0..R {
-                let x = load_u8x64(&near[r][k]);
-                for n in 0..N {
-                    all[r][n] = _mm512_dpbusd_epi32(all[r][n], x, w[n]);
-                }
-            }
-        }
-        if !w[0].1.is_empty() {
-            for n in 0..N {
-                let mut rest = [0; STEP];
-                rest[..w[n].1.len()].copy_from_slice(w[n].1);
-                let w = load_i8x64(&rest);
-                for r in 0..R {
-                    all[r][n] = _mm512_dpbusd_epi32(all[r][n], load_u8x64(&x[r][steps]), w);
-                }
-            }
-        }
-        for r in 0..R {
-            for n in 0..N {
-                let sum = &mut sums[r * PANEL + n];
-                *sum = sum.wrapping_add(_mm512_reduce_add_epi32(all[r][n]));
+    #[inline]
+    fn step<const R: usize>(x: &[[u8; STEP]; R], w: [&[i8; STEP]; 4], all: &mut [[__m512i; 4]; R]) {
+        let w = [load_i8x64(w[0]), load_i8x64(w[1]), load_i8x64(w[2]), load_i8x64(w[3])];
+        for (x, all) in x.iter().zip(all) {
+            let x = load_u8x64(x);
+            for (w, all) in w.iter().zip(all) {
+                *all = _mm512_dpbusd_epi32(*all, x, *w);
             }
         }
     }

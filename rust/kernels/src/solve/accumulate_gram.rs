@@ -7,6 +7,11 @@ use faer::{Accum, MatMut, MatRef, Par};
 
 /// Rows of the result that one task computes. Fixed, so that every thread count cuts, and rounds, alike.
 const PANEL: usize = 256;
+/// Tokens multiplied at a time.
+const TOKENS: usize = 512;
+/// Floats between the rows of the copy, beyond the channels: rows a power of two apart would all fall on the same few lines of
+/// the cache, which costs a factor of two.
+const GAP: usize = 16;
 
 /// Adds `x^T x` of `x` `[tokens, channels]` to the symmetric `gram` `[channels, channels]`.
 ///
@@ -17,19 +22,33 @@ pub fn accumulate_gram(m: &Machine, x: &[f32], tokens: usize, channels: usize, g
     if x.is_empty() {
         return Ok(());
     }
-    let x = MatRef::from_row_major_slice(x, tokens, channels);
-    let mut panels: Vec<_> = gram.chunks_mut(PANEL * channels).enumerate().collect();
-    // The last panel is the longest: it goes first.
-    panels.reverse();
-    m.each(panels, |(panel, rows)| {
-        let (first, height) = (panel * PANEL, rows.len() / channels);
-        let target = MatMut::from_row_major_slice_mut(rows, height, channels).subcols_mut(0, first + height);
-        let (left, right) = (x.subcols(first, height).transpose(), x.subcols(0, first + height));
-        matmul(target, Accum::Add, left, right, 1.0, Par::Seq);
-    });
+    let stride = channels + GAP;
+    let mut copy = vec![0.0; TOKENS.min(tokens) * stride];
+    for x in x.chunks(TOKENS * channels) {
+        let tokens = x.len() / channels;
+        let rows = copy.chunks_mut(32 * stride).zip(x.chunks(32 * channels)).collect();
+        m.each(rows, |(to, from): (&mut [f32], &[f32])| {
+            for (to, from) in to.chunks_mut(stride).zip(from.chunks(channels)) {
+                to[..channels].copy_from_slice(from);
+            }
+        });
+        let x = MatRef::from_row_major_slice_with_stride(&copy[..tokens * stride], tokens, channels, stride);
+        let mut panels: Vec<_> = gram.chunks_mut(PANEL * channels).enumerate().collect();
+        // The last panel is the longest: it goes first.
+        panels.reverse();
+        m.each(panels, |(panel, rows)| {
+            let (first, height) = (panel * PANEL, rows.len() / channels);
+            let target = MatMut::from_row_major_slice_mut(rows, height, channels).subcols_mut(0, first + height);
+            let (left, right) = (x.subcols(first, height).transpose(), x.subcols(0, first + height));
+            matmul(target, Accum::Add, left, right, 1.0, Par::Seq);
+        });
+    }
     mirror(m, channels, gram);
     Ok(())
 }
+
+/// Floats in a line of the cache.
+const SIDE: usize = 16;
 
 /// Copies the lower triangle to the upper one.
 fn mirror(m: &Machine, channels: usize, gram: &mut [f32]) {
@@ -42,12 +61,19 @@ fn mirror(m: &Machine, channels: usize, gram: &mut [f32]) {
             }
         }
         let below = &*below;
-        // Sixteen rows at a time, so that each line of the lower triangle is read whole.
-        m.each(panel.chunks_mut(16 * channels).enumerate().collect(), |(strip, rows)| {
-            let column = first + 16 * strip;
-            for (lower, at) in below.chunks_exact(channels).zip(end..) {
-                for (row, &value) in rows.chunks_exact_mut(channels).zip(&lower[column..]) {
-                    row[at] = value;
+        // Squares of `SIDE`: what is read and what is written are whole lines of the cache.
+        m.each(panel.chunks_mut(SIDE * channels).enumerate().collect(), |(strip, rows)| {
+            let column = first + SIDE * strip;
+            for (square, lower) in below.chunks(SIDE * channels).enumerate() {
+                let (at, mut turned) = (end + SIDE * square, [[0.0; SIDE]; SIDE]);
+                let side = lower.len() / channels;
+                for (i, lower) in lower.chunks_exact(channels).enumerate() {
+                    for (turned, &value) in turned.iter_mut().zip(&lower[column..]) {
+                        turned[i] = value;
+                    }
+                }
+                for (row, turned) in rows.chunks_exact_mut(channels).zip(&turned) {
+                    row[at..at + side].copy_from_slice(&turned[..side]);
                 }
             }
         });

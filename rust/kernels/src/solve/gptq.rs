@@ -251,7 +251,7 @@ mod portable {
         let (height, count) = (tile.sums.len(), tile.scale.len() / tile.sums.len());
         let top = ((1u32 << grid.bits) - 1) as f32;
         // Lanes without a row hold zeros on a grid of step one: they round to themselves.
-        let mut panel = vec![[0.0; LANES]; end - start];
+        let (mut panel, mut codes) = (vec![[0.0; LANES]; end - start], vec![[0; LANES]; end - start]);
         for (row, weight) in tile.weight.chunks_exact(cols).enumerate() {
             for (lanes, &value) in panel.iter_mut().zip(&weight[start..end]) {
                 lanes[row] = value;
@@ -287,14 +287,13 @@ mod portable {
                 }
             }
             tile.errors[(j - start) * tile.padded..][..LANES].copy_from_slice(&error);
-            for (codes, &code) in tile.codes.chunks_exact_mut(cols).zip(&code) {
-                codes[j] = code as u8;
-            }
+            codes[j - start] = code.map(|code| code as u8);
         }
         for (row, weight) in tile.weight.chunks_exact_mut(cols).enumerate() {
-            for (value, lanes) in weight[start..end].iter_mut().zip(&panel) {
-                *value = lanes[row];
-            }
+            weight[start..end].iter_mut().zip(&panel).for_each(|(value, lanes)| *value = lanes[row]);
+        }
+        for (row, to) in tile.codes.chunks_exact_mut(cols).enumerate() {
+            to[start..end].iter_mut().zip(&codes).for_each(|(code, lanes)| *code = lanes[row]);
         }
         for (sum, &square) in tile.sums.iter_mut().zip(&squares) {
             *sum += f64::from(square);
