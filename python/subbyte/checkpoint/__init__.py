@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from subbyte.checkpoint import formats
 from subbyte.checkpoint.files import write_json, write_shard
-from subbyte.checkpoint.inspect import TensorReport, inspect
-from subbyte.checkpoint.load import load
+from subbyte.checkpoint.inspection import TensorReport, inspect
+from subbyte.checkpoint.loading import load
 from subbyte.checkpoint.raw import Raw
 from subbyte.checkpoint.source import Source
 
