@@ -3,7 +3,6 @@
 //! What a kernel reads must not be written meanwhile: the interpreter is released while it runs, so another thread
 //! could, and a torn result is then the least that may happen. `subbyte.kernels` says so to its callers.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::slice;
@@ -22,6 +21,7 @@ use pyo3::prelude::*;
 use subbyte_kernels::{Machine, minifloat};
 
 use crate::errors::error;
+use crate::memory::Memory;
 
 /// The name of a dtype as NumPy and torch spell it, shortened: `f32`, `u8`.
 fn dtype_name(dtype: DLDataType) -> String {
@@ -326,37 +326,6 @@ impl<'a> Narrow<'a> {
     }
 }
 
-/// Enough for every vector width, and for JAX, which copies what is aligned to less.
-const ALIGN: usize = 64;
-
-/// Zeroed memory of a result.
-struct Memory {
-    data: NonNull<u8>,
-    layout: Layout,
-}
-
-// SAFETY: `Memory` is the only owner of its allocation, which any thread may free.
-unsafe impl Send for Memory {}
-// SAFETY: through a shared `Memory` this crate never reads or writes the elements, it only hands out the address.
-unsafe impl Sync for Memory {}
-
-impl Memory {
-    fn zeroed(bytes: usize) -> PyResult<Self> {
-        let out_of_memory = || PyMemoryError::new_err(format!("cannot allocate {bytes} bytes for a result"));
-        let layout = Layout::from_size_align(bytes.max(1), ALIGN).map_err(|_| out_of_memory())?;
-        // SAFETY: the layout has at least one byte.
-        let data = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(out_of_memory)?;
-        Ok(Self { data, layout })
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `zeroed` with this layout, and freed once.
-        unsafe { dealloc(self.data.as_ptr(), self.layout) }
-    }
-}
-
 /// A result while a kernel writes it: zeroed, contiguous, of the given shape.
 pub struct Output<T> {
     memory: Memory,
@@ -370,7 +339,9 @@ impl<T: DlpackElement> Output<T> {
     pub fn zeroed(shape: &[usize]) -> PyResult<Self> {
         let too_large = || PyOverflowError::new_err(format!("a result of shape {shape:?} is larger than any memory"));
         let len = shape.iter().try_fold(1_usize, |len, &n| len.checked_mul(n)).ok_or_else(too_large)?;
-        let memory = Memory::zeroed(len.checked_mul(size_of::<T>()).ok_or_else(too_large)?)?;
+        let bytes = len.checked_mul(size_of::<T>()).ok_or_else(too_large)?;
+        let out_of_memory = || PyMemoryError::new_err(format!("cannot allocate {bytes} bytes for a result"));
+        let memory = Memory::zeroed(bytes).ok_or_else(out_of_memory)?;
         let shape = shape.iter().map(|&n| i64::try_from(n)).collect::<Result<_, _>>().map_err(|_| too_large())?;
         Ok(Self { memory, shape, len, elements: PhantomData })
     }
@@ -379,7 +350,7 @@ impl<T: DlpackElement> Output<T> {
     pub fn slice_mut(&mut self) -> &mut [T] {
         // SAFETY: the allocation has `len` elements at an alignment above theirs, zero bytes are a value of every
         // DLPack element, and nothing else knows of the memory before `finish`.
-        unsafe { slice::from_raw_parts_mut(self.memory.data.cast().as_ptr(), self.len) }
+        unsafe { slice::from_raw_parts_mut(self.memory.data().cast().as_ptr(), self.len) }
     }
 
     /// The array as Python sees it; from here on its memory belongs to whoever imports it.
@@ -402,7 +373,7 @@ impl Buffer {
         let mut managed = metadata
             .initialize_as::<M>(Arc::clone(&self.memory))
             .map_err(|fault| PyBufferError::new_err(fault.to_string()))?;
-        managed.set_data(self.memory.data.as_ptr().cast()).set_dtype(self.dtype).set_device(DLDevice::CPU);
+        managed.set_data(self.memory.data().as_ptr().cast()).set_dtype(self.dtype).set_device(DLDevice::CPU);
         // SAFETY: shape, strides and dtype describe memory that the `Arc` in the managed tensor keeps alive.
         Ok(unsafe { managed.finish() })
     }

@@ -8,6 +8,7 @@ mod errors;
 mod gemm;
 mod hadamard;
 mod machine;
+mod memory;
 mod minifloat;
 mod numbers;
 mod pack;

@@ -1,0 +1,83 @@
+//! Zeroed memory for results.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ptr::NonNull;
+
+/// Enough for every vector width, and for JAX, which copies what is aligned to less.
+const ALIGN: usize = 64;
+/// The size of a huge page, and of the smallest result that gets some.
+#[cfg(target_os = "linux")]
+const HUGE: usize = 2 << 20;
+
+/// An allocation of its own.
+pub struct Memory {
+    data: NonNull<u8>,
+    layout: Layout,
+    /// The whole mapping, where the memory comes from the system and not from the allocator.
+    #[cfg(target_os = "linux")]
+    mapping: Option<(NonNull<libc::c_void>, usize)>,
+}
+
+// SAFETY: `Memory` is the only owner of its allocation, which any thread may free.
+unsafe impl Send for Memory {}
+// SAFETY: through a shared `Memory` this crate never reads or writes the elements, it only hands out the address.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// `None` where there is not so much memory.
+    pub fn zeroed(bytes: usize) -> Option<Self> {
+        let layout = Layout::from_size_align(bytes.max(1), ALIGN).ok()?;
+        #[cfg(target_os = "linux")]
+        if bytes >= HUGE {
+            return Self::mapped(layout);
+        }
+        // SAFETY: the layout has at least one byte.
+        let data = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        Some(Self {
+            data,
+            layout,
+            #[cfg(target_os = "linux")]
+            mapping: None,
+        })
+    }
+
+    /// Pages of the system are zero already, where the allocator would write zeros for the kernel to overwrite, and huge
+    /// ones are a fault every 2 MiB and not every 4 KiB.
+    #[cfg(target_os = "linux")]
+    fn mapped(layout: Layout) -> Option<Self> {
+        let whole = layout.size().checked_add(HUGE)?;
+        // SAFETY: a new private mapping, at an address that the system chooses.
+        let start = unsafe {
+            let access = libc::PROT_READ | libc::PROT_WRITE;
+            libc::mmap(std::ptr::null_mut(), whole, access, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+        };
+        if start == libc::MAP_FAILED {
+            return None;
+        }
+        let mapping = NonNull::new(start)?;
+        let gap = mapping.cast::<u8>().align_offset(HUGE);
+        // SAFETY: the mapping is larger than the layout by one huge page, and `gap` is less than that.
+        let data = unsafe { mapping.cast::<u8>().add(gap) };
+        // SAFETY: these bytes lie in the mapping; that the advice is not taken changes nothing but the speed.
+        unsafe { libc::madvise(data.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE) };
+        Some(Self { data, layout, mapping: Some((mapping, whole)) })
+    }
+
+    /// The first byte.
+    pub fn data(&self) -> NonNull<u8> {
+        self.data
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        #[cfg(target_os = "linux")]
+        if let Some((start, whole)) = self.mapping {
+            // SAFETY: mapped in `mapped` with this length, and unmapped once.
+            unsafe { libc::munmap(start.as_ptr(), whole) };
+            return;
+        }
+        // SAFETY: allocated in `zeroed` with this layout, and freed once.
+        unsafe { dealloc(self.data.as_ptr(), self.layout) }
+    }
+}
