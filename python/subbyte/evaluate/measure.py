@@ -8,6 +8,7 @@ top-1 agreement share of the positions where both models find the same token mos
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -79,21 +80,22 @@ def evaluate(
     start = time.perf_counter()
     windows, length = tokens.shape
     batch = max(1, LOGITS // (vocabulary * length))
-    nll = kl = agreed = 0.0
-    predicted = 0
+    nll = kl = 0.0
+    predicted = agreed = 0
     with torch.inference_mode():
         for first in range(0, windows, batch):
             rows = tokens[first : first + batch]
-            logits = _logits(model, rows, first, "model")
-            reference = None if baseline is None else _logits(baseline, rows, first, "baseline")
+            logits = _logits(model, rows)
+            reference = None if baseline is None else _logits(baseline, rows)
             for i, row in enumerate(rows):  # window by window: each step below makes further arrays of that size
                 log_p = logits[i].log_softmax(-1)
-                nll -= float(log_p.gather(1, row[1:, None].to(log_p.device)).sum(dtype=torch.float64))
+                nll -= _finite(log_p.gather(1, row[1:, None].to(log_p.device)), "model", first + i)
                 predicted += length - 1
                 if reference is not None:
                     log_b = reference[i].log_softmax(-1).to(log_p.device)
-                    kl += float((log_b.exp() * (log_b - log_p)).sum(dtype=torch.float64))
-                    agreed += float((log_b.argmax(-1) == log_p.argmax(-1)).sum())
+                    _finite(log_b[:, 0], "baseline", first + i)
+                    agreed += int((log_b.argmax(-1) == log_p.argmax(-1)).sum())
+                    kl += _finite(log_b.exp().mul_(log_b.sub_(log_p)).sum(-1), "model", first + i)
             if progress is not None:
                 progress(min(first + batch, windows), windows, _exp(nll / predicted))
     compared = baseline is not None
@@ -110,17 +112,21 @@ def evaluate(
     )
 
 
-def _logits(model: nn.Module, rows: Tensor, first: int, who: str) -> Tensor:
+def _logits(model: nn.Module, rows: Tensor) -> Tensor:
     """f32 [B, T - 1, V]: the predictions of every token but the first."""
     device = next(model.parameters()).device
-    logits: Tensor = model(input_ids=rows.to(device), use_cache=False).logits[:, :-1].float()
-    finite = logits.isfinite().flatten(1).all(1)
-    if not finite.all():
-        window = first + int((~finite).nonzero()[0])
+    logits: Tensor = model(input_ids=rows.to(device), use_cache=False).logits
+    return logits[:, :-1].float()
+
+
+def _finite(values: Tensor, who: str, window: int) -> float:
+    """The sum, in f64. One logit that is NaN or infinite makes NaN of all log-probabilities of its position."""
+    total = float(values.sum(dtype=torch.float64))
+    if not math.isfinite(total):
         raise NotFiniteError(
             f"logits of the {who}", f"NaN or infinity in window {window}", "finite numbers", "see `subbyte inspect`"
         )
-    return logits
+    return total
 
 
 def _vocabulary(model: nn.Module, tokens: Tensor, who: str) -> int:
