@@ -138,7 +138,7 @@ def stopped(recipe: Recipe, out: Path, after: int, **options: object) -> None:
         awq(bits=3, group_size=32, grid=3),
         smoothquant(level="O3", extra_sites=True),
         replace(gptq(bits=8, group_size=-1, symmetric=True), activations=Scheme.parse("int8/token")),
-        replace(gptq(bits=3, group_size=32), solver=Gptq(static_groups=False), overrides=(("*.0.*down_proj", "keep"),)),
+        replace(gptq(bits=3, group_size=32), solver=Gptq(act_order=True), overrides=(("*.0.*down_proj", "keep"),)),
     ],
     ids=["rtn", "awq", "smoothquant", "gptq-w8a8", "gptq-index"],
 )

@@ -32,5 +32,5 @@ def test_what_solvers_ask_for() -> None:
     assert Gptq().wanted == {"gram"}
     assert not Nearest().indexed
     assert not Gptq().indexed
-    assert not Gptq(act_order=False, static_groups=False).indexed
-    assert Gptq(static_groups=False).indexed
+    assert not Gptq(act_order=True, static_groups=True).indexed
+    assert Gptq(act_order=True, static_groups=False).indexed

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -96,17 +94,11 @@ def test_scaling_the_inputs_changes_nothing() -> None:
 
 
 def test_permuting_the_inputs_permutes_the_result() -> None:
-    order = DRAW.permutation(COLS)
-    plain = Gptq().solve(WEIGHT, fine("int3/channel/asym"), statistics(INPUTS)).tensor
-    moved = (
-        Gptq()
-        .solve(
-            np.ascontiguousarray(WEIGHT[:, order]),
-            fine("int3/channel/asym"),
-            statistics(np.ascontiguousarray(INPUTS[:, order])),
-        )
-        .tensor
-    )
+    order, scheme, solver = DRAW.permutation(COLS), fine("int3/channel/asym"), Gptq(act_order=True)
+    plain = solver.solve(WEIGHT, scheme, statistics(INPUTS)).tensor
+    moved = solver.solve(
+        np.ascontiguousarray(WEIGHT[:, order]), scheme, statistics(np.ascontiguousarray(INPUTS[:, order]))
+    ).tensor
     assert (moved.codes() == plain.codes()[:, order]).mean() > 0.98
     np.testing.assert_array_equal(moved.scale, plain.scale)
 
@@ -135,8 +127,8 @@ def test_less_output_error_on_every_linear_of_a_trained_block() -> None:
 
 def test_static_groups_keep_the_order_and_dynamic_ones_an_index() -> None:
     scheme, stats = fine("int4/g32/asym"), statistics(INPUTS)
-    assert Gptq().solve(WEIGHT, scheme, stats).tensor.index is None
-    tensor = Gptq(static_groups=False).solve(WEIGHT, scheme, stats).tensor
+    assert Gptq(act_order=True, static_groups=True).solve(WEIGHT, scheme, stats).tensor.index is None
+    tensor = Gptq(act_order=True).solve(WEIGHT, scheme, stats).tensor
     assert tensor.index is not None
     order = np.argsort(-np.square(INPUTS.astype(np.float64)).sum(0), kind="stable")
     np.testing.assert_array_equal(tensor.index[order], np.arange(COLS) // 32)
@@ -210,5 +202,4 @@ def test_takes_away_what_rounding_costs(llama: Quality, bits: int, least: float)
 
 @pytest.mark.parametrize("bits", [4, 3, 2])
 def test_beats_rounding_with_smaller_groups(llama: Quality, bits: int) -> None:
-    quick = replace(gptq(bits=bits, group_size=64), true_sequential=False)
-    assert llama.loss(quick, samples=32) < llama.loss(rtn(bits=bits, group_size=64))
+    assert llama.loss(gptq(bits=bits, group_size=64), samples=32) < llama.loss(rtn(bits=bits, group_size=64))

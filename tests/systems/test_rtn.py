@@ -36,12 +36,10 @@ def test_each_code_is_the_nearest_of_its_grid(scheme: str) -> None:
 
 
 def test_rounding_twice_changes_nothing() -> None:
-    for scheme in ("int4/g32/asym", "int8/channel/narrow", "int3/g64"):
-        once = Nearest().solve(WEIGHT, fine(scheme)).tensor
-        codes = once.codes()
-        again = Nearest().solve(once.dequantize(), fine(scheme)).tensor
-        np.testing.assert_allclose(again.dequantize(), once.dequantize(), atol=1e-5)
-        assert codes.max() < 1 << once.scheme.bits
+    for scheme in ("int8/channel/narrow", "int4/g32/narrow", "int3/tensor/narrow"):
+        once = Nearest().solve(WEIGHT, fine(scheme)).tensor.dequantize()
+        again = Nearest().solve(once, fine(scheme)).tensor.dequantize()
+        np.testing.assert_allclose(again, once, rtol=1e-6)
 
 
 def test_rows_of_zeros_stay_zero() -> None:

@@ -54,7 +54,7 @@ def round_block(job: Job, i: int, block: Block, hidden: torch.Tensor | None) -> 
             first = (stages[0], for_solver)
         if recipe.propagate == "float":
             stats, outputs = gather(block, hidden, *first)
-        elif first[1]:
+        elif all(first):
             stats = measure(block, hidden, *first)
         work = Work(
             block=block,
@@ -68,12 +68,14 @@ def round_block(job: Job, i: int, block: Block, hidden: torch.Tensor | None) -> 
         for transform in recipe.transforms:
             transform.apply(work)
         stats, notes = work.stats, work.notes
+        del work  # it holds statistics, which are as large as the block and go when the first stage is done
     _settle(job, block)
 
     layers: dict[str, QuantizedLayer] = {}
     reports = []
     for k, stage in enumerate(stages):
         if hidden is not None and len(stages) > 1 and stage and (k > 0 or recipe.transforms):
+            stats = {}  # those of the stage before leave memory first
             stats = measure(block, hidden, stage, for_solver)
         for name in stage:
             linear = cast("torch.nn.Linear", block.get(name))

@@ -38,8 +38,8 @@ class Gptq:
 
     wanted: ClassVar[frozenset[str]] = frozenset({"gram"})
 
-    act_order: bool = True
-    static_groups: bool = True
+    act_order: bool = False
+    static_groups: bool = False
     damp: float = 0.01
     damp_retries: int = 3
     mse: bool = False
