@@ -354,7 +354,7 @@ def test_verification_catches_a_file_that_was_not_what_was_computed(
     def wrong(self: Any, name: str, layer: Any, dtype: str) -> Any:
         tensors = original(self, name, layer, dtype)
         if name == "model.layers.2.mlp.down_proj":
-            tensors[f"{name}.weight_packed"].data[0, 0] ^= 0x7
+            tensors[f"{name}.weight_packed"].data[:] ^= 0x55555555
         return tensors
 
     monkeypatch.setattr(formats.CompressedTensors, "tensors", wrong)

@@ -168,7 +168,7 @@ class _Run:
         else:
             exact = hidden[: len(self.probe)].clone()
         rounded = exact.clone()
-        written = Written(job, self.staging.model) if done else None
+        written = Written(job, self.staging.model, self.probe, growing=True) if done else None
         reports: list[BlockReport] = []
         begun = time.perf_counter()
         for i in range(self.blocks):

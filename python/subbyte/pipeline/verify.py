@@ -21,12 +21,26 @@ TOLERANCE = 1e-3
 
 
 class Written:
-    """The quantized model in a folder, block by block."""
+    """The quantized model in a folder, block by block.
 
-    def __init__(self, job: Job, folder: Path) -> None:
+    tokens    of the shape that its blocks will run on
+    growing   the folder does not hold everything yet: what it lacks is read from the source
+    """
+
+    def __init__(self, job: Job, folder: Path, tokens: torch.Tensor, growing: bool = False) -> None:
         self._job = job
         self._source = Source.open(folder)
-        self.stream = Stream(job.source.config, job.anatomy, self._source.read)
+        self._growing = growing
+        self.stream = Stream(job.source.config, job.anatomy, self._read)
+        self.hidden = self.stream.embed(tokens)
+
+    def _read(self, name: str) -> torch.Tensor:
+        """A tensor of the model by the name that it has in the source."""
+        module, _, leaf = name.rpartition(".")
+        if leaf == "weight" and module in self._job.schemes:
+            return torch.from_numpy(self._job.format.read(self._source, module).weight.dequantize())
+        absent = self._growing and name not in self._source
+        return (self._job.source if absent else self._source).read(name)
 
     def block(self, i: int, codes: bool) -> Block:
         """Block i with its quantized linears; `codes`: all of them run on their codes."""
@@ -50,8 +64,8 @@ def compare(job: Job, folder: Path, tokens: torch.Tensor, expected: torch.Tensor
 
     The model is embedded, run and read block by block, on its codes. Raises CheckpointError above 1e-3.
     """
-    written = Written(job, folder)
-    hidden = written.stream.embed(tokens)
+    written = Written(job, folder, tokens)
+    hidden = written.hidden
     for i in range(job.anatomy.n_blocks):
         hidden = written.block(i, codes=True).forward(hidden, out=hidden)
     difference = relative(written.stream.logits(hidden[:, -LAST:]), expected)
