@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,16 @@ class Solver(Protocol):
         ...
 
 
+class GridArguments(TypedDict):
+    """The fields of `Grid` as the kernels' keyword arguments."""
+
+    forced_zero: bool
+    eps: float
+    norm: float
+    shrink_grid: int
+    shrink_steps: int
+
+
 @dataclass(frozen=True)
 class Grid:
     """How the range of a group becomes scale and zero point: what `kernels.fit_affine` takes beside the scheme."""
@@ -58,7 +68,7 @@ class Grid:
     def fit(self, weight: Floats, scheme: Scheme) -> tuple[Floats, NDArray[np.uint8]]:
         """Scale and zero point [O, G] of a weight [O, I]; [1, 1] for one scale per tensor."""
         rows = weight.reshape(1, -1) if scheme.granularity == "tensor" else weight
-        return kernels.fit_affine(  # type: ignore[no-any-return]
+        scale, zero = kernels.fit_affine(
             rows,
             scheme.bits,
             group=scheme.group(rows.shape[1]),
@@ -67,8 +77,9 @@ class Grid:
             scale_dtype=scheme.scale_dtype,
             **self.kernel(),
         )
+        return scale, zero
 
-    def kernel(self) -> dict[str, bool | int | float]:
+    def kernel(self) -> GridArguments:
         """The fields under the names of the kernels' arguments."""
         return {
             "forced_zero": self.forced_zero,

@@ -103,7 +103,6 @@ class Gptq:
         del hessian
 
         fixed = by_row or self.static_groups
-        given = {"scale": scale, "zero": zero, "index": np.ascontiguousarray(index[order])} if fixed else {}
         codes, scale, zero, _, loss = kernels.gptq(
             weight,
             factor,
@@ -115,7 +114,9 @@ class Gptq:
             fresh_groups=self.fresh_groups,
             block=self.block,
             **self.grid.kernel(),
-            **given,
+            scale=scale if fixed else None,
+            zero=zero if fixed else None,
+            index=np.ascontiguousarray(index[order]) if fixed else None,
         )
         stored = None
         if self.act_order:

@@ -31,7 +31,7 @@ def candidate(absmean: Floats, ratio: float, weight_mean: Floats | None = None, 
     weight_mean  [C] f32: also divide by w ** (1 - r) ("duo")
     spare_dead   channels that are always zero get 1 and no say in the normalisation
     """
-    scale = absmean.astype(np.float32) ** np.float32(ratio)
+    scale: Floats = absmean.astype(np.float32) ** np.float32(ratio)
     if weight_mean is not None:
         scale = scale / (weight_mean ** np.float32(1 - ratio) + np.float32(1e-4))
     scale = np.maximum(scale, np.float32(1e-4))
@@ -85,8 +85,8 @@ class ActivationAwareScale:
                 continue
             # Experts see different tokens of the same input: the mean over all of them.
             tokens = sum(stats.tokens for stats in seen)
-            absmean = sum(np.asarray(stats.absmean, np.float64) * (stats.tokens / tokens) for stats in seen)
-            absmean = pooled(pair, np.asarray(absmean, np.float32), np.mean)
+            means = [np.asarray(stats.absmean, np.float64) * (stats.tokens / tokens) for stats in seen]
+            absmean = pooled(pair, np.sum(means, axis=0).astype(np.float32), np.mean)
             found.append((pair, self._search(work, pair, absmean)))
         for pair, scale in found:
             if (scale != 1).any():
@@ -152,7 +152,8 @@ class ActivationAwareScale:
             size = np.abs(work.weight(name))
             groups = size.reshape(len(size), -1, work.schemes[name].group(size.shape[1]))
             parts.append((groups / (groups.max(axis=2, keepdims=True) + np.float32(1e-6))).reshape(size.shape))
-        return np.concatenate(parts).mean(axis=0, dtype=np.float64).astype(np.float32)
+        mean: Floats = np.concatenate(parts).mean(axis=0, dtype=np.float64).astype(np.float32)
+        return mean
 
 
 @dataclass(frozen=True)

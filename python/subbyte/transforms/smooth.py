@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from subbyte.errors import NotFiniteError, RecipeError
 from subbyte.transforms.base import Floats, Work, rounded
@@ -97,12 +98,12 @@ class Smooth:
             return 0.5
 
 
-def _rounded_inputs(x: Floats, absmax: float, scheme: Scheme | None) -> Floats:
+def _rounded_inputs(x: NDArray[Any], absmax: float, scheme: Scheme | None) -> NDArray[Any]:
     """Inputs [T, C] after a round trip through their integer codes."""
     if scheme is None:
         return x
     largest = np.abs(x).max(axis=1, keepdims=True) if scheme.granularity == "token" else np.float32(absmax)
     top = 2 ** (scheme.bits - 1)
     scale = np.maximum(largest, SMALLEST) / np.float32(top - 1 if scheme.narrow else top - 0.5)
-    codes: Floats = np.clip(np.rint(x / scale), -top, top - 1)
+    codes: NDArray[Any] = np.clip(np.rint(x / scale), -top, top - 1)
     return codes * scale
