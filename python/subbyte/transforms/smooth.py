@@ -106,4 +106,5 @@ def _rounded_inputs(x: NDArray[Any], absmax: float, scheme: Scheme | None) -> ND
     top = 2 ** (scheme.bits - 1)
     scale = np.maximum(largest, SMALLEST) / np.float32(top - 1 if scheme.narrow else top - 0.5)
     codes: NDArray[Any] = np.clip(np.rint(x / scale), -top, top - 1)
-    return codes * scale
+    inputs: NDArray[Any] = codes * scale
+    return inputs
