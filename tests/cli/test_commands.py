@@ -105,14 +105,14 @@ def test_eval_on_a_text_file(tmp_path: Path) -> None:
 
 def test_compare(tmp_path: Path) -> None:
     report = tmp_path / "out.html"
-    arguments = ["--systems", "rtn,awq", "--bits", "4,2", "--group-size", "64", "--samples", "4", *QUICK]
+    arguments = ["--systems", "rtn,gptq", "--bits", "4,2", "--group-size", "64", "--samples", "4", *QUICK]
     found = run_json("compare", MODEL, *arguments, "--report", str(report))
-    assert [(row["system"], row["bits"]) for row in found["rows"]] == [("rtn", 4), ("awq", 4), ("rtn", 2), ("awq", 2)]
+    assert [(row["system"], row["bits"]) for row in found["rows"]] == [("rtn", 4), ("gptq", 4), ("rtn", 2), ("gptq", 2)]
     assert found["rows"][2]["kl"] > found["rows"][0]["kl"] > 0
     assert found["baseline"]["kl"] is None
     page = report.read_text()
     assert page.startswith("<!doctype html>")
-    assert "subbyte compare" in page
+    assert "--systems rtn,gptq --bits 4,2 --group-size 64" in page
 
 
 def test_inspect(quantized: Path) -> None:

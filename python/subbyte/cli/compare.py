@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -60,7 +59,20 @@ def compare(
         seed=seed,
     )
     check(report, picture)
-    command = shlex.join(["subbyte", *sys.argv[1:]])
+    given = {
+        "--systems": systems,
+        "--bits": bits,
+        "--group-size": group_size,
+        "--text": text,
+        "--calibration": calibration,
+        "--samples": samples,
+        "--seq-len": seq_len,
+        "--window": window,
+        "--windows": windows,
+        "--seed": seed,
+    }
+    options = [str(part) for pair in given.items() if pair[1] is not None for part in pair]
+    command = shlex.join(["subbyte", "compare", str(model), *options])
     show(
         study.run(),
         title=f"Systems compared on {model.name}",
