@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -120,7 +121,12 @@ def test_every_level_runs_on_integers(level: str, weights: str, tmp_path: Path) 
     assert float((found - expected).norm() / expected.norm()) < 0.1
 
 
-def test_keeps_the_perplexity_that_plain_w8a8_loses(outliers: Quality) -> None:
+# One scale for a whole tensor leaves the down projections' outliers, which no norm can absorb: O2 is 24 % above float.
+COARSE = pytest.mark.xfail(strict=True, reason="not reached with per-tensor activations on this model")
+
+
+@pytest.mark.parametrize("level", ["O1", pytest.param("O2", marks=COARSE), pytest.param("O3", marks=COARSE)])
+def test_keeps_the_perplexity_that_plain_w8a8_loses(outliers: Quality, level: Literal["O1", "O2", "O3"]) -> None:
     plain = rtn(bits=8, group_size=0, activations="int8/tensor")
     assert math.exp(outliers.loss(plain) - outliers.float_loss) > 1.01
-    assert math.exp(outliers.loss(smoothquant(), samples=FEW) - outliers.float_loss) < 1.01
+    assert math.exp(outliers.loss(smoothquant(level=level), samples=FEW) - outliers.float_loss) < 1.01
