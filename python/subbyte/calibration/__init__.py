@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from subbyte.calibration.block import Block, Call
 from subbyte.calibration.search import grid_search
+from subbyte.calibration.staged import Staged
 from subbyte.calibration.statistics import Collector, Statistics, Wanted, gather, measure
 from subbyte.calibration.stream import Stream
 from subbyte.calibration.text import Bos, pydoc_text, tokens, windows
@@ -13,6 +14,7 @@ __all__ = [
     "Bos",
     "Call",
     "Collector",
+    "Staged",
     "Statistics",
     "Stream",
     "Wanted",

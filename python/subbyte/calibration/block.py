@@ -97,8 +97,8 @@ class Block:
             raise ShapeError("out", list(out.shape), list(hidden.shape))
         target = allocate(tuple(hidden.shape)) if out is None else out
         with self._observed(observers or {}):
-            for rows in self._rows(hidden):
-                target[rows] = self._run_module(self.module, self._own_call(hidden[rows]))
+            for rows, call in self.calls(hidden):
+                target[rows] = self.run_module(self.module, call)
         return target
 
     @torch.no_grad()
@@ -116,10 +116,10 @@ class Block:
             return watched
 
         with self._observed({name: last(name, observer) for name, observer in observers.items()}):
-            for rows in self._rows(hidden):
+            for _, call in self.calls(hidden):
                 waiting.update(observers)
                 with suppress(_Served):
-                    self._run_module(self.module, self._own_call(hidden[rows]))
+                    self.run_module(self.module, call)
 
     @torch.no_grad()
     def capture(self, name: str, hidden: torch.Tensor) -> list[Call]:
@@ -140,14 +140,11 @@ class Block:
     def run(self, name: str, calls: Sequence[Call]) -> torch.Tensor:
         """The outputs of the inner module `name` for captured calls, one after the other: [n, C] f32."""
         module = self.get(name)
-        outputs = [self._run_module(module, call) for call in calls]
+        outputs = [self.run_module(module, call) for call in calls]
         return torch.cat([output.reshape(-1, output.shape[-1]).float() for output in outputs])
 
-    def _rows(self, hidden: torch.Tensor) -> Iterator[slice]:
-        for start in range(0, len(hidden), self._batch):
-            yield slice(start, start + self._batch)
-
-    def _own_call(self, hidden: torch.Tensor) -> Call:
+    def calls(self, hidden: torch.Tensor) -> Iterator[tuple[slice, Call]]:
+        """How the block is called for each batch of sequences: which rows of `hidden`, and the arguments."""
         if self._call is None:
             raise CalibrationError(
                 f"inputs of {self.name}",
@@ -155,10 +152,13 @@ class Block:
                 "Stream.embed first",
                 "masks and positions come from there",
             )
-        return Call((hidden, *self._call.args), self._call.kwargs)
+        for start in range(0, len(hidden), self._batch):
+            rows = slice(start, start + self._batch)
+            yield rows, Call((hidden[rows], *self._call.args), self._call.kwargs)
 
     @staticmethod
-    def _run_module(module: nn.Module, call: Call) -> torch.Tensor:
+    def run_module(module: nn.Module, call: Call) -> torch.Tensor:
+        """The first output of one call."""
         output = module(*call.args, **call.kwargs)
         result: torch.Tensor = output[0] if isinstance(output, tuple | list) else output
         return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -12,7 +12,7 @@ from subbyte import kernels
 from subbyte.calibration.block import Block
 from subbyte.errors import NotFiniteError, ShapeError
 
-__all__ = ["SAMPLES", "Collector", "Statistics", "Wanted", "gather", "measure"]
+__all__ = ["SAMPLES", "Collector", "Statistics", "Wanted", "collectors", "gather", "measure", "results"]
 
 Wanted = Literal["gram", "absmax", "absmean", "sample"]
 
@@ -115,23 +115,24 @@ def gather(
     out   where the outputs go: None for a new tensor, `hidden` itself to overwrite it.
     Raises NotFiniteError naming the linear.
     """
-    collectors, leaders = _collectors(block, names, wanted)
-    result = block.forward(hidden, collectors, out=out)
-    return _results(collectors, leaders), result
+    found, leaders = collectors(block, names, wanted)
+    result = block.forward(hidden, found, out=out)
+    return results(found, leaders), result
 
 
 def measure(
     block: Block, hidden: torch.Tensor, names: Sequence[str], wanted: Collection[Wanted]
 ) -> dict[str, Statistics]:
     """`gather` where nobody needs the outputs: nothing of the size of `hidden` is allocated."""
-    collectors, leaders = _collectors(block, names, wanted)
-    block.observe(hidden, collectors)
-    return _results(collectors, leaders)
+    found, leaders = collectors(block, names, wanted)
+    block.observe(hidden, found)
+    return results(found, leaders)
 
 
-def _collectors(
+def collectors(
     block: Block, names: Sequence[str], wanted: Collection[Wanted]
 ) -> tuple[dict[str, Collector], dict[str, str]]:
+    """One collector for each tensor that the named linears read, by its first reader; and that reader of each name."""
     leaders = {name: name for name in names}
     for group in block.fused:
         members = [name for name in group if name in leaders]
@@ -141,6 +142,7 @@ def _collectors(
     return {name: Collector(name, channels[name], wanted) for name in leaders if leaders[name] == name}, leaders
 
 
-def _results(collectors: dict[str, Collector], leaders: dict[str, str]) -> dict[str, Statistics]:
-    results = {name: collector.result() for name, collector in collectors.items()}
-    return {name: results[leader] for name, leader in leaders.items()}
+def results(found: Mapping[str, Collector], leaders: Mapping[str, str]) -> dict[str, Statistics]:
+    """What `collectors` saw, for every name; readers of one tensor share the object."""
+    shared = {name: collector.result() for name, collector in found.items()}
+    return {name: shared[leader] for name, leader in leaders.items()}

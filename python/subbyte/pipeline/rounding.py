@@ -9,7 +9,7 @@ from typing import cast
 
 import torch
 
-from subbyte.calibration import Block, Statistics, Wanted, gather, measure
+from subbyte.calibration import Block, Staged, Statistics, Wanted, gather, measure
 from subbyte.modules import QuantizedLinear
 from subbyte.pipeline.job import Job
 from subbyte.pipeline.progress import LayerReport
@@ -35,8 +35,8 @@ class Rounded:
 def round_block(job: Job, i: int, block: Block, hidden: torch.Tensor | None) -> tuple[Rounded, torch.Tensor | None]:
     """Rewrites and rounds block i in place; its linears then hold what the codes stand for.
 
-    hidden    the block's inputs [S, T, H], None where the recipe needs no calibration; not changed
-    returns   the layers, and the outputs of the float block where the recipe propagates these
+    hidden    the block's inputs [S, T, H], overwritten; None where the recipe needs no calibration
+    returns   the layers, and the inputs of the next block: the outputs of the block that the recipe propagates
     """
     recipe, names = job.recipe, [name for name in job.anatomy.linears(i) if name in job.schemes]
     for_solver = _wanted(recipe.solver.wanted | (recipe.wanted & {"absmax"} if recipe.activations else frozenset()))
@@ -49,13 +49,11 @@ def round_block(job: Job, i: int, block: Block, hidden: torch.Tensor | None) -> 
     outputs = None
     notes: list[str] = []
     if hidden is not None:
-        first = (names, for_transforms | (for_solver if len(stages) == 1 else set()))
-        if not recipe.transforms:
-            first = (stages[0], for_solver)
+        first = for_transforms | (for_solver if len(stages) == 1 else set())
         if recipe.propagate == "float":
-            stats, outputs = gather(block, hidden, *first)
-        elif all(first):
-            stats = measure(block, hidden, *first)
+            stats, outputs = gather(block, hidden, names if first else [], first)
+        elif names and first:
+            stats = measure(block, hidden, names, first)
         work = Work(
             block=block,
             pairs=job.anatomy.pairs(i, grouped=True),
@@ -71,12 +69,13 @@ def round_block(job: Job, i: int, block: Block, hidden: torch.Tensor | None) -> 
         del work  # it holds statistics, which are as large as the block and go when the first stage is done
     _settle(job, block)
 
+    staged = Staged(block, hidden, out=hidden) if hidden is not None else None
     layers: dict[str, QuantizedLayer] = {}
     reports = []
-    for k, stage in enumerate(stages):
-        if hidden is not None and len(stages) > 1 and stage and (k > 0 or recipe.transforms):
+    for stage in stages:
+        if staged is not None and len(stages) > 1 and stage:
             stats = {}  # those of the stage before leave memory first
-            stats = measure(block, hidden, stage, for_solver)
+            stats = staged.measure(stage, for_solver)
         for name in stage:
             linear = cast("torch.nn.Linear", block.get(name))
             solved = recipe.solver.solve(linear.weight.detach().numpy(), job.schemes[name], stats.get(name), name)
@@ -85,6 +84,8 @@ def round_block(job: Job, i: int, block: Block, hidden: torch.Tensor | None) -> 
             layers[name] = layer
             bits = 8 * layer.nbytes / linear.weight.numel()
             reports.append(LayerReport(name, str(job.schemes[name]), solved.loss, bits, solved.note))
+    if staged is not None and outputs is None:
+        outputs = staged.finish()
     return Rounded(layers, tuple(reports), tuple(notes)), outputs
 
 

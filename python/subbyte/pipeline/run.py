@@ -181,9 +181,7 @@ class _Run:
                 rounded = again.forward(rounded, out=rounded)
                 reports.append(_read_report(self.staging.report(i)))
             else:
-                made, outputs = round_block(job, i, block, hidden)
-                if hidden is not None:
-                    hidden = block.forward(hidden, out=hidden) if outputs is None else outputs
+                made, hidden = round_block(job, i, block, hidden)
                 rounded = block.forward(rounded, out=rounded)
                 report = BlockReport(i, relative(rounded, exact), made.reports, made.notes)
                 self.staging.write(i, self._tensors(i, block, made), asdict(report))
