@@ -6,7 +6,7 @@ use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 
 /// Rows of the result that one task computes. Fixed, so that every thread count cuts, and rounds, alike.
-const PANEL: usize = 256;
+const PANEL: usize = 64;
 /// Tokens multiplied at a time.
 const TOKENS: usize = 512;
 /// Floats between the rows of the copy, beyond the channels: rows a power of two apart would all fall on the same few lines of
