@@ -3,10 +3,13 @@
 What it saves needs its own kernels to load, so the dequantized weights are written as a float checkpoint instead.
 """
 
+import time
+
+started = time.perf_counter()
+
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")  # on two cores it stops without this
@@ -36,6 +39,7 @@ start = time.perf_counter()
 model.quantize(samples, batch_size=4)
 seconds = time.perf_counter() - start
 model.save(out + ".packed")
+whole = time.perf_counter() - started
 packed = GPTQModel.load(out + ".packed", backend=BACKEND.TORCH, device="cpu")
 floats = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
 linears = dict(packed.model.named_modules())
@@ -44,4 +48,4 @@ with torch.no_grad():
         if isinstance(module, torch.nn.Linear) and hasattr(linears[name], "dequantize_weight"):
             module.weight.copy_(linears[name].dequantize_weight().T.reshape(module.weight.shape))
 floats.save_pretrained(Path(out))
-print(json.dumps({"seconds": seconds}))
+print(json.dumps({"seconds": seconds, "whole": whole}))

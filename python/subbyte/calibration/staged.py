@@ -42,7 +42,10 @@ class Staged:
 
     def _start(self) -> list[tuple[slice, greenlet]]:
         module = self._block.module
-        return [(rows, greenlet(partial(self._block.run_module, module, call))) for rows, call in self._block.calls(self._hidden)]
+        return [
+            (rows, greenlet(partial(self._block.run_module, module, call)))
+            for rows, call in self._block.calls(self._hidden)
+        ]
 
     @torch.no_grad()
     def measure(self, names: Sequence[str], wanted: Collection[Wanted]) -> dict[str, Statistics]:

@@ -1,0 +1,23 @@
+"""GPTQ by subbyte; see this folder's `__init__.py` for the arguments."""
+
+import time
+
+started = time.perf_counter()
+
+import json
+import sys
+
+import numpy as np
+import torch
+
+import subbyte
+from subbyte.systems import gptq
+
+model_path, tokens_path, out, bits, group = sys.argv[1:6]
+torch.set_num_threads(2)
+tokens = torch.from_numpy(np.load(tokens_path))
+start = time.perf_counter()
+recipe = gptq(bits=int(bits), group_size=int(group), symmetric=False, act_order=False, damp=0.01, mse=False)
+subbyte.quantize(model_path, recipe, out, calibration=tokens, verify=False)
+saved = time.perf_counter()
+print(json.dumps({"seconds": saved - start, "whole": saved - started}))
