@@ -47,24 +47,36 @@ def test_weights(tmp_path: Path, model: Any, bits: int, where: str, asym: str) -
     assert distance(logits(load(tmp_path)), expected) < 2e-5
 
 
+def own_noise(model: Any) -> float:
+    """How far a model's logits move when the inputs of its first block move by one part in ten million."""
+    exact = logits(model)
+    handle = model.model.layers[0].register_forward_pre_hook(lambda _, args: (args[0] * (1 + 1e-7), *args[1:]))
+    try:
+        return distance(logits(model), exact)
+    finally:
+        handle.remove()
+
+
 @pytest.mark.parametrize(
-    ("weights", "inputs", "bound"),
+    ("weights", "inputs"),
     [
-        ("int8/channel/bf16", "int8/tensor/static", 2e-5),
-        ("int8/tensor/bf16", "int8/tensor/static", 2e-5),
-        ("int4/channel/bf16", "int8/tensor/static", 2e-5),
-        ("int8/channel/bf16", "int8/token", 1e-2),
-        ("int8/tensor/bf16", "int8/token", 1e-2),
-        ("int4/channel/bf16", "int8/token", 1e-2),
-        ("int8/channel/bf16", "int8/tensor", 1e-2),
+        ("int8/channel/bf16", "int8/tensor/static"),
+        ("int8/tensor/bf16", "int8/tensor/static"),
+        ("int4/channel/bf16", "int8/tensor/static"),
+        ("int8/channel/bf16", "int8/token"),
+        ("int8/tensor/bf16", "int8/token"),
+        ("int4/channel/bf16", "int8/token"),
+        ("int8/channel/bf16", "int8/tensor"),
     ],
 )
-def test_weights_and_inputs(tmp_path: Path, model: Any, weights: str, inputs: str, bound: float) -> None:
+def test_weights_and_inputs(tmp_path: Path, model: Any, weights: str, inputs: str) -> None:
     # Layer by layer, on equal inputs, nothing but the order of the sums differs. Through the model the last bit of an
-    # input can decide between two codes (the largest of a token lies on a tie by construction: max / (max / 127.5) is
-    # 127.5), and every code that differs moves others: two right programs agree to the noise of a few codes.
+    # input can decide between two codes (with scales found while running the largest of a token lies on a tie by
+    # construction: max / (max / 127.5) is 127.5), and every code that differs moves others: there two right programs
+    # agree as closely as one of them agrees with itself when its inputs move by their last bit.
     expected = logits(save_quantized(tmp_path, model, CT, lambda _: (weights, inputs)))
     one, other = theirs(tmp_path), load(tmp_path)
+    bound = 2e-5 if inputs.endswith("static") else max(1e-3, 3 * own_noise(one))
     assert distance(logits(one), expected) < bound
     assert distance(logits(other), expected) < bound
     draw = torch.Generator().manual_seed(2)
