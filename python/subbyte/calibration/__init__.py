@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from subbyte.calibration.block import Block, Call
 from subbyte.calibration.search import grid_search
-from subbyte.calibration.staged import Staged
+from subbyte.calibration.staged import Staged, waiting_bytes
 from subbyte.calibration.statistics import Collector, Statistics, Wanted, gather, measure
 from subbyte.calibration.stream import Stream
 from subbyte.calibration.text import Bos, pydoc_text, tokens, windows
@@ -23,5 +23,6 @@ __all__ = [
     "measure",
     "pydoc_text",
     "tokens",
+    "waiting_bytes",
     "windows",
 ]

@@ -12,10 +12,15 @@ from subbyte.calibration.block import Block
 from subbyte.calibration.statistics import Collector, Statistics, Wanted, collectors, measure, results
 from subbyte.calibration.storage import IN_MEMORY, allocate
 
-__all__ = ["Staged"]
+__all__ = ["Staged", "waiting_bytes"]
 
 LOCALS = 4
 """Tensors as wide as the hidden states that a block keeps while it waits: the residual, queries, keys and values."""
+
+
+def waiting_bytes(tokens: int, hidden: int, widest: int) -> int:
+    """About what a block keeps while `tokens` tokens wait inside; `widest` is the widest input of a linear."""
+    return 4 * tokens * (widest + LOCALS * hidden)
 
 
 class Staged:
@@ -36,8 +41,7 @@ class Staged:
         self._hidden = hidden
         self._out = allocate(tuple(hidden.shape)) if out is None else out
         widest = max((int(linear.in_features) for linear in block.linears.values()), default=0)  # type: ignore[arg-type]
-        tokens = hidden.shape[0] * hidden.shape[1]
-        self._waits = 4 * tokens * (widest + LOCALS * hidden.shape[-1]) <= limit
+        self._waits = waiting_bytes(hidden.shape[0] * hidden.shape[1], hidden.shape[-1], widest) <= limit
         self._batches = self._start()
 
     def _start(self) -> list[tuple[slice, greenlet]]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from subbyte.calibration import waiting_bytes
+from subbyte.calibration.storage import IN_MEMORY
 from subbyte.pipeline.progress import Plan
 from subbyte.solvers import Gptq
 from subbyte.transforms import ActivationAwareScale
@@ -43,11 +45,17 @@ def plan(job: Job, sequences: int, length: int) -> Plan:
     grams = sum(sizes[name][1] ** 2 for name in first if name in sizes) if needs_gram else 0
     in_block = 4 * (max(blocks) + 4 * largest + grams + (3 * widest**2 if needs_gram else 0))
     activations = 4 * tokens * hidden * 3
+    waiting = waiting_bytes(tokens, hidden, widest) if job.recipe.true_sequential else 0
+    waits = waiting <= IN_MEMORY
+    activations += waiting if waits else 0
     # Embedding and head are read in the stored dtype and widened; one at a time.
     peak = _resident() + int(ALLOCATOR * (activations + max(in_block, 6 * max(outside, default=0))))
 
     forward = 2 * parameters * tokens
-    passes = 1.0 + (len(anatomy.stages(0)) if job.recipe.true_sequential else 1) if job.recipe.wanted else 0.0
+    passes = 0.0
+    if job.recipe.wanted:
+        again = len(anatomy.stages(0)) if job.recipe.true_sequential and not waits else not job.recipe.true_sequential
+        passes = 1.0 + (again if job.recipe.propagate == "quantized" else 0)
     for transform in job.recipe.transforms:
         passes += transform.grid if isinstance(transform, ActivationAwareScale) else 0
     work = passes * forward
