@@ -93,8 +93,9 @@ def test_less_output_error_than_rounding_on_held_out_tokens(tmp_path: Path, llam
     assert errors["awq"] < 0.95 * errors["rtn"]
 
 
-# With 16 sequences, +0.0132 against rounding's +0.0116: not reached, on a difference within the noise of 60 windows.
-SMALL = pytest.mark.xfail(strict=False, reason="AWQ misses rounding by 0.0016 in log-perplexity")
+# Not reached: +0.0132 against +0.0116 of rounding with 16 sequences, +0.0120 with 128. The clip search alone gives +0.0086:
+# what costs is the scale search, which lowers the loss of every module on the calibration text, but not KL on this text.
+SMALL = pytest.mark.xfail(strict=False, reason="AWQ misses rounding by 0.0004 to 0.0016 in log-perplexity")
 
 
 @pytest.mark.parametrize(
