@@ -55,6 +55,7 @@ def calls() -> dict[str, Call]:
         "hadamard": Call({"x": x}, any_axes=True, empty={"x": (0, 64)}),
         "accumulate_gram": Call({"gram": gram, "x": x}, empty={"gram": (64, 64), "x": (0, 64)}),
         "inverse_factor": Call({"hessian": gram}, {"damp": 1.0}, empty={"hessian": (0, 0)}),
+        "half_quadratic": Call({"weight": x}, {**g32, "steps": 3, "stop": False}),
         "gptq": Call(
             {
                 "weight": x,

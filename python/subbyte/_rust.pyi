@@ -10,6 +10,7 @@ __all__ = [
     "fit_affine",
     "gptq",
     "hadamard",
+    "half_quadratic",
     "inverse_factor",
     "machine",
     "pack",
@@ -113,6 +114,21 @@ def gptq(
     *,
     on: Machine | None = None,
 ) -> tuple[Buffer, Buffer, Buffer, Buffer, Buffer]: ...
+def half_quadratic(
+    weight: Any,
+    bits: int,
+    group: int = ...,
+    p: float = 0.7,
+    beta: float = 10.0,
+    kappa: float = 1.01,
+    steps: int = 20,
+    stop: bool = True,
+    best: bool = False,
+    round_zero: bool = False,
+    scale_dtype: str = "f32",
+    *,
+    on: Machine | None = None,
+) -> tuple[Buffer, Buffer, Buffer, Buffer]: ...
 def wna16(
     x: Any, words: Any, scale: Any, zero: Any | None, bits: int, group: int = ..., *, on: Machine | None = None
 ) -> Buffer: ...

@@ -26,7 +26,7 @@ from subbyte.kernels.quantize import (
     quantize_tokens,
     search_clip,
 )
-from subbyte.kernels.solve import accumulate_gram, gptq, inverse_factor
+from subbyte.kernels.solve import accumulate_gram, gptq, half_quadratic, inverse_factor
 
 __all__ = [
     "accumulate_gram",
@@ -36,6 +36,7 @@ __all__ = [
     "fit_affine",
     "gptq",
     "hadamard",
+    "half_quadratic",
     "inverse_factor",
     "pack",
     "quantize_affine",

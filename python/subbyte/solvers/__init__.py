@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from subbyte.solvers.base import Grid, Solved, Solver
 from subbyte.solvers.gptq import Gptq
+from subbyte.solvers.half_quadratic import HalfQuadratic
 from subbyte.solvers.nearest import Nearest
 
-__all__ = ["SOLVERS", "Gptq", "Grid", "Nearest", "Solved", "Solver"]
+__all__ = ["SOLVERS", "Gptq", "Grid", "HalfQuadratic", "Nearest", "Solved", "Solver"]
 
-SOLVERS: dict[str, type[Gptq] | type[Nearest]] = {"nearest": Nearest, "gptq": Gptq}
+SOLVERS: dict[str, type[Gptq] | type[HalfQuadratic] | type[Nearest]] = {
+    "nearest": Nearest,
+    "gptq": Gptq,
+    "half_quadratic": HalfQuadratic,
+}
 """The names that recipes use."""

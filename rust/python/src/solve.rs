@@ -1,12 +1,12 @@
-//! Gram matrices, their inverse factor, and rounding with error feedback.
+//! Half-quadratic zero points; Gram matrices, their inverse factor, and rounding with error feedback.
 
 use pyo3::prelude::*;
-use subbyte_kernels::solve::{self as kernels, Groups};
+use subbyte_kernels::solve::{self as kernels, Groups, Proximal};
 
 use crate::array::{Buffer, InOut, Input, Output};
 use crate::errors::error;
 use crate::machine::{Machine, run};
-use crate::numbers::{GridOptions, groups, natural};
+use crate::numbers::{GridOptions, bits, groups, natural, scale_type};
 
 #[pyfunction]
 #[pyo3(signature = (gram, x, *, on = None))]
@@ -134,4 +134,41 @@ pub fn gptq(
         kernels::gptq(m, to, factor, rows, cols, groups, &grid, block, code, scales, zeros, losses)
     })?;
     Ok((codes.finish(), scale.finish(), zero.finish(), compensated.finish(), loss.finish()))
+}
+
+#[pyfunction]
+#[pyo3(signature = (
+    weight, bits, group = -1, p = 0.7, beta = 10.0, kappa = 1.01, steps = 20, stop = true, best = false, round_zero = false,
+    scale_dtype = "f32", *, on = None
+))]
+#[expect(clippy::too_many_arguments, reason = "the options of the solver, flat as Python spells them")]
+pub fn half_quadratic(
+    py: Python<'_>,
+    weight: &Bound<'_, PyAny>,
+    bits: i64,
+    group: i64,
+    p: f64,
+    beta: f64,
+    kappa: f64,
+    steps: i64,
+    stop: bool,
+    best: bool,
+    round_zero: bool,
+    scale_dtype: &str,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<(Buffer, Buffer, Buffer, Buffer)> {
+    let (bits, steps) = (self::bits(py, bits)?, natural(py, "steps", steps)?);
+    let options = Proximal { p, beta, kappa, steps, stop, best, round_zero };
+    let dtype = scale_type(py, scale_dtype)?;
+    let weight = Input::take("weight", weight)?;
+    let [rows, cols] = weight.axes(py)?;
+    let (group, count) = groups(py, cols, group)?;
+    let (mut codes, mut errors) = (Output::zeroed(&[rows, cols])?, Output::zeroed(&[steps.min(1000)])?);
+    let (mut scale, mut zero) = (Output::zeroed(&[rows, count])?, Output::zeroed(&[rows, count])?);
+    let (from, code, error) = (weight.slice(), codes.slice_mut(), errors.slice_mut());
+    let (scales, zeros) = (scale.slice_mut(), zero.slice_mut());
+    run(py, on, |m| {
+        kernels::half_quadratic(m, from, rows, cols, group, bits, &options, dtype, code, scales, zeros, error)
+    })?;
+    Ok((codes.finish(), scale.finish(), zero.finish(), errors.finish()))
 }

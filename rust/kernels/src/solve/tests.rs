@@ -274,3 +274,72 @@ fn gptq_refuses() {
     assert!(matches!(fixed(&[1, 0], f32::NAN, 8), Err(Error::Range(_))));
     assert!(matches!(fixed(&[1, 0], 0.25, 16), Err(Error::Range(_))));
 }
+
+#[test]
+fn half_quadratic_is_the_same_on_every_machine_and_lowers_its_error() {
+    let options = Proximal { p: 0.7, beta: 10.0, kappa: 1.01, steps: 20, stop: true, best: false, round_zero: false };
+    for (rows, cols, group) in [(1, 1, 1), (3, 35, 7), (2, 4096, 64), (5, 300, 300)] {
+        let weight: Vec<f32> = (0..rows * cols).map(|i| ((i * i + 7 * i) % 101) as f32 / 500.0 - 0.07).collect();
+        let mut first = None;
+        for m in Path::ALL.iter().flat_map(|&path| [1, 3].map(|threads| Machine::forced(path, threads))).flatten() {
+            let (mut codes, mut scale) = (vec![0; rows * cols], vec![0.0; rows * cols / group]);
+            let (mut zero, mut errors) = (scale.clone(), [0.0; 20]);
+            let dtype = ScaleType::F32;
+            half_quadratic(
+                &m,
+                &weight,
+                rows,
+                cols,
+                group,
+                3,
+                &options,
+                dtype,
+                &mut codes,
+                &mut scale,
+                &mut zero,
+                &mut errors,
+            )
+            .unwrap();
+            let run: Vec<f32> = errors.into_iter().filter(|error| !error.is_nan()).collect();
+            assert!(run.iter().rev().skip(1).rev().is_sorted_by(|a, b| a > b), "{run:?}");
+            let bits = zero.iter().map(|zero: &f32| zero.to_bits()).collect::<Vec<_>>();
+            let found = (codes, bits);
+            assert_eq!(*first.get_or_insert(found.clone()), found, "{rows} {cols} {group} {:?}", m.path());
+        }
+    }
+}
+
+#[test]
+fn half_quadratic_refuses() {
+    let good = Proximal { p: 0.7, beta: 10.0, kappa: 1.01, steps: 1, stop: true, best: false, round_zero: false };
+    let m = Machine::forced(Path::Scalar, 1).unwrap();
+    let run = |options: Proximal, weight: [f32; 2], group| {
+        let (mut codes, mut scale, mut zero, mut errors) = ([0; 2], [0.0], [0.0], vec![0.0; options.steps]);
+        half_quadratic(
+            &m,
+            &weight,
+            1,
+            2,
+            group,
+            4,
+            &options,
+            ScaleType::F32,
+            &mut codes,
+            &mut scale,
+            &mut zero,
+            &mut errors,
+        )
+    };
+    assert!(run(good, [0.0, 1.0], 2).is_ok());
+    for bad in [
+        Proximal { p: 0.0, ..good },
+        Proximal { beta: f64::NAN, ..good },
+        Proximal { kappa: 0.5, ..good },
+        Proximal { steps: 1001, ..good },
+    ] {
+        assert!(matches!(run(bad, [0.0, 1.0], 2), Err(Error::Range(_))));
+    }
+    assert!(matches!(run(good, [0.0, f32::NAN], 2), Err(Error::NotFinite(_))));
+    assert!(matches!(run(good, [f32::MIN, f32::MAX], 2), Err(Error::NotFinite(_))));
+    assert!(matches!(run(good, [0.0, 1.0], 3), Err(Error::Shape(_))));
+}
