@@ -4,6 +4,7 @@ __all__ = [
     "Buffer",
     "Machine",
     "accumulate_gram",
+    "coordinate_descent",
     "decode_minifloat",
     "dequantize_affine",
     "encode_minifloat",
@@ -114,6 +115,20 @@ def gptq(
     *,
     on: Machine | None = None,
 ) -> tuple[Buffer, Buffer, Buffer, Buffer, Buffer]: ...
+def coordinate_descent(
+    weight: Any,
+    hessian: Any,
+    scale: Any,
+    zero: Any,
+    index: Any,
+    bits: int,
+    sweeps: int = 30,
+    relax: int = 3,
+    block: int = 128,
+    codes: Any | None = None,
+    *,
+    on: Machine | None = None,
+) -> tuple[Buffer, Buffer]: ...
 def half_quadratic(
     weight: Any,
     bits: int,

@@ -7,7 +7,7 @@ import pytest
 
 from subbyte.errors import RecipeError, SchemeError
 from subbyte.schemes import Scheme
-from subbyte.solvers import SOLVERS, Gptq, HalfQuadratic, Nearest
+from subbyte.solvers import SOLVERS, CoordinateDescent, Gptq, HalfQuadratic, Nearest
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,9 @@ from subbyte.solvers import SOLVERS, Gptq, HalfQuadratic, Nearest
         (Gptq, {"damp_retries": -1}),
         (Gptq, {"block": 0}),
         (HalfQuadratic, {"p": 0.0}),
+        (CoordinateDescent, {"sweeps": 0}),
+        (CoordinateDescent, {"relax": -1}),
+        (CoordinateDescent, {"block": 0}),
         (HalfQuadratic, {"beta": 0.0}),
         (HalfQuadratic, {"kappa": 0.5}),
         (HalfQuadratic, {"steps": 1001}),
@@ -33,11 +36,12 @@ def test_refuses_options_out_of_range(kind: type, options: dict[str, float]) -> 
 
 
 def test_what_solvers_ask_for() -> None:
-    assert set(SOLVERS) == {"nearest", "gptq", "half_quadratic"}
+    assert set(SOLVERS) == {"nearest", "gptq", "half_quadratic", "coordinate_descent"}
     assert not Nearest().wanted
     assert not HalfQuadratic().wanted
     assert not HalfQuadratic().indexed
-    assert Gptq().wanted == {"gram"}
+    assert Gptq().wanted == CoordinateDescent().wanted == {"gram"}
+    assert not CoordinateDescent(act_order=True).indexed
     assert not Nearest().indexed
     assert not Gptq().indexed
     assert not Gptq(act_order=True, static_groups=True).indexed

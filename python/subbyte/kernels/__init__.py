@@ -26,10 +26,11 @@ from subbyte.kernels.quantize import (
     quantize_tokens,
     search_clip,
 )
-from subbyte.kernels.solve import accumulate_gram, gptq, half_quadratic, inverse_factor
+from subbyte.kernels.solve import accumulate_gram, coordinate_descent, gptq, half_quadratic, inverse_factor
 
 __all__ = [
     "accumulate_gram",
+    "coordinate_descent",
     "decode_minifloat",
     "dequantize_affine",
     "encode_minifloat",

@@ -1,7 +1,7 @@
 //! Half-quadratic zero points; Gram matrices, their inverse factor, and rounding with error feedback.
 
 use pyo3::prelude::*;
-use subbyte_kernels::solve::{self as kernels, Groups, Proximal};
+use subbyte_kernels::solve::{self as kernels, Descent, Groups, Proximal};
 
 use crate::array::{Buffer, InOut, Input, Output};
 use crate::errors::error;
@@ -171,4 +171,44 @@ pub fn half_quadratic(
         kernels::half_quadratic(m, from, rows, cols, group, bits, &options, dtype, code, scales, zeros, error)
     })?;
     Ok((codes.finish(), scale.finish(), zero.finish(), errors.finish()))
+}
+
+#[pyfunction]
+#[pyo3(signature = (
+    weight, hessian, scale, zero, index, bits, sweeps = 30, relax = 3, block = 128, codes = None, *, on = None
+))]
+#[expect(clippy::too_many_arguments, reason = "a weight, its grid and the options of the solver")]
+pub fn coordinate_descent(
+    py: Python<'_>,
+    weight: &Bound<'_, PyAny>,
+    hessian: &Bound<'_, PyAny>,
+    scale: &Bound<'_, PyAny>,
+    zero: &Bound<'_, PyAny>,
+    index: &Bound<'_, PyAny>,
+    bits: i64,
+    sweeps: i64,
+    relax: i64,
+    block: i64,
+    codes: Option<&Bound<'_, PyAny>>,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<(Buffer, Buffer)> {
+    let (bits, sweeps) = (self::bits(py, bits)?, natural(py, "sweeps", sweeps)?);
+    let (relax, block) = (natural(py, "relax", relax)?, natural(py, "block", block)?);
+    let (weight, hessian) = (Input::<f32>::take("weight", weight)?, Input::<f32>::take("hessian", hessian)?);
+    let [rows, cols] = weight.axes(py)?;
+    hessian.expect(py, &[cols, cols])?;
+    let given = Given::take(py, [rows, cols], [Some(scale), Some(zero), Some(index)])?;
+    let codes = codes.map(|codes| Input::<u8>::take("codes", codes)).transpose()?;
+    let (mut found, mut loss) = (Output::zeroed(&[rows, cols])?, Output::zeroed(&[rows])?);
+    if let Some(codes) = &codes {
+        codes.expect(py, &[rows, cols])?;
+        found.slice_mut().copy_from_slice(codes.slice());
+    }
+    if let Some(Given { scale, zero, index, .. }) = &given {
+        let (scale, zero, from_codes) = (scale.slice(), zero.slice(), codes.is_some());
+        let descent = Descent { bits, scale, zero, index, sweeps, relax, block, from_codes };
+        let (weight, hessian, to, losses) = (weight.slice(), hessian.slice(), found.slice_mut(), loss.slice_mut());
+        run(py, on, |m| kernels::coordinate_descent(m, weight, hessian, rows, cols, &descent, to, losses))?;
+    }
+    Ok((found.finish(), loss.finish()))
 }

@@ -2,6 +2,7 @@
 //! matrix of the inputs, its inverse factor, and GPTQ's column loop.
 
 mod accumulate_gram;
+mod coordinate_descent;
 mod gptq;
 mod half_quadratic;
 mod inverse_factor;
@@ -9,6 +10,7 @@ mod inverse_factor;
 mod tests;
 
 pub use accumulate_gram::accumulate_gram;
+pub use coordinate_descent::{Descent, coordinate_descent};
 pub use gptq::{Groups, gptq};
 pub use half_quadratic::{Proximal, half_quadratic};
 pub use inverse_factor::inverse_factor;

@@ -343,3 +343,67 @@ fn half_quadratic_refuses() {
     assert!(matches!(run(good, [f32::MIN, f32::MAX], 2), Err(Error::NotFinite(_))));
     assert!(matches!(run(good, [0.0, 1.0], 3), Err(Error::Shape(_))));
 }
+
+#[test]
+fn coordinate_descent_is_the_same_on_every_machine_and_lowers_its_loss() {
+    for (rows, cols, block) in [(1, 1, 1), (3, 20, 8), (140, 33, 16)] {
+        let (weight, hessian) = (noise(rows * cols, 3), hessian(cols, 4));
+        let (scale, zero, index) = (vec![0.3; rows], vec![4; rows], vec![0; cols]);
+        let descent = Descent {
+            bits: 3,
+            scale: &scale,
+            zero: &zero,
+            index: &index,
+            sweeps: 1,
+            relax: 0,
+            block,
+            from_codes: false,
+        };
+        let mut first = None;
+        for m in machines() {
+            let (mut codes, mut loss) = (vec![0; rows * cols], vec![0.0; rows]);
+            coordinate_descent(&m, &weight, &hessian, rows, cols, &descent, &mut codes, &mut loss).unwrap();
+            let mut more = codes.clone();
+            let mut less = loss.clone();
+            let again = Descent { from_codes: true, sweeps: 3, ..descent };
+            coordinate_descent(&m, &weight, &hessian, rows, cols, &again, &mut more, &mut less).unwrap();
+            assert!(less.iter().zip(&loss).all(|(less, loss)| *less <= loss * 1.001 + 1e-6));
+            let found = (codes, more);
+            assert_eq!(*first.get_or_insert(found.clone()), found, "{rows} {cols} {:?}", m.path());
+        }
+    }
+}
+
+#[test]
+fn coordinate_descent_refuses() {
+    let m = Machine::forced(Path::Scalar, 1).unwrap();
+    let good = Descent {
+        bits: 3,
+        scale: &[1.0],
+        zero: &[4],
+        index: &[0, 0],
+        sweeps: 1,
+        relax: 0,
+        block: 8,
+        from_codes: false,
+    };
+    let run = |descent: Descent<'_>, weight: [f32; 2], hessian: [f32; 4]| {
+        coordinate_descent(&m, &weight, &hessian, 1, 2, &descent, &mut [9, 0], &mut [0.0])
+    };
+    let eye = [1.0, 0.0, 0.0, 1.0];
+    assert!(run(good, [0.0, 1.0], eye).is_ok());
+    for bad in [
+        Descent { bits: 0, ..good },
+        Descent { scale: &[0.0], ..good },
+        Descent { zero: &[8], ..good },
+        Descent { index: &[0, 1], ..good },
+        Descent { sweeps: 0, ..good },
+        Descent { block: 0, ..good },
+        Descent { from_codes: true, ..good },
+    ] {
+        assert!(matches!(run(bad, [0.0, 1.0], eye), Err(Error::Range(_))), "{bad:?}");
+    }
+    assert!(matches!(run(good, [0.0, 1.0], [-1.0, 0.0, 0.0, 1.0]), Err(Error::Range(_))));
+    assert!(matches!(run(good, [0.0, f32::NAN], eye), Err(Error::NotFinite(_))));
+    assert!(matches!(run(Descent { index: &[0], ..good }, [0.0, 1.0], eye), Err(Error::Shape(_))));
+}
