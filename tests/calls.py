@@ -55,6 +55,18 @@ def calls() -> dict[str, Call]:
         "hadamard": Call({"x": x}, any_axes=True, empty={"x": (0, 64)}),
         "accumulate_gram": Call({"gram": gram, "x": x}, empty={"gram": (64, 64), "x": (0, 64)}),
         "inverse_factor": Call({"hessian": gram}, {"damp": 1.0}, empty={"hessian": (0, 0)}),
+        "coordinate_descent": Call(
+            {
+                "weight": x,
+                "hessian": gram,
+                "scale": scale,
+                "zero": zero,
+                "index": np.repeat(np.arange(2, dtype=np.int32), 32),
+                "codes": codes,
+            },
+            {"bits": 4, "sweeps": 6},
+        ),
+        "half_quadratic": Call({"weight": x}, {**g32, "steps": 3, "stop": False}),
         "gptq": Call(
             {
                 "weight": x,

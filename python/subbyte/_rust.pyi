@@ -4,12 +4,14 @@ __all__ = [
     "Buffer",
     "Machine",
     "accumulate_gram",
+    "coordinate_descent",
     "decode_minifloat",
     "dequantize_affine",
     "encode_minifloat",
     "fit_affine",
     "gptq",
     "hadamard",
+    "half_quadratic",
     "inverse_factor",
     "machine",
     "pack",
@@ -113,6 +115,35 @@ def gptq(
     *,
     on: Machine | None = None,
 ) -> tuple[Buffer, Buffer, Buffer, Buffer, Buffer]: ...
+def coordinate_descent(
+    weight: Any,
+    hessian: Any,
+    scale: Any,
+    zero: Any,
+    index: Any,
+    bits: int,
+    sweeps: int = 30,
+    relax: int = 3,
+    block: int = 128,
+    codes: Any | None = None,
+    *,
+    on: Machine | None = None,
+) -> tuple[Buffer, Buffer]: ...
+def half_quadratic(
+    weight: Any,
+    bits: int,
+    group: int = ...,
+    p: float = 0.7,
+    beta: float = 10.0,
+    kappa: float = 1.01,
+    steps: int = 20,
+    stop: bool = True,
+    best: bool = False,
+    round_zero: bool = False,
+    scale_dtype: str = "f32",
+    *,
+    on: Machine | None = None,
+) -> tuple[Buffer, Buffer, Buffer, Buffer]: ...
 def wna16(
     x: Any, words: Any, scale: Any, zero: Any | None, bits: int, group: int = ..., *, on: Machine | None = None
 ) -> Buffer: ...

@@ -16,6 +16,9 @@ def nearest(weight: np.ndarray, text: str) -> QuantizedTensor:
     flat = np.ascontiguousarray(weight.reshape(1, -1) if scheme.granularity == "tensor" else weight)
     group = scheme.group(cols) if scheme.granularity == "group" else -1
     dtype = "f32" if scheme.scale_dtype == "auto" else scheme.scale_dtype
+    if scheme.float_zero:
+        codes, scale, zero, _ = kernels.half_quadratic(flat, scheme.bits, group=group, scale_dtype=dtype)
+        return QuantizedTensor.from_codes(codes.reshape(rows, cols), scale, zero, scheme)
     scale, zero = kernels.fit_affine(
         flat, scheme.bits, group=group, symmetric=scheme.symmetric, narrow=scheme.narrow, scale_dtype=dtype
     )

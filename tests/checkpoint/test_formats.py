@@ -100,7 +100,14 @@ def test_compressed_tensors_reads_back_and_decodes(
 
 @pytest.mark.parametrize(
     ("text", "activation"),
-    [*ALL, ("int1/g32/bf16", None), ("int4/tensor/asym/bf16", None), ("int8/channel/f32", "int8/token/narrow")],
+    [
+        *ALL,
+        ("int1/g32/bf16", None),
+        ("int4/tensor/asym/bf16", None),
+        ("int3/g32/asym/float_zero/f16", None),
+        ("int4/tensor/asym/float_zero/f32", None),
+        ("int8/channel/f32", "int8/token/narrow"),
+    ],
 )
 def test_our_own_format_reads_back(tmp_path: Path, text: str, activation: str | None) -> None:
     written = layer(text, activation)
@@ -153,6 +160,7 @@ def schemes(*pairs: tuple[str, str, str | None]) -> dict[str, tuple[Scheme, Sche
     ("pairs", "says"),
     [
         ([("a", "int1/g32", None)], "scheme of a: given int1/g32"),
+        ([("a", "int4/g32/asym/float_zero", None)], "zero points that are codes"),
         ([("a", "int4/g32", None), ("b", "int4/tensor/asym", None)], "scheme of b: given int4/tensor/asym"),
         ([("a", "int4/g32/asym", "int8/token")], "int4/g32/asym with inputs int8/token"),
         ([("a", "int4/g32/asym", None), ("b", "int4/g64/asym", None)], "one scheme for all layers"),

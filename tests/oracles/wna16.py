@@ -14,7 +14,7 @@ def decoded(words: np.ndarray, scale: np.ndarray, zero: np.ndarray | None, bits:
         stream = sum((int(word) & 0xFFFFFFFF) << (32 * i) for i, word in enumerate(row))
         for k in range(cols):
             code = stream >> (k * bits) & (2**bits - 1)
-            offset = 2 ** (bits - 1) if zero is None else int(zero[n, k // group])
+            offset = 2 ** (bits - 1) if zero is None else float(zero[n, k // group])
             values[n, k] = float(scale[n, k // group]) * (code - offset)
     return values
 
@@ -28,14 +28,14 @@ def wna16(
 
 
 def bound(x: np.ndarray, words: np.ndarray, scale: np.ndarray, zero: np.ndarray | None, bits: int) -> float:
-    """K + 2 roundings of 2^-24 of sums no larger than that of magnitudes, in any order; then the dtype's own."""
+    """K + 3 roundings of 2^-24 of sums no larger than that of magnitudes, in any order; then the dtype's own."""
     weight = np.abs(decoded(words, scale, zero, bits, x.shape[-1]))
     largest = float((np.abs(x.astype(np.float64)) @ weight.T).max(initial=0))
-    return ((x.shape[-1] + 2) * 2.0**-24 + np.finfo(x.dtype).eps / 2 * (x.dtype != np.float32)) * largest
+    return ((x.shape[-1] + 3) * 2.0**-24 + np.finfo(x.dtype).eps / 2 * (x.dtype != np.float32)) * largest
 
 
 def case(
-    rows: int, cols: int, depth: int, bits: int, group: int, zeros: bool, seed: int = 41, dtype: str = "f4"
+    rows: int, cols: int, depth: int, bits: int, group: int, zeros: bool | str, seed: int = 41, dtype: str = "f4"
 ) -> Case:
     """Random words: every bit pattern is a code."""
     random = np.random.default_rng(seed)
@@ -44,8 +44,11 @@ def case(
     words = random.integers(-(2**31), 2**31, (cols, width)).astype(np.int32)
     scale = random.uniform(0.01, 0.1, (cols, depth // group)).astype(dtype)
     zero = random.integers(0, 2**bits, (cols, depth // group)).astype(np.uint8) if zeros else None
+    if isinstance(zeros, str):  # the dtype of zero points that are floats
+        zero = random.uniform(-1, 2**bits, (cols, depth // group)).astype(zeros)
     args = (x, words, scale, zero)
-    name = f"{rows}x{cols}x{depth}-b{bits}-g{group}{'-zeros' if zeros else ''}{'' if dtype == 'f4' else '-' + dtype}"
+    given = f"-{zeros}-zeros" if isinstance(zeros, str) else "-zeros" if zeros else ""
+    name = f"{rows}x{cols}x{depth}-b{bits}-g{group}{given}{'' if dtype == 'f4' else '-' + dtype}"
     moved = 4 * words.size + scale.nbytes + (0 if zero is None else zero.nbytes) + x.nbytes + x.itemsize * rows * cols
     options = {"bits": bits, "group": group}
     limit = bound(*args, bits) if rows * cols * depth < 1 << 20 else 0.0
@@ -67,8 +70,9 @@ def cases() -> list[Case]:
     ]
     for bits in range(1, 9):
         for rows, cols, depth, group in shapes:
-            found += [case(rows, cols, depth, bits, group, zeros) for zeros in (False, True)]
+            found += [case(rows, cols, depth, bits, group, zeros) for zeros in (False, True, "f4")]
     found += [case(rows, 9, 128, 4, 64, True, dtype="f2") for rows in (1, 12)]
+    found += [case(rows, 9, 128, 4, 64, "f2", dtype=dtype) for rows in (1, 12) for dtype in ("f4", "f2")]
     return found
 
 

@@ -14,13 +14,15 @@ from subbyte.schemes import SCALE_DTYPES, Int, Scheme
 def schemes(draw: st.DrawFn) -> Scheme:
     element = Int(draw(st.integers(1, 8)))
     granularity = draw(st.sampled_from(["tensor", "channel", "group", "token"]))
+    symmetric, static = draw(st.booleans()), draw(st.booleans()) and granularity == "tensor"
     return Scheme(
         element,
         granularity,
         draw(st.integers(1, 999_999_999)) if granularity == "group" else None,
-        symmetric=draw(st.booleans()),
+        symmetric=symmetric,
         narrow=draw(st.booleans()) and element.bits > 1,
-        static=draw(st.booleans()) and granularity == "tensor",
+        static=static,
+        float_zero=draw(st.booleans()) and not (symmetric or static or granularity == "token"),
         scale_dtype=draw(st.sampled_from(SCALE_DTYPES)),
     )
 
@@ -31,7 +33,7 @@ def test_reads_back_what_it_writes(scheme: Scheme) -> None:
     assert hash(Scheme.parse(str(scheme))) == hash(scheme)
 
 
-@given(st.text(alphabet="int1234567890/gasymnarowtichelkfb ", max_size=24))
+@given(st.text(alphabet="int1234567890/gasymnarowtichelkfbz_ ", max_size=24))
 def test_whatever_parses_has_one_spelling(text: str) -> None:
     try:
         scheme = Scheme.parse(text)
@@ -45,6 +47,7 @@ def test_whatever_parses_has_one_spelling(text: str) -> None:
     [
         ("int4/g128", Scheme(Int(4), "group", 128)),
         ("int4/g128/asym", Scheme(Int(4), "group", 128, symmetric=False)),
+        ("int2/g16/asym/float_zero", Scheme(Int(2), "group", 16, symmetric=False, float_zero=True)),
         ("int8/channel", Scheme(Int(8), "channel")),
         ("int8/token", Scheme(Int(8), "token")),
         ("int8/tensor", Scheme(Int(8), "tensor")),

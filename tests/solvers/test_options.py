@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from subbyte.errors import RecipeError
-from subbyte.solvers import SOLVERS, Gptq, Nearest
+from subbyte.errors import RecipeError, SchemeError
+from subbyte.schemes import Scheme
+from subbyte.solvers import SOLVERS, CoordinateDescent, Gptq, HalfQuadratic, Nearest
 
 
 @pytest.mark.parametrize(
@@ -19,6 +21,13 @@ from subbyte.solvers import SOLVERS, Gptq, Nearest
         (Gptq, {"damp": float("inf")}),
         (Gptq, {"damp_retries": -1}),
         (Gptq, {"block": 0}),
+        (HalfQuadratic, {"p": 0.0}),
+        (CoordinateDescent, {"sweeps": 0}),
+        (CoordinateDescent, {"relax": -1}),
+        (CoordinateDescent, {"block": 0}),
+        (HalfQuadratic, {"beta": 0.0}),
+        (HalfQuadratic, {"kappa": 0.5}),
+        (HalfQuadratic, {"steps": 1001}),
     ],
 )
 def test_refuses_options_out_of_range(kind: type, options: dict[str, float]) -> None:
@@ -27,10 +36,22 @@ def test_refuses_options_out_of_range(kind: type, options: dict[str, float]) -> 
 
 
 def test_what_solvers_ask_for() -> None:
-    assert set(SOLVERS) == {"nearest", "gptq"}
+    assert set(SOLVERS) == {"nearest", "gptq", "half_quadratic", "coordinate_descent"}
     assert not Nearest().wanted
-    assert Gptq().wanted == {"gram"}
+    assert not HalfQuadratic().wanted
+    assert not HalfQuadratic().indexed
+    assert Gptq().wanted == CoordinateDescent().wanted == {"gram"}
+    assert not CoordinateDescent(act_order=True).indexed
     assert not Nearest().indexed
     assert not Gptq().indexed
     assert not Gptq(act_order=True, static_groups=True).indexed
     assert Gptq(act_order=True, static_groups=False).indexed
+
+
+def test_zero_points_are_floats_where_the_solver_finds_floats() -> None:
+    weight = np.eye(32, dtype=np.float32)
+    floats, codes = Scheme.parse("int4/g16/asym/float_zero/f32"), Scheme.parse("int4/g16/asym/f32")
+    assert HalfQuadratic().solve(weight, floats).tensor.zero.dtype == np.float32
+    for solver, scheme in ((Nearest(), floats), (Gptq(), floats), (HalfQuadratic(), codes)):
+        with pytest.raises(SchemeError, match="zero points"):
+            solver.solve(weight, scheme)

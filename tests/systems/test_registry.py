@@ -12,8 +12,8 @@ from subbyte.errors import RecipeError, UnknownNameError
 from subbyte.recipe import Recipe
 
 
-def test_all_four_say_what_they_are() -> None:
-    assert list(systems.registry()) == ["awq", "gptq", "rtn", "smoothquant"]
+def test_all_say_what_they_are() -> None:
+    assert list(systems.registry()) == ["awq", "gptq", "hqq", "quantease", "rtn", "smoothquant"]
     for name, system in systems.registry().items():
         assert system.function is getattr(systems, name)
         assert system.title

@@ -16,10 +16,11 @@ def example(text: str, rows: int = 5, cols: int = 96, seed: int = 3) -> dict[str
     """Random arguments for `QuantizedTensor.from_codes`."""
     scheme, draw = Scheme.parse(text), np.random.default_rng(seed)
     shape = (1, 1) if scheme.granularity == "tensor" else (rows, scheme.groups(cols))
+    zero = draw.integers(0, scheme.element.levels, shape, np.uint8)
     return {
         "codes": draw.integers(0, scheme.element.levels, (rows, cols), np.uint8),
         "scale": draw.integers(1, 64, shape).astype(np.float32) / 256,  # exact in bf16 and f16
-        "zero": None if scheme.symmetric else draw.integers(0, scheme.element.levels, shape, np.uint8),
+        "zero": None if scheme.symmetric else (zero - np.float32(0.375)) if scheme.float_zero else zero,
         "scheme": scheme,
     }
 
@@ -33,7 +34,7 @@ def meant(codes: Any, scale: Any, zero: Any, scheme: Scheme, index: Any = None) 
         for col in range(cols):
             group = col // size if index is None else int(index[col])
             at = (0, 0) if scheme.granularity == "tensor" else (row, group)
-            middle = 2 ** (scheme.bits - 1) if zero is None else int(zero[at])
+            middle = 2 ** (scheme.bits - 1) if zero is None else float(zero[at])
             out[row, col] = float(scale[at]) * (int(codes[row, col]) - middle)
     return out.astype(np.float32)
 
@@ -44,6 +45,8 @@ SCHEMES = [
     "int3/channel/asym/bf16",
     "int8/tensor",
     "int5/tensor/asym/f16",
+    "int2/g32/asym/float_zero/f16",
+    "int4/tensor/asym/float_zero",
 ]
 
 
@@ -119,6 +122,9 @@ def test_the_middle_zero_point_of_a_symmetric_scheme_may_be_given() -> None:
         ("int4/g32/asym", {"zero": None}, SchemeError),
         ("int4/g32/asym", {"zero": np.full((5, 3), 16, np.uint8)}, RangeError),
         ("int4/g32/asym", {"zero": np.zeros((5, 3), np.int8)}, DtypeError),
+        ("int4/g32/asym/float_zero", {"zero": np.zeros((5, 3), np.uint8)}, DtypeError),
+        ("int4/g32/asym/float_zero", {"zero": np.full((5, 3), np.inf, np.float32)}, NotFiniteError),
+        ("int4/g32/asym/float_zero/bf16", {"zero": np.full((5, 3), 1.001, np.float32)}, SchemeError),
         ("int4/g32", {"index": np.zeros(96, np.int32)}, ShapeError),
         ("int4/g32", {"index": np.full(96, 3, np.int32)}, RangeError),
         ("int4/g32", {"index": np.full(96, -1, np.int32)}, RangeError),

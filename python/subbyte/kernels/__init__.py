@@ -26,16 +26,18 @@ from subbyte.kernels.quantize import (
     quantize_tokens,
     search_clip,
 )
-from subbyte.kernels.solve import accumulate_gram, gptq, inverse_factor
+from subbyte.kernels.solve import accumulate_gram, coordinate_descent, gptq, half_quadratic, inverse_factor
 
 __all__ = [
     "accumulate_gram",
+    "coordinate_descent",
     "decode_minifloat",
     "dequantize_affine",
     "encode_minifloat",
     "fit_affine",
     "gptq",
     "hadamard",
+    "half_quadratic",
     "inverse_factor",
     "pack",
     "quantize_affine",

@@ -130,6 +130,34 @@ def _accumulate_gram(gram: Tensor, x: Tensor) -> None:
     return None
 
 
+@_operator(
+    "coordinate_descent(Tensor weight, Tensor hessian, Tensor scale, Tensor zero, Tensor index, int bits, "
+    "int sweeps=30, int relax=3, int block=128, Tensor? codes=None) -> (Tensor, Tensor)"
+)
+def _coordinate_descent(weight: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    return weight.new_empty(weight.shape, dtype=torch.uint8), weight.new_empty(weight.shape[:1])
+
+
+@_operator(
+    "half_quadratic(Tensor weight, int bits, SymInt group=-1, float p=0.7, float beta=10.0, float kappa=1.01, "
+    "int steps=20, bool stop=True, bool best=False, bool round_zero=False, str scale_dtype='f32')"
+    " -> (Tensor, Tensor, Tensor, Tensor)"
+)
+def _half_quadratic(
+    weight: Tensor,
+    bits: int,
+    group: int = -1,
+    p: float = 0.7,
+    beta: float = 10.0,
+    kappa: float = 1.01,
+    steps: int = 20,
+    *_: object,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    grids = weight.shape[0], _groups(weight.shape[1], group)
+    codes = weight.new_empty(weight.shape, dtype=torch.uint8)
+    return codes, weight.new_empty(grids), weight.new_empty(grids), weight.new_empty((steps,))
+
+
 @_operator("inverse_factor(Tensor hessian, float damp) -> Tensor")
 def _inverse_factor(hessian: Tensor, damp: float) -> Tensor:
     return hessian.new_empty(hessian.shape)

@@ -11,7 +11,7 @@ def wna16(x: Array, words: Array, scale: Array, zero: Array | None, bits: int, g
     x        [..., K] f32, f16 or bf16, contiguous; on CUDA: f16 or bf16
     words    [N, ceil(K * bits / 32)] i32: the codes of W, packed in "dense" order
     scale    [N, K / group] f32, f16 or bf16; on CUDA: the dtype of x
-    zero     [N, K / group] u8, or None for 2 ** (bits - 1)
+    zero     [N, K / group] u8, or f32, f16 or bf16 (on CUDA: u8 alone), or None for 2 ** (bits - 1)
     group    columns of W that share a scale, dividing K; -1: all
     returns  [..., N], dtype of x
 

@@ -90,15 +90,15 @@ def quantize_symmetric(x: Array, scale: Array, bits: int = 8, group: int = -1, n
 
 
 def dequantize_affine(codes: Array, scale: Array, zero: Array, group: int = -1) -> Array:
-    """The values of codes: scale * (codes - zero), rounded once.
+    """The values of codes: scale * (codes - zero), the product rounded once.
 
     codes    [R, C] u8; CPU, contiguous
     scale    [R, C / group] f32
-    zero     [R, C / group] u8
+    zero     [R, C / group] u8; or f32, f16 or bf16, and then the difference is rounded to f32 too
     returns  [R, C] f32
 
-    NaN and infinity in scales spread as in any product. Every path gives the same bits. Raises ShapeError, DtypeError,
-    StrideError, DeviceError.
+    NaN and infinity in scales and zero points spread as in any product. Every path gives the same bits. Raises
+    ShapeError, DtypeError, StrideError, DeviceError.
 
     >>> import numpy as np
     >>> dequantize_affine(np.array([[0, 2, 15]], np.uint8), np.float32([[0.5]]), np.uint8([[2]]))

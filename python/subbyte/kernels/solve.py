@@ -1,4 +1,4 @@
-"""Gram matrices of inputs, the inverse factor of a Hessian, and rounding that feeds its errors back."""
+"""Half-quadratic zero points; Gram matrices of inputs, the inverse factor of a Hessian, error feedback, descent."""
 
 from __future__ import annotations
 
@@ -97,3 +97,88 @@ def gptq(
         "gptq", arrays, bits=bits, group=group, **grid, **search, fresh_groups=fresh_groups, block=block
     )
     return codes, scale, zero, compensated, loss
+
+
+def half_quadratic(
+    weight: Array,
+    bits: int,
+    group: int = -1,
+    p: float = 0.7,
+    beta: float = 10.0,
+    kappa: float = 1.01,
+    steps: int = 20,
+    stop: bool = True,
+    best: bool = False,
+    round_zero: bool = False,
+    scale_dtype: str = "f32",
+) -> tuple[Array, Array, Array, Array]:
+    """Codes with float zero points, by half-quadratic splitting of the weight's own error (Badri and Shaji, 2023).
+
+    weight       [R, C] f32, finite; CPU, contiguous
+    bits         1 to 8
+    p            exponent of the error, above 0, at most 1: minimises sum |w - r| ** p, r what the codes stand for
+    beta, kappa  weight of the quadratic term in the first pass, above 0, and by what it grows with each, at least 1
+    steps        passes at most, up to 1000; 0 leaves round to nearest with a float zero point
+    stop         stop at the first pass whose mean |w - r|, over the whole weight, is not below that of all before
+    best         keep the zero points of the pass with the least mean |w - r|; else those after the last, as released
+    round_zero   start from whole zero points
+    scale_dtype  "f32", "f16", "bf16": what scales and zero points are rounded to before the codes are chosen
+    returns      codes [R, C] u8, scale [R, C / group] f32, zero [R, C / group] f32, errors [steps] f32 (the mean
+                 |w - r| at the start of each pass; NaN where there was none)
+
+    scale = (max - min) / (2 ** bits - 1), at least 5e-5, and 1 for a range up to 1e-4; zero starts at -min / scale. A
+    pass takes codes = clamp(rint(w / scale + zero), 0, 2 ** bits - 1), e = w - r, shrinks e to
+    sign(e) max(|e| - |e| ** (p - 1) / beta, 0) and sets zero to the group's mean of codes - (w - e) / scale. Every path
+    gives the same bits, whatever the threads. Raises RangeError, UnknownNameError (scale_dtype), ShapeError,
+    NotFiniteError, DtypeError, StrideError, DeviceError.
+
+    >>> import numpy as np
+    >>> weight = np.array([[-1.0, 0.0, 0.75, 2.0]], np.float32)
+    >>> codes, scale, zero, errors = half_quadratic(weight, bits=2, beta=1.0, steps=1)
+    >>> codes, zero  # nothing is left of the one error, -0.25, and the zero point goes a quarter of it its way
+    (array([[0, 1, 2, 3]], dtype=uint8), array([[1.0625]], dtype=float32))
+    """
+    options = {"p": p, "beta": beta, "kappa": kappa, "steps": steps, "stop": stop, "best": best}
+    final = {"round_zero": round_zero, "scale_dtype": scale_dtype}
+    codes, scale, zero, errors = call("half_quadratic", {"weight": weight}, bits=bits, group=group, **options, **final)
+    return codes, scale, zero, errors
+
+
+def coordinate_descent(
+    weight: Array,
+    hessian: Array,
+    scale: Array,
+    zero: Array,
+    index: Array,
+    bits: int,
+    sweeps: int = 30,
+    relax: int = 3,
+    block: int = 128,
+    codes: Array | None = None,
+) -> tuple[Array, Array]:
+    """Rounds a weight column by column, over and over, each to the best code with all others as they are.
+
+    weight       [R, C] f32, finite; CPU, contiguous
+    hessian      [C, C] f32, finite, symmetric, with a diagonal of 0 or more; it need not be invertible
+    scale, zero  [R, G] f32 and u8: the grids
+    index        [C] i32: the group of each column
+    sweeps       passes over all columns, at least 1
+    relax        sweeps k with k % relax == 1, but for the last four, move columns without rounding them; 0: none does
+    block        columns between two updates of the gradient: changes the speed and the order of sums, no more
+    codes        [R, C] u8: where to start; None: at the weight itself
+    returns      codes [R, C] u8, loss [R] f32 (half of (w - q) hessian (w - q)^T)
+
+    Behdin et al., 2023 (QuantEase, lemma 2): column j goes to the code nearest to
+    q_j + (w - q) hessian[:, j] / hessian[j, j]; where that diagonal is 0, to the nearest of its value. Without relaxed
+    sweeps the loss never rises. Does not depend on the number of threads. Raises RangeError (a grid, index, codes,
+    diagonal, sweeps or block out of range), ShapeError, NotFiniteError, DtypeError, StrideError, DeviceError.
+
+    >>> import numpy as np
+    >>> weight, hessian = np.float32([[0.375, 0.375]]), np.float32([[1.0, 0.75], [0.75, 1.0]])
+    >>> scale, zero, index = np.float32([[1.0]]), np.uint8([[1]]), np.zeros(2, np.int32)
+    >>> coordinate_descent(weight, hessian, scale, zero, index, bits=2, sweeps=1)
+    (array([[1, 2]], dtype=uint8), array([0.08984375], dtype=float32))
+    """
+    arrays = {"weight": weight, "hessian": hessian, "scale": scale, "zero": zero, "index": index, "codes": codes}
+    found, loss = call("coordinate_descent", arrays, bits=bits, sweeps=sweeps, relax=relax, block=block)
+    return found, loss

@@ -27,8 +27,9 @@ class QuantizedLinear(nn.Module):
     """y = x W^T + b with W in codes, built from a `QuantizedLayer`.
 
     Weights alone (activation scheme None): `kernels.wna16` reads the packed words, 1 to 8 bits, symmetric or not, any
-    granularity. Buffers: `words` i32 [O, ceil(I * bits / 32)], `scale` [O, G] in the scheme's scale dtype, `zero` u8
-    [O, G] (asymmetric only), `order` i32 [I] (act-order only: the columns sorted by group, by which x is gathered).
+    granularity. Buffers: `words` i32 [O, ceil(I * bits / 32)], `scale` [O, G] in the scale dtype, `zero` [O, G]
+    (asymmetric only; u8, or in the scale dtype where zero points are floats), `order` i32 [I] (act-order only: the
+    columns sorted by group, by which x is gathered).
 
     int8 activations: `kernels.w8a8`; weights symmetric with one scale per row or per tensor. Buffers: `codes` i8 [O, I]
     (fewer bits are widened: the kernel takes bytes), `scale` f32 [O] or [1]. The activation scheme says where the other
@@ -74,7 +75,8 @@ class QuantizedLinear(nn.Module):
         self.register_buffer("words", torch.from_numpy(np.array(words)))
         dtype = SCALE_DTYPES.get(weight.scheme.scale_dtype, torch.float32)
         self.register_buffer("scale", self._per_row(scale).to(dtype))
-        self.register_buffer("zero", None if zero is None else self._per_row(zero))
+        offset = None if zero is None else self._per_row(zero)
+        self.register_buffer("zero", offset.to(dtype) if offset is not None and weight.scheme.float_zero else offset)
 
     def _keep_codes(self, weight: QuantizedTensor) -> None:
         signed = weight.codes().astype(np.int16) - (1 << (weight.scheme.bits - 1))

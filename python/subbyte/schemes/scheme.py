@@ -1,12 +1,13 @@
 """Scheme: element format + granularity + symmetry + dtype of the scales, complete, hashable, one string.
 
-    scheme      = element "/" granularity ["/asym"] ["/narrow"] ["/static"] ["/" scale]
+    scheme      = element "/" granularity ["/asym" ["/float_zero"]] ["/narrow"] ["/static"] ["/" scale]
     element     = "int1" ... "int8"
     granularity = "tensor" | "channel" | "token" | "g" size        size: input columns that share a scale
     scale       = "f32" | "f16" | "bf16"                           left out: the model's dtype ("auto")
 
 A code c of a group with scale s and zero point z means s * (c - z); symmetric schemes have z = 2^(bits - 1) and store
-none. A part left out is the default, so every scheme has exactly one spelling, and `Scheme.parse(str(s)) == s`.
+none. Zero points are codes, or with float_zero floats in the scales' dtype. A part left out is the default, so every
+scheme has exactly one spelling, and `Scheme.parse(str(s)) == s`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Granularity = Literal["tensor", "channel", "group", "token"]
 ScaleDtype = Literal["auto", "f32", "f16", "bf16"]
 GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
 SCALE_DTYPES: tuple[ScaleDtype, ...] = get_args(ScaleDtype)
-FLAGS = ("asym", "narrow", "static")
+FLAGS = ("asym", "float_zero", "narrow", "static")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Scheme:
                   weight), a group of `group_size` neighbouring input columns of a row, or a token (one activation row,
                   whose scale is found while running)
     symmetric     the zero point is the middle code and is not stored
+    float_zero    asymmetric weights: the zero point is a float of the scale's dtype, not a code
     narrow        symmetric codes leave out the lowest one: -127 to 127, scale max|x| / 127, in place of -128 to 127,
                   scale max|x| / 127.5 (at 8 bits)
     static        activations: one scale fixed by calibration, in place of one found while running
@@ -58,6 +60,7 @@ class Scheme:
     narrow: bool = False
     static: bool = False
     scale_dtype: ScaleDtype = "auto"
+    float_zero: bool = False
 
     def __post_init__(self) -> None:
         if self.granularity not in GRANULARITIES:
@@ -82,6 +85,11 @@ class Scheme:
                 "granularity tensor",
                 "only a whole tensor's scale can be fixed by calibration: write int8/tensor/static",
             )
+        if self.float_zero and (self.symmetric or self.granularity == "token" or self.static):
+            hint = "for example int4/g64/asym/float_zero"
+            raise SchemeError(
+                "float_zero", str(replace(self, float_zero=False)), "an asymmetric scheme of weights", hint
+            )
         if self.narrow and self.bits == 1:
             raise SchemeError("narrow", "a 1-bit scheme", "2 bits or more", "a narrow 1-bit code has one value only")
 
@@ -92,7 +100,8 @@ class Scheme:
 
     def __str__(self) -> str:
         where = f"g{self.group_size}" if self.granularity == "group" else self.granularity
-        flags = [name for name, on in zip(FLAGS, (not self.symmetric, self.narrow, self.static), strict=True) if on]
+        given = (not self.symmetric, self.float_zero, self.narrow, self.static)
+        flags = [name for name, on in zip(FLAGS, given, strict=True) if on]
         scale = [] if self.scale_dtype == "auto" else [self.scale_dtype]
         return "/".join([str(self.element), where, *flags, *scale])
 
@@ -103,8 +112,8 @@ class Scheme:
         >>> Scheme.parse("int4/g128/asmy")
         Traceback (most recent call last):
             ...
-        subbyte.errors.SchemeError: scheme 'int4/g128/asmy': given 'asmy' as part 3, expected asym, narrow, static, \
-f32, f16 or bf16; did you mean 'asym'?
+        subbyte.errors.SchemeError: scheme 'int4/g128/asmy': given 'asmy' as part 3, expected asym, float_zero, \
+narrow, static, f32, f16 or bf16; did you mean 'asym'?
         """
         if not isinstance(text, str):
             raise SchemeError("scheme", f"{type(text).__name__} {text!r}", "a string such as int4/g128/asym")
@@ -131,7 +140,10 @@ f32, f16 or bf16; did you mean 'asym'?
                 allowed = allowed[allowed.index(part) + 1 :]
             else:
                 scale, allowed = part, []  # type: ignore[assignment]
-        return cls(Int(int(element[3:])), granularity, size, not flags["asym"], flags["narrow"], flags["static"], scale)
+        symmetric, narrow, static = not flags["asym"], flags["narrow"], flags["static"]
+        return cls(
+            Int(int(element[3:])), granularity, size, symmetric, narrow, static, scale, float_zero=flags["float_zero"]
+        )
 
     def group(self, cols: int) -> int:
         """Columns that share a scale in rows of `cols` columns; ShapeError if the group size does not divide them.

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subbyte import kernels
+from subbyte.errors import SchemeError
 
 if TYPE_CHECKING:
     from subbyte.calibration import Statistics
     from subbyte.schemes import Scheme
     from subbyte.tensors import QuantizedTensor
 
-__all__ = ["Floats", "Grid", "Solved", "Solver"]
+__all__ = ["Floats", "Grid", "Solved", "Solver", "refuse_float_zero"]
 
 Floats = NDArray[np.float32]
 
@@ -67,6 +68,7 @@ class Grid:
 
     def fit(self, weight: Floats, scheme: Scheme) -> tuple[Floats, NDArray[np.uint8]]:
         """Scale and zero point [O, G] of a weight [O, I]; [1, 1] for one scale per tensor."""
+        refuse_float_zero(scheme)
         rows = weight.reshape(1, -1) if scheme.granularity == "tensor" else weight
         scale, zero = kernels.fit_affine(
             rows,
@@ -88,3 +90,9 @@ class Grid:
             "shrink_grid": self.shrink_grid,
             "shrink_steps": self.shrink_steps,
         }
+
+
+def refuse_float_zero(scheme: Scheme) -> None:
+    """SchemeError for float zero points, of solvers that find whole ones."""
+    if scheme.float_zero:
+        raise SchemeError("scheme of the weights", scheme, "zero points that are codes", "half_quadratic finds floats")

@@ -10,7 +10,7 @@ import numpy as np
 
 from subbyte import kernels
 from subbyte.errors import NotFiniteError, RecipeError, SingularError
-from subbyte.solvers.base import Floats, Grid, Solved
+from subbyte.solvers.base import Floats, Grid, Solved, refuse_float_zero
 from subbyte.solvers.nearest import Nearest
 from subbyte.tensors import QuantizedTensor
 
@@ -70,6 +70,7 @@ class Gptq:
         Without a single token (an expert that no token reached) there is no Hessian: rounds to nearest and says so.
         Raises SingularError when the Hessian is singular at every damping, NotFiniteError when it is not finite.
         """
+        refuse_float_zero(scheme)
         if stats is None or stats.tokens == 0:
             plain = Nearest(clip_search=self.mse).solve(weight, scheme)
             return Solved(plain.tensor, plain.loss, "saw no calibration tokens: rounded to nearest")

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from subbyte.systems.awq import awq
 from subbyte.systems.gptq import gptq
+from subbyte.systems.hqq import hqq
+from subbyte.systems.quantease import quantease
 from subbyte.systems.registry import Option, System, find, registry, system
 from subbyte.systems.rtn import rtn
 from subbyte.systems.smoothquant import smoothquant
 
-__all__ = ["Option", "System", "awq", "find", "gptq", "registry", "rtn", "smoothquant", "system"]
+__all__ = ["Option", "System", "awq", "find", "gptq", "hqq", "quantease", "registry", "rtn", "smoothquant", "system"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,8 @@ class QuantizedTensor:
     words    [O, ceil(I * bits / 32)] i32, the codes of each row in the dense layout (docs/layouts.md)
     scale    [O, G] f32, G groups of neighbouring columns; [1, 1] where the granularity is tensor. Every value is
              one that the scheme's scale dtype can hold
-    zero     same shape, u8, 0 to 2^bits - 1; None where the scheme is symmetric (then it is 2^(bits - 1))
+    zero     same shape, u8, 0 to 2^bits - 1, or f32 where the scheme has float zero points, of values that its scale
+             dtype can hold; None where the scheme is symmetric (then it is 2^(bits - 1))
     index    [I] i32, the group of each column, where groups are not neighbouring columns (GPTQ's act-order); every
              group has as many columns as the others. None: column i is in group i // group_size
 
@@ -37,7 +39,7 @@ class QuantizedTensor:
     shape: tuple[int, int]
     words: npt.NDArray[np.int32]
     scale: npt.NDArray[np.float32]
-    zero: npt.NDArray[np.uint8] | None = None
+    zero: npt.NDArray[Any] | None = None
     index: npt.NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:
@@ -49,17 +51,13 @@ class QuantizedTensor:
         rows, cols = self.shape
         _check("words", self.words, np.int32, (rows, -(-cols * scheme.bits // WORD)))
         parameters = (1, 1) if scheme.granularity == "tensor" else (rows, scheme.groups(cols))
-        _check("scale", self.scale, np.float32, parameters)
-        if not np.isfinite(self.scale).all():
-            row, group = np.argwhere(~np.isfinite(self.scale))[0]
-            raise NotFiniteError(f"scale[{row}, {group}]", self.scale[row, group], "a finite number")
-        if not np.array_equal(_held(self.scale, scheme.scale_dtype), self.scale):
-            hint = f"fit the scales with scale_dtype={scheme.scale_dtype!r}, so that the codes suit what is stored"
-            raise SchemeError("scale", f"values that {scheme.scale_dtype} cannot hold", f"scales of {scheme}", hint)
+        _check_floats("scale", self.scale, scheme, parameters)
         if (self.zero is None) != scheme.symmetric:
             given = "no zero points" if self.zero is None else "zero points"
             raise SchemeError("zero", given, "zero points exactly where the scheme is asymmetric", f"scheme {scheme}")
-        if self.zero is not None:
+        if self.zero is not None and scheme.float_zero:
+            _check_floats("zero", self.zero, scheme, parameters)
+        elif self.zero is not None:
             _check("zero", self.zero, np.uint8, parameters)
             if self.zero.size and int(self.zero.max()) >= scheme.element.levels:
                 raise RangeError("zero", int(self.zero.max()), f"0 to {scheme.element.levels - 1}")
@@ -83,7 +81,7 @@ class QuantizedTensor:
         cls,
         codes: npt.NDArray[np.uint8],
         scale: npt.NDArray[np.float32],
-        zero: npt.NDArray[np.uint8] | None,
+        zero: npt.NDArray[Any] | None,
         scheme: Scheme,
         index: npt.NDArray[np.int32] | None = None,
     ) -> QuantizedTensor:
@@ -138,10 +136,14 @@ class QuantizedTensor:
         """Bytes that this tensor takes when stored, padding of the words included.
 
         Words as they are, scales in the scheme's scale dtype ("auto" counts as the f32 that it is held in), zero points
-        in `bits` bits each, packed into whole words, and four bytes for each column of an index.
+        in `bits` bits each, packed into whole words, or as scales where they are floats, and four bytes for each column
+        of an index.
         """
-        size = self.words.nbytes + self.scale.size * (2 if self.scheme.scale_dtype in ("f16", "bf16") else 4)
-        if self.zero is not None:
+        width = 2 if self.scheme.scale_dtype in ("f16", "bf16") else 4
+        size = self.words.nbytes + self.scale.size * width
+        if self.zero is not None and self.scheme.float_zero:
+            size += self.zero.size * width
+        elif self.zero is not None:
             size += -(-self.zero.size * self.scheme.bits // WORD) * 4
         return size + (0 if self.index is None else self.index.nbytes)
 
@@ -159,6 +161,17 @@ def _check(what: str, array: object, dtype: type[np.generic], shape: tuple[int, 
         raise DtypeError(what, given, f"a NumPy array of {np.dtype(dtype)}")
     if array.shape != shape:
         raise ShapeError(what, list(array.shape), list(shape))
+
+
+def _check_floats(what: str, array: npt.NDArray[Any], scheme: Scheme, shape: tuple[int, ...]) -> None:
+    """Scales, or zero points that are floats: finite, and what the scheme's scale dtype can hold."""
+    _check(what, array, np.float32, shape)
+    if not np.isfinite(array).all():
+        row, group = np.argwhere(~np.isfinite(array))[0]
+        raise NotFiniteError(f"{what}[{row}, {group}]", array[row, group], "a finite number")
+    if not np.array_equal(_held(array, scheme.scale_dtype), array):
+        hint = f"fit the {what}s with scale_dtype={scheme.scale_dtype!r}, so that the codes suit what is stored"
+        raise SchemeError(what, f"values that {scheme.scale_dtype} cannot hold", f"{what}s of {scheme}", hint)
 
 
 def _held(scale: npt.NDArray[np.float32], dtype: str) -> npt.NDArray[np.float32]:

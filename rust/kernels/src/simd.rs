@@ -233,7 +233,7 @@ impl Lanes for [f32; 8] {
     }
 }
 
-/// `x^p` for `x >= 0` and `p > 0`, within about 2e-6 of it, held to 2^-126..2^127 (0 stays 0, subnormals count as the
+/// `x^p` for `x >= 0`, within about 2e-6 of it, held to 2^-126..2^127 (0 stays 0 whatever `p`, subnormals count as the
 /// smallest normal number); by polynomials, as the C libraries' functions differ and make no vectors.
 #[inline(always)]
 pub(crate) fn pow<V: Lanes>(x: V, p: V) -> V {

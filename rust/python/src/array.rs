@@ -18,7 +18,7 @@ use half::{bf16, f16};
 use pyo3::exceptions::{PyBufferError, PyMemoryError, PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
 
-use subbyte_kernels::{Machine, minifloat};
+use subbyte_kernels::{Machine, minifloat, quantize};
 
 use crate::errors::error;
 use crate::memory::Memory;
@@ -323,6 +323,72 @@ impl<'a> Narrow<'a> {
             Self::Bf16(bits) => minifloat::decode::<minifloat::Bf16>(on, bits, room)?,
         }
         Ok(room)
+    }
+}
+
+/// Zero points: codes, or one of the float dtypes.
+pub enum Zeros {
+    /// Whole numbers.
+    Codes(Input<u8>),
+    /// Any numbers.
+    Floats(Floats),
+}
+
+impl Zeros {
+    /// Takes `object`, called `what` in errors.
+    pub fn take(what: &'static str, object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let py = object.py();
+        let import = Import::new(what, object)?;
+        match import.view(py, what)?.dtype() {
+            given if given.is::<u8>() => Input::of(what, py, import).map(Self::Codes),
+            given if given.is::<f32>() || given.is::<f16>() || given.is::<bf16>() => {
+                Floats::take(what, object).map(Self::Floats)
+            }
+            given => Err(error(py, "DtypeError", what, dtype_name(given), "u8, f32, f16 or bf16", "cast it first")),
+        }
+    }
+
+    /// Checks the length of every axis.
+    pub fn expect(&self, py: Python<'_>, what: &str, expected: &[usize]) -> PyResult<()> {
+        match self {
+            Self::Codes(zero) => zero.expect(py, expected),
+            Self::Floats(zero) => zero.expect(py, what, expected),
+        }
+    }
+
+    /// Room for the elements as f32, where they have to be widened.
+    pub fn room(&self) -> PyResult<Output<f32>> {
+        match self {
+            Self::Codes(_) => Output::zeroed(&[0]),
+            Self::Floats(zero) => zero.room(),
+        }
+    }
+
+    /// The elements, still in their dtype.
+    pub fn narrow(&self) -> NarrowZeros<'_> {
+        match self {
+            Self::Codes(zero) => NarrowZeros::Codes(zero.slice()),
+            Self::Floats(zero) => NarrowZeros::Floats(zero.narrow()),
+        }
+    }
+}
+
+/// The elements of [`Zeros`], without anything of Python.
+#[derive(Clone, Copy)]
+pub enum NarrowZeros<'a> {
+    /// The values.
+    Codes(&'a [u8]),
+    /// The values or their bits.
+    Floats(Narrow<'a>),
+}
+
+impl<'a> NarrowZeros<'a> {
+    /// As a kernel takes them, in `room` if need be.
+    pub fn widen(self, on: &Machine, room: &'a mut [f32]) -> subbyte_kernels::Result<quantize::Zeros<'a>> {
+        match self {
+            Self::Codes(zero) => Ok(quantize::Zeros::Codes(zero)),
+            Self::Floats(zero) => zero.widen(on, room).map(quantize::Zeros::Floats),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use subbyte_kernels as kernels;
 use subbyte_kernels::minifloat::{Bf16, F16, Format, encode};
 use subbyte_kernels::{gemm, pack};
 
-use crate::array::{Buffer, Floats, Input, Output};
+use crate::array::{Buffer, Floats, Input, Output, Zeros};
 use crate::machine::{Machine, run};
 use crate::numbers::{bits, groups};
 
@@ -26,7 +26,7 @@ pub fn wna16(
     on: Option<&Bound<'_, Machine>>,
 ) -> PyResult<Buffer> {
     let (x, words, scale) = (Floats::take("x", x)?, Input::take("words", words)?, Floats::take("scale", scale)?);
-    let zero = zero.map(|zero| Input::take("zero", zero)).transpose()?;
+    let zero = zero.map(|zero| Zeros::take("zero", zero)).transpose()?;
     let (others, depth) = x.last_axis(py, "x")?;
     let rows = others.iter().product();
     let [cols, _] = words.axes(py)?;
@@ -34,15 +34,17 @@ pub fn wna16(
     words.expect(py, &[cols, pack::words_per_row(depth, bits)])?;
     scale.expect(py, "scale", &[cols, count])?;
     if let Some(zero) = &zero {
-        zero.expect(py, &[cols, count])?;
+        zero.expect(py, "zero", &[cols, count])?;
     }
     let shape = [others, &[cols]].concat();
     let (mut out, mut wide_x, mut wide_scale) = (Output::zeroed(&shape)?, x.room()?, scale.room()?);
-    let (words, zero) = (words.slice(), zero.as_ref().map(Input::slice));
+    let mut wide_zero = zero.as_ref().map_or_else(|| Output::zeroed(&[0]), Zeros::room)?;
+    let (words, zero, room_zero) = (words.slice(), zero.as_ref().map(Zeros::narrow), wide_zero.slice_mut());
     let (narrow_x, narrow_scale) = (x.narrow(), scale.narrow());
     let (room_x, room_scale, to) = (wide_x.slice_mut(), wide_scale.slice_mut(), out.slice_mut());
     let mut product = move |m: &kernels::Machine, to: &mut [f32]| {
         let (x, scale) = (narrow_x.widen(m, room_x)?, narrow_scale.widen(m, room_scale)?);
+        let zero = zero.map(|zero| zero.widen(m, room_zero)).transpose()?;
         gemm::wna16(m, x, words, scale, zero, rows, cols, depth, bits, group, to)
     };
     match &x {

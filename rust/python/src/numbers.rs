@@ -37,6 +37,12 @@ pub fn named<T: Copy>(py: Python<'_>, what: &str, given: &str, table: &[(&str, T
     })
 }
 
+/// What scales are rounded to.
+pub fn scale_type(py: Python<'_>, given: &str) -> PyResult<ScaleType> {
+    let types = [("f32", ScaleType::F32), ("f16", ScaleType::F16), ("bf16", ScaleType::Bf16)];
+    named(py, "scale_dtype", given, &types)
+}
+
 /// The options of a grid, as all kernels that fit one spell them.
 pub struct GridOptions<'a> {
     pub bits: i64,
@@ -54,14 +60,13 @@ impl GridOptions<'_> {
             0 => None,
             steps => Some(Shrink { norm, grid: natural(py, "shrink_grid", shrink_grid)?, steps }),
         };
-        let types = [("f32", ScaleType::F32), ("f16", ScaleType::F16), ("bf16", ScaleType::Bf16)];
         Ok(Grid {
             bits: bits(py, self.bits)?,
             symmetric: self.symmetric,
             narrow: self.narrow,
             forced_zero: self.forced_zero,
             eps: self.eps,
-            scale_dtype: named(py, "scale_dtype", self.scale_dtype, &types)?,
+            scale_dtype: scale_type(py, self.scale_dtype)?,
             shrink,
         })
     }

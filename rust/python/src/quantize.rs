@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use subbyte_kernels::quantize as kernels;
 
-use crate::array::{Buffer, Input, Output};
+use crate::array::{Buffer, Input, Output, Zeros};
 use crate::machine::{Machine, run};
 use crate::numbers::{GridOptions, bits, groups, natural};
 
@@ -92,14 +92,15 @@ pub fn dequantize_affine(
     group: i64,
     on: Option<&Bound<'_, Machine>>,
 ) -> PyResult<Buffer> {
-    let (codes, scale, zero) = (Input::take("codes", codes)?, Input::take("scale", scale)?, Input::take("zero", zero)?);
+    let (codes, scale, zero) = (Input::take("codes", codes)?, Input::take("scale", scale)?, Zeros::take("zero", zero)?);
     let [rows, cols] = codes.axes(py)?;
     let (group, count) = groups(py, cols, group)?;
     scale.expect(py, &[rows, count])?;
-    zero.expect(py, &[rows, count])?;
-    let mut out = Output::zeroed(&[rows, cols])?;
-    let (from, scale, zero, to) = (codes.slice(), scale.slice(), zero.slice(), out.slice_mut());
-    run(py, on, |m| kernels::dequantize_affine(m, from, rows, cols, group, scale, zero, to))?;
+    zero.expect(py, "zero", &[rows, count])?;
+    let (mut out, mut wide) = (Output::zeroed(&[rows, cols])?, zero.room()?);
+    let (from, scale, zero, room, to) =
+        (codes.slice(), scale.slice(), zero.narrow(), wide.slice_mut(), out.slice_mut());
+    run(py, on, |m| kernels::dequantize_affine(m, from, rows, cols, group, scale, zero.widen(m, room)?, to))?;
     Ok(out.finish())
 }
 

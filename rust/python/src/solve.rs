@@ -1,12 +1,12 @@
-//! Gram matrices, their inverse factor, and rounding with error feedback.
+//! Half-quadratic zero points; Gram matrices, their inverse factor, and rounding with error feedback.
 
 use pyo3::prelude::*;
-use subbyte_kernels::solve::{self as kernels, Groups};
+use subbyte_kernels::solve::{self as kernels, Descent, Groups, Proximal};
 
 use crate::array::{Buffer, InOut, Input, Output};
 use crate::errors::error;
 use crate::machine::{Machine, run};
-use crate::numbers::{GridOptions, groups, natural};
+use crate::numbers::{GridOptions, bits, groups, natural, scale_type};
 
 #[pyfunction]
 #[pyo3(signature = (gram, x, *, on = None))]
@@ -134,4 +134,81 @@ pub fn gptq(
         kernels::gptq(m, to, factor, rows, cols, groups, &grid, block, code, scales, zeros, losses)
     })?;
     Ok((codes.finish(), scale.finish(), zero.finish(), compensated.finish(), loss.finish()))
+}
+
+#[pyfunction]
+#[pyo3(signature = (
+    weight, bits, group = -1, p = 0.7, beta = 10.0, kappa = 1.01, steps = 20, stop = true, best = false, round_zero = false,
+    scale_dtype = "f32", *, on = None
+))]
+#[expect(clippy::too_many_arguments, reason = "the options of the solver, flat as Python spells them")]
+pub fn half_quadratic(
+    py: Python<'_>,
+    weight: &Bound<'_, PyAny>,
+    bits: i64,
+    group: i64,
+    p: f64,
+    beta: f64,
+    kappa: f64,
+    steps: i64,
+    stop: bool,
+    best: bool,
+    round_zero: bool,
+    scale_dtype: &str,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<(Buffer, Buffer, Buffer, Buffer)> {
+    let (bits, steps) = (self::bits(py, bits)?, natural(py, "steps", steps)?);
+    let options = Proximal { p, beta, kappa, steps, stop, best, round_zero };
+    let dtype = scale_type(py, scale_dtype)?;
+    let weight = Input::take("weight", weight)?;
+    let [rows, cols] = weight.axes(py)?;
+    let (group, count) = groups(py, cols, group)?;
+    let (mut codes, mut errors) = (Output::zeroed(&[rows, cols])?, Output::zeroed(&[steps.min(1000)])?);
+    let (mut scale, mut zero) = (Output::zeroed(&[rows, count])?, Output::zeroed(&[rows, count])?);
+    let (from, code, error) = (weight.slice(), codes.slice_mut(), errors.slice_mut());
+    let (scales, zeros) = (scale.slice_mut(), zero.slice_mut());
+    run(py, on, |m| {
+        kernels::half_quadratic(m, from, rows, cols, group, bits, &options, dtype, code, scales, zeros, error)
+    })?;
+    Ok((codes.finish(), scale.finish(), zero.finish(), errors.finish()))
+}
+
+#[pyfunction]
+#[pyo3(signature = (
+    weight, hessian, scale, zero, index, bits, sweeps = 30, relax = 3, block = 128, codes = None, *, on = None
+))]
+#[expect(clippy::too_many_arguments, reason = "a weight, its grid and the options of the solver")]
+pub fn coordinate_descent(
+    py: Python<'_>,
+    weight: &Bound<'_, PyAny>,
+    hessian: &Bound<'_, PyAny>,
+    scale: &Bound<'_, PyAny>,
+    zero: &Bound<'_, PyAny>,
+    index: &Bound<'_, PyAny>,
+    bits: i64,
+    sweeps: i64,
+    relax: i64,
+    block: i64,
+    codes: Option<&Bound<'_, PyAny>>,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<(Buffer, Buffer)> {
+    let (bits, sweeps) = (self::bits(py, bits)?, natural(py, "sweeps", sweeps)?);
+    let (relax, block) = (natural(py, "relax", relax)?, natural(py, "block", block)?);
+    let (weight, hessian) = (Input::<f32>::take("weight", weight)?, Input::<f32>::take("hessian", hessian)?);
+    let [rows, cols] = weight.axes(py)?;
+    hessian.expect(py, &[cols, cols])?;
+    let given = Given::take(py, [rows, cols], [Some(scale), Some(zero), Some(index)])?;
+    let codes = codes.map(|codes| Input::<u8>::take("codes", codes)).transpose()?;
+    let (mut found, mut loss) = (Output::zeroed(&[rows, cols])?, Output::zeroed(&[rows])?);
+    if let Some(codes) = &codes {
+        codes.expect(py, &[rows, cols])?;
+        found.slice_mut().copy_from_slice(codes.slice());
+    }
+    if let Some(Given { scale, zero, index, .. }) = &given {
+        let (scale, zero, from_codes) = (scale.slice(), zero.slice(), codes.is_some());
+        let descent = Descent { bits, scale, zero, index, sweeps, relax, block, from_codes };
+        let (weight, hessian, to, losses) = (weight.slice(), hessian.slice(), found.slice_mut(), loss.slice_mut());
+        run(py, on, |m| kernels::coordinate_descent(m, weight, hessian, rows, cols, &descent, to, losses))?;
+    }
+    Ok((found.finish(), loss.finish()))
 }

@@ -61,6 +61,10 @@ class CompressedTensors:
         for name, (weight, activation) in layers.items():
             if weight.bits < 2:
                 raise SchemeError(f"scheme of {name}", weight, "2 to 8 bits in compressed-tensors", NATIVE)
+            if weight.float_zero:
+                raise SchemeError(
+                    f"scheme of {name}", weight, "zero points that are codes in compressed-tensors", NATIVE
+                )
             if weight.granularity == "token" or weight.static:
                 raise SchemeError(f"scheme of {name}", weight, "granularity tensor, channel or group")
             if activation is not None:

@@ -59,7 +59,9 @@ class Native:
             "weight_scale": scale,
             "weight_shape": Raw("I64", np.array(weight.shape, np.int64)),
         }
-        if weight.zero is not None:
+        if weight.zero is not None and weight.scheme.float_zero:
+            tensors["weight_zero"] = Raw.from_floats(weight.zero, scale.dtype)
+        elif weight.zero is not None:
             tensors["weight_zero"] = Raw("I32", kernels.pack(weight.zero.reshape(1, -1), weight.scheme.bits)[0])
         if weight.index is not None:
             tensors["weight_index"] = Raw("I32", weight.index)
@@ -98,8 +100,10 @@ class Native:
         scheme = written.resolve(SCALE_DTYPES[scale.dtype])
         shape = self.shape(source, name)
         try:
-            zero = None
-            if not scheme.symmetric:
+            zero: Any = None
+            if scheme.float_zero:
+                zero = source.floats(f"{name}.weight_zero")
+            elif not scheme.symmetric:
                 packed = source.array(f"{name}.weight_zero").reshape(1, -1)
                 zero = kernels.unpack(packed, scheme.bits, scale.data.size).reshape(scale.data.shape)
             weight = QuantizedTensor(

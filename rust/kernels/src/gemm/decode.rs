@@ -1,5 +1,6 @@
 //! One row of a dense bit stream to floats: `scale * (code - zero)`, what every weight-only product starts with.
 
+use crate::quantize::Zeros;
 use crate::{Machine, Path};
 
 /// Codes of one row of weights, with the parameters of its groups.
@@ -12,14 +13,14 @@ pub(super) struct Row<'a> {
     /// One scale a group.
     pub scale: &'a [f32],
     /// One zero point a group; `2^(bits-1)` where there are none.
-    pub zero: Option<&'a [u8]>,
+    pub zero: Option<Zeros<'a>>,
     /// Codes a group.
     pub group: usize,
 }
 
 impl Row<'_> {
     fn zero(&self, group: usize) -> f32 {
-        self.zero.map_or((1u32 << (self.bits - 1)) as f32, |zero| f32::from(zero[group]))
+        self.zero.map_or((1u32 << (self.bits - 1)) as f32, |zero| zero.get(group))
     }
 }
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::pack::{Order, pack};
+use crate::quantize::Zeros;
 use crate::{Error, Machine, Path};
 
 fn machines() -> Vec<Machine> {
@@ -104,7 +105,8 @@ fn wna16_agrees_with_the_decoded_product() {
         for (rows, cols, depth, group) in shapes {
             let Weights { codes, words, scale, zero } = weights(cols, depth, bits, group);
             let x: Vec<f32> = bytes(rows * depth, 6).into_iter().map(|b| f32::from(b) / 128.0 - 1.0).collect();
-            for zero in [None, Some(&zero[..])] {
+            let floats: Vec<f32> = zero.iter().map(|&zero| f32::from(zero) / 2.0 - 0.25).collect();
+            for zero in [None, Some(Zeros::Codes(&zero)), Some(Zeros::Floats(&floats))] {
                 for m in machines() {
                     let mut out = vec![f32::NAN; rows * cols];
                     wna16(&m, &x, &words, &scale, zero, rows, cols, depth, bits, group, &mut out).unwrap();
@@ -113,7 +115,7 @@ fn wna16_agrees_with_the_decoded_product() {
                             let (mut sum, mut size) = (0.0, 0.0);
                             for k in 0..depth {
                                 let at = n * (depth / group) + k / group;
-                                let zero = zero.map_or(f64::from(1 << (bits - 1)), |zero| f64::from(zero[at]));
+                                let zero = zero.map_or(f64::from(1 << (bits - 1)), |zero| f64::from(zero.get(at)));
                                 let w = f64::from(scale[at]) * (f64::from(codes[n * depth + k]) - zero);
                                 sum += f64::from(x[t * depth + k]) * w;
                                 size += (f64::from(x[t * depth + k]) * w).abs();
@@ -138,7 +140,7 @@ fn wna16_has_the_same_bits_for_any_threads() {
         let outs = [1, 2, 5].map(|threads| {
             let m = Machine::forced(Path::Scalar, threads).unwrap();
             let mut out = vec![0.0; rows * cols];
-            wna16(&m, &x, &words, &scale, Some(&zero), rows, cols, depth, 4, 64, &mut out).unwrap();
+            wna16(&m, &x, &words, &scale, Some(Zeros::Codes(&zero)), rows, cols, depth, 4, 64, &mut out).unwrap();
             out
         });
         assert!(outs.iter().all(|out| *out == outs[0]));
@@ -155,7 +157,10 @@ fn wna16_refuses() {
     assert!(matches!(wna16(&m, &x, &[0], &[1.0], None, 1, 1, 8, 4, 3, &mut out), Err(Error::Shape(_))));
     assert!(matches!(wna16(&m, &x, &[0], &[1.0], None, 1, 1, 8, 4, 0, &mut out), Err(Error::Shape(_))));
     assert!(matches!(wna16(&m, &x, &[0, 0], &[1.0], None, 1, 1, 8, 4, 8, &mut out), Err(Error::Shape(_))));
-    assert!(matches!(wna16(&m, &x, &[0], &[1.0], Some(&[]), 1, 1, 8, 4, 8, &mut out), Err(Error::Shape(_))));
+    assert!(matches!(
+        wna16(&m, &x, &[0], &[1.0], Some(Zeros::Codes(&[])), 1, 1, 8, 4, 8, &mut out),
+        Err(Error::Shape(_))
+    ));
     assert_eq!(out, [7.0]);
     assert!(wna16(&m, &[], &[], &[], None, 0, 0, 8, 4, 8, &mut []).is_ok());
     let mut zeros = [7.0; 2];

@@ -7,7 +7,7 @@
 use super::decode::{Row, decode};
 use super::{Columns, columns};
 use crate::error::expect_shape;
-use crate::quantize::groups;
+use crate::quantize::{Zeros, groups};
 use crate::{Error, Machine, Path, Result};
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
@@ -28,7 +28,7 @@ pub fn wna16(
     x: &[f32],
     words: &[i32],
     scale: &[f32],
-    zero: Option<&[u8]>,
+    zero: Option<Zeros<'_>>,
     rows: usize,
     cols: usize,
     depth: usize,
@@ -54,7 +54,7 @@ pub fn wna16(
         words: &words[n * row_words..(n + 1) * row_words],
         bits,
         scale: &scale[n * groups..(n + 1) * groups],
-        zero: zero.map(|zero| &zero[n * groups..(n + 1) * groups]),
+        zero: zero.map(|zero| zero.part(n * groups..(n + 1) * groups)),
         group,
     };
     if rows <= FEW {

@@ -1,6 +1,6 @@
 //! Rounding to a given grid, and back.
 
-use super::{BLOCK, GRAIN, check_scales, groups, highest, not_finite};
+use super::{BLOCK, GRAIN, Zeros, check_scales, groups, highest, not_finite};
 use crate::error::expect_shape;
 use crate::parts::Rows;
 use crate::{Error, Machine, Path, Result};
@@ -88,9 +88,10 @@ pub fn quantize_symmetric(
     if finite.into_inner() { Ok(()) } else { Err(not_finite("x", x, cols)) }
 }
 
-/// `out = scale * (codes - zero)`, rounded once; `scale`, `zero` are `[rows, cols / group]`.
+/// `out = scale * (codes - zero)`; `scale`, `zero` are `[rows, cols / group]`. The difference is rounded too where zero
+/// points are floats.
 ///
-/// NaN and infinity in `scale` spread as in any product. Errors: `Shape` for lengths that do not fit.
+/// NaN and infinity in `scale` and in float zero points spread as in any product. Errors: `Shape` for lengths that do not fit.
 #[allow(clippy::too_many_arguments)]
 pub fn dequantize_affine(
     m: &Machine,
@@ -99,7 +100,7 @@ pub fn dequantize_affine(
     cols: usize,
     group: usize,
     scale: &[f32],
-    zero: &[u8],
+    zero: Zeros<'_>,
     out: &mut [f32],
 ) -> Result<()> {
     let count = groups(cols, group)?;
@@ -122,7 +123,7 @@ pub fn dequantize_affine(
 mod portable {
     //! Each works on the elements from `start` on, as many as its output holds, whose groups it finds by their place.
 
-    use crate::quantize::{INFINITE, by_group, code, magnitude};
+    use crate::quantize::{INFINITE, Zeros, by_group, code, magnitude};
 
     /// Whether all of `x` is finite.
     #[inline(always)]
@@ -170,11 +171,11 @@ mod portable {
     }
 
     #[inline(always)]
-    pub fn dequantize(codes: &[u8], start: usize, group: usize, scale: &[f32], zero: &[u8], out: &mut [f32]) {
+    pub fn dequantize(codes: &[u8], start: usize, group: usize, scale: &[f32], zero: Zeros<'_>, out: &mut [f32]) {
         for (g, at) in by_group(start..start + out.len(), group) {
-            let (scale, zero) = (scale[g], i32::from(zero[g]));
+            let (scale, zero) = (scale[g], zero.get(g));
             for (&code, out) in codes[at.clone()].iter().zip(&mut out[at.start - start..at.end - start]) {
-                *out = scale * (i32::from(code) - zero) as f32;
+                *out = scale * (f32::from(code) - zero);
             }
         }
     }
@@ -183,7 +184,7 @@ mod portable {
 mod avx2 {
     //! The portable bodies, compiled to vectors of eight.
 
-    use super::portable;
+    use super::{Zeros, portable};
 
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
     pub unsafe fn quantize(
@@ -212,7 +213,14 @@ mod avx2 {
     }
 
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
-    pub unsafe fn dequantize(codes: &[u8], start: usize, group: usize, scale: &[f32], zero: &[u8], out: &mut [f32]) {
+    pub unsafe fn dequantize(
+        codes: &[u8],
+        start: usize,
+        group: usize,
+        scale: &[f32],
+        zero: Zeros<'_>,
+        out: &mut [f32],
+    ) {
         portable::dequantize(codes, start, group, scale, zero, out);
     }
 }

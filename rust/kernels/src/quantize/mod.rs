@@ -60,6 +60,40 @@ pub struct Grid {
     pub shrink: Option<Shrink>,
 }
 
+/// The zero point of each group.
+#[derive(Debug, Clone, Copy)]
+pub enum Zeros<'a> {
+    /// Whole numbers, as codes.
+    Codes(&'a [u8]),
+    /// Any numbers, as half-quadratic quantization has them.
+    Floats(&'a [f32]),
+}
+
+impl<'a> Zeros<'a> {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Codes(zero) => zero.len(),
+            Self::Floats(zero) => zero.len(),
+        }
+    }
+    /// Those of some groups.
+    pub(crate) fn part(self, groups: std::ops::Range<usize>) -> Self {
+        match self {
+            Self::Codes(zero) => Self::Codes(&zero[groups]),
+            Self::Floats(zero) => Self::Floats(&zero[groups]),
+        }
+    }
+    /// That of one group.
+    #[inline(always)]
+    pub(crate) fn get(&self, group: usize) -> f32 {
+        match self {
+            Self::Codes(zero) => f32::from(zero[group]),
+            Self::Floats(zero) => zero[group],
+        }
+    }
+}
+
 /// Groups of a row.
 ///
 /// Errors: `Shape` where `group` does not divide `cols`.
@@ -144,18 +178,19 @@ impl ScaleType {
     /// The nearest value of this type, ties to even; never infinity (the largest finite value instead) and never zero (the
     /// smallest normal one), as both lose the group.
     pub(crate) fn round(self, scale: f32) -> f32 {
-        let (rounded, smallest) = match self {
-            Self::F32 => (scale.min(f32::MAX), f32::MIN_POSITIVE),
-            Self::F16 => {
-                let code = portable::encode_one::<F16>(scale.to_bits(), true);
-                (f32::from_bits(portable::decode_one::<F16>(code)), 1.0 / 16384.0)
-            }
-            Self::Bf16 => {
-                let code = portable::encode_one::<Bf16>(scale.to_bits(), true);
-                (f32::from_bits(portable::decode_one::<Bf16>(code)), f32::MIN_POSITIVE)
-            }
-        };
+        let smallest = if self == Self::F16 { 1.0 / 16384.0 } else { f32::MIN_POSITIVE };
+        let rounded = self.nearest(scale);
         if rounded == 0.0 { smallest } else { rounded }
+    }
+
+    /// The nearest finite value of this type, ties to even.
+    pub(crate) fn nearest(self, x: f32) -> f32 {
+        let bits = x.to_bits();
+        match self {
+            Self::F32 => x.clamp(f32::MIN, f32::MAX),
+            Self::F16 => f32::from_bits(portable::decode_one::<F16>(portable::encode_one::<F16>(bits, true))),
+            Self::Bf16 => f32::from_bits(portable::decode_one::<Bf16>(portable::encode_one::<Bf16>(bits, true))),
+        }
     }
 }
 
@@ -181,7 +216,7 @@ fn by_group(flat: std::ops::Range<usize>, group: usize) -> impl Iterator<Item = 
 
 /// The smallest and the largest value; `None` if there is none, or if not all are finite.
 #[inline(always)]
-fn range<V: Lanes>(x: &[f32]) -> Option<(f32, f32)> {
+pub(crate) fn range<V: Lanes>(x: &[f32]) -> Option<(f32, f32)> {
     let first = *x.first()?;
     let (mut lo, mut hi, mut nothing) = (V::splat(first), V::splat(first), V::splat(0.0));
     let x = Eights::of(x, first);

@@ -86,7 +86,7 @@ fn every_path_gives_the_same_bits() {
                 let (mut codes, mut signed, mut out) = (vec![9; x.len()], vec![9; x.len()], vec![9.0; x.len()]);
                 quantize_affine(m, &x, rows, cols, group, grid.bits, &scale, &zero, &mut codes).unwrap();
                 quantize_symmetric(m, &x, rows, cols, group, grid.bits, grid.narrow, &scale, &mut signed).unwrap();
-                dequantize_affine(m, &codes, rows, cols, group, &scale, &zero, &mut out).unwrap();
+                dequantize_affine(m, &codes, rows, cols, group, &scale, Zeros::Codes(&zero), &mut out).unwrap();
                 (scale, zero, codes, signed, out)
             };
             let expected = run(&scalar);
@@ -109,7 +109,7 @@ fn long_rows_are_cut_among_threads_anywhere() {
         fit_affine(m, &PLAIN, &x, rows, cols, cols, &mut scale, &mut zero).unwrap();
         let (mut codes, mut out) = (vec![9; x.len()], vec![9.0; x.len()]);
         quantize_affine(m, &x, rows, cols, cols, 4, &scale, &zero, &mut codes).unwrap();
-        dequantize_affine(m, &codes, rows, cols, cols, &scale, &zero, &mut out).unwrap();
+        dequantize_affine(m, &codes, rows, cols, cols, &scale, Zeros::Codes(&zero), &mut out).unwrap();
         let (mut tokens, mut scales) = (vec![9; x.len()], vec![9.0; rows]);
         quantize_tokens(m, &x, rows, cols, 1e-5, &mut tokens, &mut scales).unwrap();
         (scale, zero, codes, out, tokens, scales)
@@ -247,7 +247,7 @@ fn wrong_calls_are_refused() {
     assert!(range(quantize_affine(&m, &x, 2, 6, 6, 4, &[1.0; 2], &[0, 16], &mut [0; 12])));
     assert!(range(quantize_symmetric(&m, &x, 2, 6, 6, 1, true, &[1.0; 2], &mut [0; 12])));
     assert!(shape(quantize_affine(&m, &x, 2, 6, 6, 4, &[1.0; 2], &[0; 2], &mut [0; 11])));
-    assert!(shape(dequantize_affine(&m, &[0; 12], 2, 6, 6, &[1.0; 3], &[0; 2], &mut [0.0; 12])));
+    assert!(shape(dequantize_affine(&m, &[0; 12], 2, 6, 6, &[1.0; 3], Zeros::Codes(&[0; 2]), &mut [0.0; 12])));
     for eps in [0.0, -1.0, f32::NAN, 1e-40] {
         assert!(range(quantize_tokens(&m, &x, 2, 6, eps, &mut [0; 12], &mut [0.0; 2])));
     }

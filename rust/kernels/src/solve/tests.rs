@@ -274,3 +274,136 @@ fn gptq_refuses() {
     assert!(matches!(fixed(&[1, 0], f32::NAN, 8), Err(Error::Range(_))));
     assert!(matches!(fixed(&[1, 0], 0.25, 16), Err(Error::Range(_))));
 }
+
+#[test]
+fn half_quadratic_is_the_same_on_every_machine_and_lowers_its_error() {
+    let options = Proximal { p: 0.7, beta: 10.0, kappa: 1.01, steps: 20, stop: true, best: false, round_zero: false };
+    for (rows, cols, group) in [(1, 1, 1), (3, 35, 7), (2, 4096, 64), (5, 300, 300)] {
+        let weight: Vec<f32> = (0..rows * cols).map(|i| ((i * i + 7 * i) % 101) as f32 / 500.0 - 0.07).collect();
+        let mut first = None;
+        for m in Path::ALL.iter().flat_map(|&path| [1, 3].map(|threads| Machine::forced(path, threads))).flatten() {
+            let (mut codes, mut scale) = (vec![0; rows * cols], vec![0.0; rows * cols / group]);
+            let (mut zero, mut errors) = (scale.clone(), [0.0; 20]);
+            let dtype = ScaleType::F32;
+            half_quadratic(
+                &m,
+                &weight,
+                rows,
+                cols,
+                group,
+                3,
+                &options,
+                dtype,
+                &mut codes,
+                &mut scale,
+                &mut zero,
+                &mut errors,
+            )
+            .unwrap();
+            let run: Vec<f32> = errors.into_iter().filter(|error| !error.is_nan()).collect();
+            assert!(run.iter().rev().skip(1).rev().is_sorted_by(|a, b| a > b), "{run:?}");
+            let bits = zero.iter().map(|zero: &f32| zero.to_bits()).collect::<Vec<_>>();
+            let found = (codes, bits);
+            assert_eq!(*first.get_or_insert(found.clone()), found, "{rows} {cols} {group} {:?}", m.path());
+        }
+    }
+}
+
+#[test]
+fn half_quadratic_refuses() {
+    let good = Proximal { p: 0.7, beta: 10.0, kappa: 1.01, steps: 1, stop: true, best: false, round_zero: false };
+    let m = Machine::forced(Path::Scalar, 1).unwrap();
+    let run = |options: Proximal, weight: [f32; 2], group| {
+        let (mut codes, mut scale, mut zero, mut errors) = ([0; 2], [0.0], [0.0], vec![0.0; options.steps]);
+        half_quadratic(
+            &m,
+            &weight,
+            1,
+            2,
+            group,
+            4,
+            &options,
+            ScaleType::F32,
+            &mut codes,
+            &mut scale,
+            &mut zero,
+            &mut errors,
+        )
+    };
+    assert!(run(good, [0.0, 1.0], 2).is_ok());
+    for bad in [
+        Proximal { p: 0.0, ..good },
+        Proximal { beta: f64::NAN, ..good },
+        Proximal { kappa: 0.5, ..good },
+        Proximal { steps: 1001, ..good },
+    ] {
+        assert!(matches!(run(bad, [0.0, 1.0], 2), Err(Error::Range(_))));
+    }
+    assert!(matches!(run(good, [0.0, f32::NAN], 2), Err(Error::NotFinite(_))));
+    assert!(matches!(run(good, [f32::MIN, f32::MAX], 2), Err(Error::NotFinite(_))));
+    assert!(matches!(run(good, [0.0, 1.0], 3), Err(Error::Shape(_))));
+}
+
+#[test]
+fn coordinate_descent_is_the_same_on_every_machine_and_lowers_its_loss() {
+    for (rows, cols, block) in [(1, 1, 1), (3, 20, 8), (140, 33, 16)] {
+        let (weight, hessian) = (noise(rows * cols, 3), hessian(cols, 4));
+        let (scale, zero, index) = (vec![0.3; rows], vec![4; rows], vec![0; cols]);
+        let descent = Descent {
+            bits: 3,
+            scale: &scale,
+            zero: &zero,
+            index: &index,
+            sweeps: 1,
+            relax: 0,
+            block,
+            from_codes: false,
+        };
+        let mut first = None;
+        for m in machines() {
+            let (mut codes, mut loss) = (vec![0; rows * cols], vec![0.0; rows]);
+            coordinate_descent(&m, &weight, &hessian, rows, cols, &descent, &mut codes, &mut loss).unwrap();
+            let mut more = codes.clone();
+            let mut less = loss.clone();
+            let again = Descent { from_codes: true, sweeps: 3, ..descent };
+            coordinate_descent(&m, &weight, &hessian, rows, cols, &again, &mut more, &mut less).unwrap();
+            assert!(less.iter().zip(&loss).all(|(less, loss)| *less <= loss * 1.001 + 1e-6));
+            let found = (codes, more);
+            assert_eq!(*first.get_or_insert(found.clone()), found, "{rows} {cols} {:?}", m.path());
+        }
+    }
+}
+
+#[test]
+fn coordinate_descent_refuses() {
+    let m = Machine::forced(Path::Scalar, 1).unwrap();
+    let good = Descent {
+        bits: 3,
+        scale: &[1.0],
+        zero: &[4],
+        index: &[0, 0],
+        sweeps: 1,
+        relax: 0,
+        block: 8,
+        from_codes: false,
+    };
+    let run = |descent: Descent<'_>, weight: [f32; 2], hessian: [f32; 4]| {
+        coordinate_descent(&m, &weight, &hessian, 1, 2, &descent, &mut [9, 0], &mut [0.0])
+    };
+    let eye = [1.0, 0.0, 0.0, 1.0];
+    assert!(run(good, [0.0, 1.0], eye).is_ok());
+    for bad in [
+        Descent { bits: 0, ..good },
+        Descent { scale: &[0.0], ..good },
+        Descent { zero: &[8], ..good },
+        Descent { index: &[0, 1], ..good },
+        Descent { sweeps: 0, ..good },
+        Descent { block: 0, ..good },
+        Descent { from_codes: true, ..good },
+    ] {
+        assert!(matches!(run(bad, [0.0, 1.0], eye), Err(Error::Range(_))), "{bad:?}");
+    }
+    assert!(matches!(run(good, [0.0, 1.0], [-1.0, 0.0, 0.0, 1.0]), Err(Error::Range(_))));
+    assert!(matches!(run(good, [0.0, f32::NAN], eye), Err(Error::NotFinite(_))));
+    assert!(matches!(run(Descent { index: &[0], ..good }, [0.0, 1.0], eye), Err(Error::Shape(_))));
+}
