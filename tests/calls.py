@@ -29,6 +29,7 @@ def calls() -> dict[str, Call]:
     codes = random.integers(0, 16, (6, 64), np.uint8)
     scale = random.uniform(0.5, 1, (6, 2)).astype(np.float32)
     zero = random.integers(0, 16, (6, 2), np.uint8)
+    bytes_of_scales = random.integers(100, 150, (6, 2), np.uint8)
     words = random.integers(-(2**31), 2**31, (6, 8)).astype(np.int32)
     gram = (x.T @ x).astype(np.float32)
     factor = np.triu(np.ones((64, 64), np.float32))
@@ -40,6 +41,12 @@ def calls() -> dict[str, Call]:
         "unpack": Call({"words": words}, {"bits": 4, "cols": 64}, empty={"words": (0, 8)}),
         "encode_minifloat": Call({"x": x}, {"format": "bf16"}, any_axes=True, empty={"x": (0, 3)}),
         "decode_minifloat": Call({"codes": codes}, {"format": "e4m3fn"}, any_axes=True, empty={"codes": (3, 0)}),
+        "quantize_block": Call({"x": x}, {"element": "e2m1"}, empty={"x": (0, 64)}),
+        "dequantize_block": Call(
+            {"codes": codes, "scale": bytes_of_scales},
+            {"element": "e2m1"},
+            empty={"codes": (0, 64), "scale": (0, 2)},
+        ),
         "fit_affine": Call({"x": x}, g32, empty={"x": (0, 64)}),
         "quantize_affine": Call({"x": x, "scale": scale, "zero": zero}, g32, empty={"x": (0, 64), **none}),
         "quantize_symmetric": Call({"x": x, "scale": scale}, {"group": 32}, empty={"x": (0, 64), "scale": (0, 2)}),

@@ -7,6 +7,7 @@ __all__ = [
     "coordinate_descent",
     "decode_minifloat",
     "dequantize_affine",
+    "dequantize_block",
     "encode_minifloat",
     "fit_affine",
     "gptq",
@@ -17,6 +18,7 @@ __all__ = [
     "pack",
     "paths",
     "quantize_affine",
+    "quantize_block",
     "quantize_symmetric",
     "quantize_tokens",
     "search_clip",
@@ -53,6 +55,26 @@ def pack(codes: Any, bits: int, order: str = "dense", *, on: Machine | None = No
 def unpack(words: Any, bits: int, cols: int, order: str = "dense", *, on: Machine | None = None) -> Buffer: ...
 def encode_minifloat(x: Any, format: str, saturate: bool = True, *, on: Machine | None = None) -> Buffer: ...
 def decode_minifloat(codes: Any, format: str, *, on: Machine | None = None) -> Buffer: ...
+def quantize_block(
+    x: Any,
+    element: str,
+    block: int = 32,
+    scale_dtype: str = "e8m0",
+    rule: str = "floor",
+    tensor_scale: float = 1.0,
+    *,
+    on: Machine | None = None,
+) -> tuple[Buffer, Buffer]: ...
+def dequantize_block(
+    codes: Any,
+    scale: Any,
+    element: str,
+    block: int = 32,
+    scale_dtype: str = "e8m0",
+    tensor_scale: float = 1.0,
+    *,
+    on: Machine | None = None,
+) -> Buffer: ...
 def fit_affine(
     x: Any,
     bits: int,

@@ -12,29 +12,31 @@ from tests.oracles.decode_minifloat import FORMATS, code_dtype, magnitude
 @cache
 def values(format: str) -> np.ndarray:
     """All finite magnitudes in order, which is that of their codes, and the one that would come next."""
-    finite = []
-    code = 0
-    while np.isfinite(magnitude(code, format)):
-        finite.append(magnitude(code, format))
-        code += 1
-    return np.array([*finite, 2 * finite[-1] - finite[-2]], np.float64)
+    every = [magnitude(code, format) for code in range(1 << sum(FORMATS[format][:2]))]
+    finite = [value for value in every if np.isfinite(value)]
+    assert finite == every[: len(finite)]
+    step = finite[-1] if format == "e8m0" else finite[-1] - finite[-2]
+    return np.array([*finite, finite[-1] + step], np.float64)
 
 
 def encode_minifloat(x: np.ndarray, format: str, saturate: bool = True) -> np.ndarray:
     """In f64, where all differences between an f32 and its neighbours are exact."""
     table = values(format)
     past = len(table) - 1
-    exponent_bits, mantissa_bits, _, infinity = FORMATS[format]
-    special = (1 << exponent_bits) - 1 << mantissa_bits
-    nan = special | 1 << mantissa_bits - 1 if infinity else special | (1 << mantissa_bits) - 1
+    exponent_bits, mantissa_bits, _, special = FORMATS[format]
+    infinity = (1 << exponent_bits) - 1 << mantissa_bits
+    nan = infinity | 1 << mantissa_bits - 1 if special == "inf" else infinity | (1 << mantissa_bits) - 1
+    beyond = {"inf": infinity, "nan": nan, "": past - 1}[special]
     with np.errstate(invalid="ignore"):  # signalling NaN
         number = np.abs(x.ravel().astype(np.float64))
     above = np.clip(np.searchsorted(table, number), 1, past)
     low, high = number - table[above - 1], table[above] - number
-    code = np.where((low < high) | ((low == high) & (above % 2 == 1)), above - 1, above)
-    code = np.where(code >= past, past - 1 if saturate else (special if infinity else nan), code)
+    even = (above % 2 == 1) & (format != "e8m0")  # ties of scales go up
+    code = np.where((low < high) | ((low == high) & even), above - 1, above)
+    code = np.where(code >= past, past - 1 if saturate else beyond, code)
     code = np.where(np.isnan(number), nan, code)
     negative = np.signbit(x.ravel()).astype(np.int64) << (exponent_bits + mantissa_bits)
+    negative = 0 if format == "e8m0" else negative
     return (code | negative).astype(code_dtype(format)).reshape(x.shape)
 
 
@@ -50,6 +52,21 @@ def hard(format: str) -> np.ndarray:
     return np.concatenate([x, -x])
 
 
+def edges() -> np.ndarray:
+    """Every exponent of f32 with the mantissas around every place where a format could cut it, of both signs."""
+    mantissas = {mantissa + step & 0x7FFFFF for k in range(24) for mantissa in (1 << k, 3 << k) for step in (-1, 0, 1)}
+    bits = np.arange(256, dtype=np.uint32)[:, None] << 23 | np.array(sorted(mantissas), np.uint32)
+    x = bits.view(np.float32)
+    return np.concatenate([x, -x])
+
+
+def widened() -> np.ndarray:
+    """Every f16 and every bf16, as f32."""
+    codes = np.arange(1 << 16, dtype=np.uint32)
+    with np.errstate(invalid="ignore"):
+        return np.stack([codes.astype(np.uint16).view(np.float16).astype(np.float32), (codes << 16).view(np.float32)])
+
+
 def cases() -> list[Case]:
     """The hard numbers of every format, a sample of all bit patterns, and a few of any number."""
     sample = (np.arange(1 << 18, dtype=np.uint32) * np.uint32(16411)).view(np.float32)
@@ -60,6 +77,8 @@ def cases() -> list[Case]:
             name = f"{format}-{'saturate' if saturate else 'overflow'}"
             found.append(Case(f"{name}-hard", (hard(format),), options, encode_minifloat))
             found.append(Case(f"{name}-sample", (sample.reshape(512, 512),), options, encode_minifloat))
+            found.append(Case(f"{name}-edges", (edges(),), options, encode_minifloat))
+            found.append(Case(f"{name}-widened", (widened(),), options, encode_minifloat))
         for n in (0, 1, 7, 8, 9, 15, 16, 17, 33, 63, 65):
             few = hard(format)[-n - 4 : -4]
             found.append(Case(f"{format}-{n}", (few,), {"format": format}, encode_minifloat))

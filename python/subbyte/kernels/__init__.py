@@ -16,7 +16,7 @@ from subbyte.kernels._machine import machine as machine
 from subbyte.kernels._machine import paths as paths
 from subbyte.kernels.gemm import w8a8, wna16
 from subbyte.kernels.hadamard import hadamard
-from subbyte.kernels.minifloat import decode_minifloat, encode_minifloat
+from subbyte.kernels.minifloat import decode_minifloat, dequantize_block, encode_minifloat, quantize_block
 from subbyte.kernels.pack import pack, unpack
 from subbyte.kernels.quantize import (
     dequantize_affine,
@@ -33,6 +33,7 @@ __all__ = [
     "coordinate_descent",
     "decode_minifloat",
     "dequantize_affine",
+    "dequantize_block",
     "encode_minifloat",
     "fit_affine",
     "gptq",
@@ -41,6 +42,7 @@ __all__ = [
     "inverse_factor",
     "pack",
     "quantize_affine",
+    "quantize_block",
     "quantize_symmetric",
     "quantize_tokens",
     "search_clip",

@@ -19,7 +19,7 @@ from subbyte.kernels._array import bring_back, framework, refuse_device, refuse_
 
 _GRID = "bool symmetric=True, bool narrow=False, bool forced_zero=True, float eps=0.0, str scale_dtype='f32'"
 _SHRINK = "float norm=2.4, int shrink_grid=100, int shrink_steps=0"
-_CODES = {"e4m3fn": torch.uint8, "e5m2": torch.uint8, "bf16": torch.uint16, "f16": torch.uint16}
+_WIDE = frozenset({"bf16", "f16"})
 
 # Kept for the life of the process: an operator disappears with the library that defined it.
 _torch_library: Any = torch.library  # its methods carry no types
@@ -78,11 +78,28 @@ def _unpack(words: Tensor, bits: int, cols: int, order: str = "dense") -> Tensor
 
 @_operator("encode_minifloat(Tensor x, str format, bool saturate=True) -> Tensor")
 def _encode_minifloat(x: Tensor, format: str, saturate: bool = True) -> Tensor:
-    return x.new_empty(x.shape, dtype=_CODES[format])
+    return x.new_empty(x.shape, dtype=torch.uint16 if format in _WIDE else torch.uint8)
 
 
 @_operator("decode_minifloat(Tensor codes, str format) -> Tensor")
 def _decode_minifloat(codes: Tensor, format: str) -> Tensor:
+    return codes.new_empty(codes.shape, dtype=torch.float32)
+
+
+@_operator(
+    "quantize_block(Tensor x, str element, int block=32, str scale_dtype='e8m0', str rule='floor', "
+    "float tensor_scale=1.0) -> (Tensor, Tensor)"
+)
+def _quantize_block(x: Tensor, element: str, block: int = 32, *_: object) -> tuple[Tensor, Tensor]:
+    rows, cols = x.shape
+    return x.new_empty(x.shape, dtype=torch.uint8), x.new_empty((rows, cols // block), dtype=torch.uint8)
+
+
+@_operator(
+    "dequantize_block(Tensor codes, Tensor scale, str element, int block=32, str scale_dtype='e8m0', "
+    "float tensor_scale=1.0) -> Tensor"
+)
+def _dequantize_block(codes: Tensor, *_: object) -> Tensor:
     return codes.new_empty(codes.shape, dtype=torch.float32)
 
 

@@ -93,10 +93,12 @@ impl Machine {
             return work(0..items);
         }
         let work = &work;
-        rayon::scope(|scope| {
-            for part in 0..parts {
+        rayon::in_place_scope(|scope| {
+            for part in 1..parts {
                 scope.spawn(move |_| work(items * part / parts..items * (part + 1) / parts));
             }
+            // the caller would only wait
+            work(0..items / parts);
         });
     }
 }

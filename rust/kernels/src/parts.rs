@@ -53,7 +53,7 @@ impl Machine {
             return work(0..items, outputs);
         }
         let work = &work;
-        rayon::scope(|scope| {
+        rayon::in_place_scope(|scope| {
             let (mut from, mut rest) = (0, outputs);
             for part in 1..parts {
                 let to = items * part / parts;

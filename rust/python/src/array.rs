@@ -392,7 +392,7 @@ impl<'a> NarrowZeros<'a> {
     }
 }
 
-/// A result while a kernel writes it: zeroed, contiguous, of the given shape.
+/// A result while a kernel writes it: contiguous, of the given shape.
 pub struct Output<T> {
     memory: Memory,
     shape: Vec<i64>,
@@ -401,21 +401,31 @@ pub struct Output<T> {
 }
 
 impl<T: DlpackElement> Output<T> {
-    /// Room for an array of that shape.
+    /// Room for an array of that shape, all zeros.
     pub fn zeroed(shape: &[usize]) -> PyResult<Self> {
+        Self::in_memory(shape, Memory::zeroed)
+    }
+
+    /// Room for an array of that shape, for a kernel that writes every element: what stands there is nobody's.
+    pub fn stale(shape: &[usize]) -> PyResult<Self> {
+        Self::in_memory(shape, Memory::stale)
+    }
+
+    fn in_memory(shape: &[usize], memory: fn(usize) -> Option<Memory>) -> PyResult<Self> {
         let too_large = || PyOverflowError::new_err(format!("a result of shape {shape:?} is larger than any memory"));
         let len = shape.iter().try_fold(1_usize, |len, &n| len.checked_mul(n)).ok_or_else(too_large)?;
         let bytes = len.checked_mul(size_of::<T>()).ok_or_else(too_large)?;
         let out_of_memory = || PyMemoryError::new_err(format!("cannot allocate {bytes} bytes for a result"));
-        let memory = Memory::zeroed(bytes).ok_or_else(out_of_memory)?;
+        let memory = memory(bytes).ok_or_else(out_of_memory)?;
         let shape = shape.iter().map(|&n| i64::try_from(n)).collect::<Result<_, _>>().map_err(|_| too_large())?;
         Ok(Self { memory, shape, len, elements: PhantomData })
     }
 
     /// The elements.
     pub fn slice_mut(&mut self) -> &mut [T] {
-        // SAFETY: the allocation has `len` elements at an alignment above theirs, zero bytes are a value of every
-        // DLPack element, and nothing else knows of the memory before `finish`.
+        // SAFETY: the allocation has `len` elements at an alignment above theirs, its bytes are initialised, any bytes are
+        // a value of every element that a kernel writes (integers and floats), and nothing else knows of the memory before
+        // `finish`.
         unsafe { slice::from_raw_parts_mut(self.memory.data().cast().as_ptr(), self.len) }
     }
 

@@ -28,7 +28,7 @@ mod _rust {
     #[pymodule_export]
     use crate::machine::{Machine, machine, paths};
     #[pymodule_export]
-    use crate::minifloat::{decode_minifloat, encode_minifloat};
+    use crate::minifloat::{decode_minifloat, dequantize_block, encode_minifloat, quantize_block};
     #[pymodule_export]
     use crate::pack::{pack, unpack};
     #[pymodule_export]

@@ -1,7 +1,9 @@
-//! Zeroed memory for results.
+//! Memory for results: zeroed, or that of a result that is gone.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ops::RangeInclusive;
 use std::ptr::NonNull;
+use std::sync::Mutex;
 
 /// Enough for every vector width, and for JAX, which copies what is aligned to less.
 const ALIGN: usize = 64;
@@ -9,8 +11,72 @@ const ALIGN: usize = 64;
 #[cfg(target_os = "linux")]
 const HUGE: usize = 2 << 20;
 
-/// An allocation of its own.
+/// The sizes that are kept for later results; all together are at most as large as the largest, which is what glibc's
+/// allocator keeps too. A fresh page costs more than most casts do: a fault, and zeros that the kernel overwrites.
+const KEPT: RangeInclusive<usize> = 32 << 10..=32 << 20;
+
+/// Memory of results that are gone, oldest first.
+static SPARE: Mutex<Vec<Pages>> = Mutex::new(Vec::new());
+
+/// Memory of its own.
 pub struct Memory {
+    data: NonNull<u8>,
+    /// There until the drop.
+    pages: Option<Pages>,
+}
+
+// SAFETY: `Memory` is the only owner of what `data` points to, its pages, which may go to any thread.
+unsafe impl Send for Memory {}
+// SAFETY: through a shared `Memory` this crate never reads or writes the elements, it only hands out the address.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// Zero bytes; `None` where there is not so much memory.
+    pub fn zeroed(bytes: usize) -> Option<Self> {
+        Pages::zeroed(bytes).map(Self::new)
+    }
+
+    /// At least so many bytes, which are initialised but hold anything: for kernels that write every element.
+    pub fn stale(bytes: usize) -> Option<Self> {
+        // Never waits for the lock: a thread that held it when this process was forked is not there to open it.
+        if KEPT.contains(&bytes)
+            && let Ok(mut spare) = SPARE.try_lock()
+            && let Some(at) = spare.iter().rposition(|pages| (bytes..=2 * bytes).contains(&pages.layout.size()))
+        {
+            return Some(Self::new(spare.remove(at)));
+        }
+        Self::zeroed(bytes)
+    }
+
+    fn new(pages: Pages) -> Self {
+        Self { data: pages.data, pages: Some(pages) }
+    }
+
+    /// The first byte.
+    pub fn data(&self) -> NonNull<u8> {
+        self.data
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let Some(pages) = self.pages.take().filter(|pages| KEPT.contains(&pages.layout.size())) else { return };
+        // What is too much is given back once the lock is open again.
+        let mut oldest = Vec::new();
+        if let Ok(mut spare) = SPARE.try_lock() {
+            spare.push(pages);
+            let mut kept: usize = spare.iter().map(|pages| pages.layout.size()).sum();
+            while kept > *KEPT.end() {
+                let pages = spare.remove(0);
+                kept -= pages.layout.size();
+                oldest.push(pages);
+            }
+        }
+    }
+}
+
+/// An allocation.
+struct Pages {
     data: NonNull<u8>,
     layout: Layout,
     /// The whole mapping, where the memory comes from the system and not from the allocator.
@@ -18,14 +84,11 @@ pub struct Memory {
     mapping: Option<(NonNull<libc::c_void>, usize)>,
 }
 
-// SAFETY: `Memory` is the only owner of its allocation, which any thread may free.
-unsafe impl Send for Memory {}
-// SAFETY: through a shared `Memory` this crate never reads or writes the elements, it only hands out the address.
-unsafe impl Sync for Memory {}
+// SAFETY: `Pages` is the only owner of its allocation, which any thread may write and free.
+unsafe impl Send for Pages {}
 
-impl Memory {
-    /// `None` where there is not so much memory.
-    pub fn zeroed(bytes: usize) -> Option<Self> {
+impl Pages {
+    fn zeroed(bytes: usize) -> Option<Self> {
         let layout = Layout::from_size_align(bytes.max(1), ALIGN).ok()?;
         #[cfg(target_os = "linux")]
         if bytes >= HUGE {
@@ -62,14 +125,9 @@ impl Memory {
         unsafe { libc::madvise(data.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE) };
         Some(Self { data, layout, mapping: Some((mapping, whole)) })
     }
-
-    /// The first byte.
-    pub fn data(&self) -> NonNull<u8> {
-        self.data
-    }
 }
 
-impl Drop for Memory {
+impl Drop for Pages {
     fn drop(&mut self) {
         #[cfg(target_os = "linux")]
         if let Some((start, whole)) = self.mapping {

@@ -1,6 +1,12 @@
-//! Casts between f32 and the 8- and 16-bit floats, rounded to nearest, ties to even. Limit: memory.
+//! Casts between f32 and narrower floats, rounded to nearest, ties to even, and blocks of them that share a scale. Limit:
+//! memory.
 //!
 //! NaN becomes the quiet NaN named by the format, with its sign; zeros keep theirs; subnormals, of either side, are exact.
+//! Formats below 8 bits have neither NaN nor infinity: both become the largest value, with their sign.
+
+mod block;
+
+pub use block::{BlockScale, Element, Int, Rule, dequantize_block, quantize_block};
 
 use crate::error::expect_len;
 use crate::parts::Rows;
@@ -37,7 +43,14 @@ pub trait Bits: sealed::Sealed + Copy + Send + Sync {
     #[doc(hidden)]
     fn halves(codes: &[Self]) -> Option<&[u16]>;
     #[doc(hidden)]
-    fn halves_mut(codes: &mut [Self]) -> Option<&mut [u16]>;
+    fn held(codes: &mut [Self]) -> Held<'_>;
+}
+
+/// Codes by what holds them, for bodies that differ in that.
+#[doc(hidden)]
+pub enum Held<'a> {
+    Bytes(&'a mut [u8]),
+    Halves(&'a mut [u16]),
 }
 
 impl sealed::Sealed for u8 {}
@@ -45,8 +58,8 @@ impl Bits for u8 {
     fn halves(_: &[Self]) -> Option<&[u16]> {
         None
     }
-    fn halves_mut(_: &mut [Self]) -> Option<&mut [u16]> {
-        None
+    fn held(codes: &mut [Self]) -> Held<'_> {
+        Held::Bytes(codes)
     }
 }
 
@@ -55,13 +68,13 @@ impl Bits for u16 {
     fn halves(codes: &[Self]) -> Option<&[u16]> {
         Some(codes)
     }
-    fn halves_mut(codes: &mut [Self]) -> Option<&mut [u16]> {
-        Some(codes)
+    fn held(codes: &mut [Self]) -> Held<'_> {
+        Held::Halves(codes)
     }
 }
 
 macro_rules! format {
-    ($name:ident, $code:ty, $doc:literal, $mantissa:literal, $bias:literal, $largest:literal, $overflow:literal, $nan:literal) => {
+    ($name:ident, $code:ty, $sign:literal, $mantissa:literal, $bias:literal, $largest:literal, $overflow:literal, $nan:literal, $doc:literal) => {
         #[doc = $doc]
         #[derive(Debug, Clone, Copy)]
         pub struct $name;
@@ -73,7 +86,7 @@ macro_rules! format {
             const LARGEST: u32 = $largest;
             const OVERFLOW: u32 = $overflow;
             const NAN: u32 = $nan;
-            const SIGN: u32 = <$code>::BITS - 1;
+            const SIGN: u32 = $sign;
             #[inline(always)]
             fn narrow(code: u32) -> $code {
                 code as $code
@@ -86,13 +99,21 @@ macro_rules! format {
     };
 }
 
-format!(E4m3fn, u8, "OCP FP8 E4M3: largest 448, no infinity, NaN 0x7f.", 3, 7, 0x7e, 0x7f, 0x7f);
-format!(E5m2, u8, "OCP FP8 E5M2: largest 57344, infinity 0x7c, NaN 0x7e.", 2, 15, 0x7b, 0x7c, 0x7e);
-format!(Bf16, u16, "bfloat16: the upper half of an f32, NaN 0x7fc0.", 7, 127, 0x7f7f, 0x7f80, 0x7fc0);
-format!(F16, u16, "IEEE binary16: largest 65504, NaN 0x7e00.", 10, 15, 0x7bff, 0x7c00, 0x7e00);
+format!(E4m3fn, u8, 7, 3, 7, 0x7e, 0x7f, 0x7f, "OCP FP8 E4M3: largest 448, no infinity, NaN 0x7f.");
+format!(E5m2, u8, 7, 2, 15, 0x7b, 0x7c, 0x7e, "OCP FP8 E5M2: largest 57344, infinity 0x7c, NaN 0x7e.");
+format!(E3m2, u8, 5, 2, 3, 0x1f, 0x1f, 0x1f, "OCP FP6 E3M2: largest 28.");
+format!(E2m3, u8, 5, 3, 1, 0x1f, 0x1f, 0x1f, "OCP FP6 E2M3: largest 7.5.");
+format!(E2m1, u8, 3, 1, 1, 0x07, 0x07, 0x07, "OCP FP4 E2M1: largest 6.");
+format!(
+    E8m0,
+    u8, 8, 0, 127, 0xfe, 0xff, 0xff, "OCP scales: 2^(code - 127), NaN 0xff; no zero and no sign, ties go up."
+);
+format!(Bf16, u16, 15, 7, 127, 0x7f7f, 0x7f80, 0x7fc0, "bfloat16: the upper half of an f32, NaN 0x7fc0.");
+format!(F16, u16, 15, 10, 15, 0x7bff, 0x7c00, 0x7e00, "IEEE binary16: largest 65504, NaN 0x7e00.");
 
-/// Elements worth a thread, and the unit in which they are cut.
-const GRAIN: usize = 1 << 16;
+/// Elements worth a thread, and the unit in which they are cut. The fastest casts do so many in the time in which a
+/// sleeping thread wakes.
+const GRAIN: usize = 1 << 18;
 const BLOCK: usize = 64;
 
 /// Casts `x` to `codes` of the same length. What rounds beyond the largest finite value becomes that value with `saturate`,
@@ -112,7 +133,8 @@ pub fn encode<F: Format>(m: &Machine, x: &[f32], saturate: bool, codes: &mut [F:
     Ok(())
 }
 
-/// Casts `codes` to `x` of the same length, exactly; NaN becomes 0x7fc00000 with its sign.
+/// Casts `codes` to `x` of the same length, exactly; NaN becomes 0x7fc00000 with its sign. Bits of a code above those of
+/// its format count for nothing.
 ///
 /// Errors: `Shape` for another length.
 pub fn decode<F: Format>(m: &Machine, codes: &[F::Code], x: &mut [f32]) -> Result<()> {
@@ -153,13 +175,19 @@ pub(crate) mod portable {
     pub fn encode_one<F: Format>(bits: u32, saturate: bool) -> u32 {
         let magnitude = bits & MAGNITUDE;
         let drop = 23 - F::MANTISSA;
-        let rounded = (magnitude + ((1 << (drop - 1)) - 1) + ((magnitude >> drop) & 1)) >> drop;
+        // without a mantissa nothing is even: ties go up, as everyone casts scales
+        let odd = if F::MANTISSA == 0 { 1 } else { (magnitude >> drop) & 1 };
+        let rounded = (magnitude + ((1 << (drop - 1)) - 1) + odd) >> drop;
         let mut code = rounded.wrapping_sub((127 - F::BIAS) << F::MANTISSA);
         if F::BIAS != 127 {
             // the unit of this float in the last place is the smallest subnormal: the addition rounds to it
             let unit = (127 - F::BIAS + drop + 1) << 23;
             let subnormal = (f32::from_bits(magnitude) + f32::from_bits(unit)).to_bits().wrapping_sub(unit);
             code = if magnitude < (127 - F::BIAS + 1) << 23 { subnormal } else { code };
+        }
+        if F::MANTISSA == 0 {
+            // f32 has 2^-127, the smallest scale, as a subnormal; 1.5 of it is a tie
+            code = if magnitude < 1 << 23 { (magnitude >= 0x0060_0000).into() } else { code };
         }
         code = if code > F::LARGEST { if saturate { F::LARGEST } else { F::OVERFLOW } } else { code };
         code = if magnitude > INFINITY { F::NAN } else { code };
@@ -177,6 +205,9 @@ pub(crate) mod portable {
             let subnormal = (f32::from_bits(shifted + one) - f32::from_bits(one)).to_bits();
             bits = if magnitude < 1 << F::MANTISSA { subnormal } else { bits };
         }
+        if F::MANTISSA == 0 {
+            bits = if magnitude == 0 { 0x0040_0000 } else { bits };
+        }
         bits = if magnitude > F::LARGEST { INFINITY } else { bits };
         bits = if magnitude > F::LARGEST && (F::OVERFLOW == F::NAN || magnitude > F::OVERFLOW) {
             0x7fc0_0000
@@ -192,17 +223,18 @@ use portable as avx2;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    //! The 16-bit formats by their instructions; for the others the portable bodies, compiled to vectors of eight.
+    //! The 16-bit formats by their instructions, the 8-bit ones as the portable body does it; else the portable bodies,
+    //! compiled to vectors of eight.
 
-    use super::{Bits, Format, portable};
-    use crate::simd::{load_f32x8, load_u16x8, store_f32x8, store_u16x8};
+    use super::{Bits, Format, Held, portable};
+    use crate::simd::{load_f32x8, load_u16x8, store_f32x8, store_u8x32, store_u16x8};
     use std::arch::x86_64::*;
 
     #[target_feature(enable = "avx2,f16c")]
     pub fn encode<F: Format>(x: &[f32], saturate: bool, codes: &mut [F::Code]) {
-        let done = match F::Code::halves_mut(codes) {
-            Some(codes) => encode_halves::<F>(x, saturate, codes),
-            None => 0,
+        let done = match F::Code::held(codes) {
+            Held::Halves(codes) => encode_halves::<F>(x, saturate, codes),
+            Held::Bytes(codes) => encode_bytes::<F>(x, saturate, codes),
         };
         portable::encode::<F>(&x[done..], saturate, &mut codes[done..]);
     }
@@ -220,18 +252,77 @@ mod avx2 {
     #[target_feature(enable = "avx2,f16c")]
     fn encode_halves<F: Format>(x: &[f32], saturate: bool, codes: &mut [u16]) -> usize {
         let largest = f32::from_bits(portable::decode_one::<F>(F::LARGEST));
-        let limit = _mm256_set1_ps(if saturate { largest } else { f32::INFINITY });
+        let limit = _mm256_set1_ps(largest);
         let (x, codes) = (x.as_chunks::<8>().0, codes.as_chunks_mut::<8>().0);
         for (x, codes) in x.iter().zip(codes) {
             // where one is NaN, minimum and maximum are their second operand
-            let x = quiet(load_f32x8(x));
-            let x = _mm256_max_ps(_mm256_sub_ps(_mm256_setzero_ps(), limit), _mm256_min_ps(limit, x));
+            let mut x = quiet(load_f32x8(x));
+            if saturate {
+                x = _mm256_max_ps(_mm256_sub_ps(_mm256_setzero_ps(), limit), _mm256_min_ps(limit, x));
+            }
             store_u16x8(
                 codes,
                 if F::MANTISSA == 10 { _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x) } else { bf16(x) },
             );
         }
         8 * x.len()
+    }
+
+    /// Casts all whole vectors of 32; returns how many numbers those are.
+    #[target_feature(enable = "avx2,f16c")]
+    fn encode_bytes<F: Format>(x: &[f32], saturate: bool, codes: &mut [u8]) -> usize {
+        if F::MANTISSA == 0 {
+            return 0;
+        }
+        let (x, codes) = (x.as_chunks::<32>().0, codes.as_chunks_mut::<32>().0);
+        for (x, codes) in x.iter().zip(codes) {
+            let mut code = [_mm256_setzero_si256(); 4];
+            for (code, x) in code.iter_mut().zip(x.as_chunks().0) {
+                *code = round::<F>(load_f32x8(x), saturate);
+            }
+            store_u8x32(codes, narrow(code));
+        }
+        32 * x.len()
+    }
+
+    /// `portable::encode_one` of eight.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub(super) fn round<F: Format>(x: __m256, saturate: bool) -> __m256i {
+        let set = |bits: u32| _mm256_set1_epi32(bits.cast_signed());
+        let shift = |bits: u32| _mm_cvtsi32_si128(bits.cast_signed());
+        let (drop, bits) = (23 - F::MANTISSA, _mm256_castps_si256(x));
+        let magnitude = _mm256_and_si256(bits, set(0x7fff_ffff));
+        let odd = _mm256_and_si256(_mm256_srl_epi32(magnitude, shift(drop)), set(1));
+        let half = set(((1u32 << (drop - 1)) - 1).wrapping_sub((127 - F::BIAS) << 23));
+        let normal = _mm256_srl_epi32(_mm256_add_epi32(_mm256_add_epi32(magnitude, half), odd), shift(drop));
+        let unit = set((127 - F::BIAS + drop + 1) << 23);
+        let added = _mm256_add_ps(_mm256_castsi256_ps(magnitude), _mm256_castsi256_ps(unit));
+        let subnormal = _mm256_sub_epi32(_mm256_castps_si256(added), unit);
+        let small = _mm256_cmpgt_epi32(set((127 - F::BIAS + 1) << 23), magnitude);
+        let code = _mm256_blendv_epi8(normal, subnormal, small);
+        let past = if saturate { F::LARGEST } else { F::OVERFLOW };
+        let mut code = if past == F::LARGEST {
+            _mm256_min_epu32(code, set(past))
+        } else {
+            let fits = _mm256_cmpeq_epi32(_mm256_min_epu32(code, set(F::LARGEST)), code);
+            _mm256_blendv_epi8(set(past), code, fits)
+        };
+        if past != F::NAN {
+            code = _mm256_blendv_epi8(code, set(F::NAN), _mm256_cmpgt_epi32(magnitude, set(0x7f80_0000)));
+        }
+        let sign = _mm256_and_si256(_mm256_srl_epi32(bits, shift(31 - F::SIGN)), set(1 << F::SIGN));
+        _mm256_or_si256(code, sign)
+    }
+
+    /// The low bytes, in order, of numbers below 256.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub(super) fn narrow(codes: [__m256i; 4]) -> __m256i {
+        let halves = [_mm256_packus_epi32(codes[0], codes[1]), _mm256_packus_epi32(codes[2], codes[3])];
+        let bytes = _mm256_packus_epi16(halves[0], halves[1]);
+        // both packed within the halves of the register
+        _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
     }
 
     /// The upper halves, rounded; the carry turns the largest finite magnitude into infinity.
