@@ -84,6 +84,13 @@ def calls() -> dict[str, Call]:
             },
             {"bits": 4},
         ),
+        "nearest_codeword": Call(
+            {"x": x, "codebook": x[:5].copy(), "weights": np.abs(x)},
+            empty={"x": (0, 64), "codebook": (5, 64), "weights": (0, 64)},
+        ),
+        "kmeans": Call({"x": x, "weights": np.abs(x), "start": x[2:5].copy()}, {"k": 3}),
+        "e8p_encode": Call({"x": x}, empty={"x": (0, 64)}),
+        "e8p_decode": Call({"codes": codes.astype(np.uint16) * 4097}, empty={"codes": (0, 8)}),
         "wna16": Call(
             {"x": x, "words": words, "scale": scale, "zero": zero},
             g32,

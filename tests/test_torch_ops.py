@@ -28,13 +28,15 @@ def test_opcheck(kernel: str) -> None:
     torch.library.opcheck(getattr(torch.ops.subbyte, kernel).default, (), {**tensors(kernel), **CALLS[kernel].options})
 
 
-@pytest.mark.parametrize("kernel", ["wna16", "w8a8", "gptq", "coordinate_descent"])
+@pytest.mark.parametrize("kernel", ["wna16", "w8a8", "gptq", "coordinate_descent", "nearest_codeword", "kmeans"])
 def test_opcheck_without_the_optional_arrays(kernel: str) -> None:
     optional = {
         "wna16": ["zero"],
         "w8a8": ["bias"],
         "gptq": ["scale", "zero", "index"],
         "coordinate_descent": ["codes"],
+        "nearest_codeword": ["weights"],
+        "kmeans": ["weights", "start"],
     }[kernel]
     arrays = {name: tensor for name, tensor in tensors(kernel).items() if name not in optional}
     arrays |= {"zero": None} if kernel == "wna16" else {}

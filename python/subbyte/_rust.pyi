@@ -8,13 +8,17 @@ __all__ = [
     "decode_minifloat",
     "dequantize_affine",
     "dequantize_block",
+    "e8p_decode",
+    "e8p_encode",
     "encode_minifloat",
     "fit_affine",
     "gptq",
     "hadamard",
     "half_quadratic",
     "inverse_factor",
+    "kmeans",
     "machine",
+    "nearest_codeword",
     "pack",
     "paths",
     "quantize_affine",
@@ -172,3 +176,20 @@ def wna16(
 def w8a8(
     x: Any, weight: Any, x_scale: Any, w_scale: Any, bias: Any | None = None, *, on: Machine | None = None
 ) -> Buffer: ...
+def nearest_codeword(
+    x: Any, codebook: Any, weights: Any | None = None, metric: str = "l2", *, on: Machine | None = None
+) -> tuple[Buffer, Buffer]: ...
+def kmeans(
+    x: Any,
+    k: int,
+    weights: Any | None = None,
+    start: Any | None = None,
+    init: str = "plusplus",
+    seed: int = 0,
+    iterations: int = 25,
+    tolerance: float = 0.0,
+    *,
+    on: Machine | None = None,
+) -> tuple[Buffer, Buffer, Buffer]: ...
+def e8p_encode(x: Any, *, on: Machine | None = None) -> Buffer: ...
+def e8p_decode(codes: Any, *, on: Machine | None = None) -> Buffer: ...

@@ -14,6 +14,7 @@ from __future__ import annotations
 from subbyte.kernels._machine import forced as forced
 from subbyte.kernels._machine import machine as machine
 from subbyte.kernels._machine import paths as paths
+from subbyte.kernels.codebook import e8p_decode, e8p_encode, kmeans, nearest_codeword
 from subbyte.kernels.gemm import w8a8, wna16
 from subbyte.kernels.hadamard import hadamard
 from subbyte.kernels.minifloat import decode_minifloat, dequantize_block, encode_minifloat, quantize_block
@@ -34,12 +35,16 @@ __all__ = [
     "decode_minifloat",
     "dequantize_affine",
     "dequantize_block",
+    "e8p_decode",
+    "e8p_encode",
     "encode_minifloat",
     "fit_affine",
     "gptq",
     "hadamard",
     "half_quadratic",
     "inverse_factor",
+    "kmeans",
+    "nearest_codeword",
     "pack",
     "quantize_affine",
     "quantize_block",

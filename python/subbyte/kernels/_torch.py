@@ -220,6 +220,39 @@ def _w8a8(x: Tensor, weight: Tensor, x_scale: Tensor, w_scale: Tensor, bias: Ten
     return x.new_empty((x.shape[0], weight.shape[0]), dtype=torch.float32)
 
 
+@_operator("nearest_codeword(Tensor x, Tensor codebook, Tensor? weights=None, str metric='l2') -> (Tensor, Tensor)")
+def _nearest_codeword(x: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape[:1], dtype=torch.int32), x.new_empty(x.shape[:1])
+
+
+@_operator(
+    "kmeans(Tensor x, int k, Tensor? weights=None, Tensor? start=None, str init='plusplus', int seed=0, "
+    "int iterations=25, float tolerance=0.0) -> (Tensor, Tensor, Tensor)"
+)
+def _kmeans(
+    x: Tensor,
+    k: int,
+    weights: Tensor | None = None,
+    start: Tensor | None = None,
+    init: str = "plusplus",
+    seed: int = 0,
+    iterations: int = 25,
+    tolerance: float = 0.0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    index = x.new_empty(x.shape[:1], dtype=torch.int32)
+    return x.new_empty((k, x.shape[1])), index, x.new_empty((iterations + 1,))
+
+
+@_operator("e8p_encode(Tensor x) -> Tensor")
+def _e8p_encode(x: Tensor) -> Tensor:
+    return x.new_empty((x.shape[0], x.shape[1] // 8), dtype=torch.uint16)
+
+
+@_operator("e8p_decode(Tensor codes) -> Tensor")
+def _e8p_decode(codes: Tensor) -> Tensor:
+    return codes.new_empty((codes.shape[0], codes.shape[1] * 8), dtype=torch.float32)
+
+
 def _wna16_cuda(*args: Any) -> Tensor:
     from subbyte.cuda import wna16
 

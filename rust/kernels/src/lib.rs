@@ -3,6 +3,7 @@
 //! Every kernel takes a [`Machine`] that says which instructions to use and how many threads; its portable body stands
 //! first in its file and is the specification of the others.
 
+pub mod codebook;
 mod error;
 pub mod gemm;
 pub mod hadamard;

@@ -342,6 +342,24 @@ pub(crate) fn store_f32x8(to: &mut [f32; 8], value: __m256) {
     unsafe { _mm256_storeu_ps(to.as_mut_ptr(), value) }
 }
 
+/// Eight 32-bit integers.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(crate) fn load_i32x8(from: &[i32; 8]) -> __m256i {
+    // SAFETY: an unaligned read of the whole array.
+    unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
+}
+
+/// Eight 32-bit integers.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(crate) fn store_i32x8(to: &mut [i32; 8], value: __m256i) {
+    // SAFETY: an unaligned write of the whole array.
+    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), value) }
+}
+
 /// Sixteen integers.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]

@@ -4,6 +4,7 @@
 //! what the arguments mean is documented in `subbyte.kernels`.
 
 mod array;
+mod codebook;
 mod errors;
 mod gemm;
 mod hadamard;
@@ -21,6 +22,8 @@ use pyo3::prelude::*;
 mod _rust {
     #[pymodule_export]
     use crate::array::Buffer;
+    #[pymodule_export]
+    use crate::codebook::{e8p_decode, e8p_encode, kmeans, nearest_codeword};
     #[pymodule_export]
     use crate::gemm::{w8a8, wna16};
     #[pymodule_export]

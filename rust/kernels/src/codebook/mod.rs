@@ -1,0 +1,12 @@
+//! Vector quantization: the nearest codeword of each point, and what is built on that search.
+
+mod e8p;
+mod kmeans;
+mod nearest_codeword;
+mod search;
+#[cfg(test)]
+mod tests;
+
+pub use e8p::{e8p_decode, e8p_encode};
+pub use kmeans::{Options, Start, kmeans};
+pub use nearest_codeword::{Metric, nearest_codeword};

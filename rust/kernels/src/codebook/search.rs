@@ -1,0 +1,257 @@
+//! The search below everything in this room: for each point the codeword of the least `offset + sum_j point[j] * feature[j]`.
+//!
+//! Two passes, so that the long one keeps no indices: it leaves for each point the least score and the block of codewords
+//! where that was found first; the short one computes that block again and takes the first codeword with that score.
+//! A score is one chain of fused multiplications and additions in the order of `j` on every path: the same bits everywhere.
+//! Limit: multiplications.
+
+use crate::parts::Rows;
+use crate::{Machine, Path};
+
+/// Codewords side by side: two vectors.
+const PANEL: usize = 16;
+/// Points of a tile: twelve sums, two vectors of features and a coordinate fill the 16 registers of AVX2.
+const HEIGHT: usize = 6;
+/// Tiles that meet a block of codewords while it is in the first cache.
+const TILES: usize = 32;
+
+type Line = [f32; PANEL];
+/// The same coordinate of all points of a tile.
+type Column = [f32; HEIGHT];
+
+/// A codebook in the order in which the search reads it.
+pub(super) struct Search {
+    depth: usize,
+    /// For each panel a line of offsets, then one line a feature.
+    lines: Vec<Line>,
+    /// Lines of a block.
+    block: usize,
+}
+
+impl Search {
+    /// At least one codeword is needed; `offset(k)` and `feature(k, j)` are finite.
+    pub fn new(
+        count: usize,
+        depth: usize,
+        offset: impl Fn(usize) -> f32,
+        feature: impl Fn(usize, usize) -> f32,
+    ) -> Self {
+        let mut lines = vec![[0.0; PANEL]; count.div_ceil(PANEL) * (depth + 1)];
+        for (first, panel) in (0..).step_by(PANEL).zip(lines.chunks_exact_mut(depth + 1)) {
+            // Nobody is nearest to the codewords that fill the last panel.
+            panel[0] = [f32::INFINITY; PANEL];
+            for k in first..count.min(first + PANEL) {
+                panel[0][k - first] = offset(k);
+                for (j, line) in panel[1..].iter_mut().enumerate() {
+                    line[k - first] = feature(k, j);
+                }
+            }
+        }
+        // The second pass costs a block a point, the first some instructions a block: their sum is least at the root.
+        let panels = (count as f64 / (4 * (depth + 1)) as f64).sqrt().round().max(1.0) as usize;
+        Self { depth, lines, block: panels * (depth + 1) }
+    }
+
+    /// Fills `index` for points whose coordinates are `at(point, j)`.
+    pub fn each(&self, m: &Machine, index: &mut [i32], at: impl Fn(usize, usize) -> f32 + Sync) {
+        let grain = (1usize << 18).div_ceil((self.lines.len() * PANEL).max(1)).max(HEIGHT);
+        m.split_parts(index.len(), grain, Rows::new(index, 1), |range, index| {
+            self.some(m.path(), index.all(), |p, j| at(range.start + p, j));
+        });
+    }
+
+    /// The same on the caller's thread.
+    pub fn some(&self, path: Path, index: &mut [i32], at: impl Fn(usize, usize) -> f32) {
+        let (mut points, mut found) = (vec![[0.0; HEIGHT]; TILES * self.depth], Vec::with_capacity(TILES));
+        for (first, index) in (0..).step_by(TILES * HEIGHT).zip(index.chunks_mut(TILES * HEIGHT)) {
+            let tiles = index.len().div_ceil(HEIGHT);
+            if self.depth > 0 {
+                let starts = (first..first + index.len()).step_by(HEIGHT);
+                for (tile, start) in points.chunks_exact_mut(self.depth).zip(starts) {
+                    let height = HEIGHT.min(first + index.len() - start);
+                    for p in 0..height {
+                        for (j, column) in tile.iter_mut().enumerate() {
+                            column[p] = at(start + p, j);
+                        }
+                    }
+                }
+            }
+            found.clear();
+            found.resize(tiles, Found::NOTHING);
+            let points = &points[..tiles * self.depth];
+            match path {
+                // SAFETY: a machine with this path has AVX2 and FMA.
+                Path::Avx512 | Path::Avx2 => unsafe { avx2::search(self, points, &mut found, index) },
+                Path::Scalar => portable::search(self, points, &mut found, index),
+            }
+        }
+    }
+
+    /// The points of a tile.
+    fn tile<'a>(&self, points: &'a [Column], tile: usize) -> &'a [Column] {
+        &points[tile * self.depth..][..self.depth]
+    }
+}
+
+/// For each point of a tile and each of eight lanes of codewords the least score, and the block where it was first.
+#[derive(Clone, Copy)]
+struct Found {
+    low: [[f32; 8]; HEIGHT],
+    block: [[i32; 8]; HEIGHT],
+}
+
+impl Found {
+    const NOTHING: Self = Self { low: [[f32::INFINITY; 8]; HEIGHT], block: [[0; 8]; HEIGHT] };
+}
+
+mod portable {
+    use super::{Column, Found, HEIGHT, Line, PANEL, Search};
+
+    pub fn search(search: &Search, points: &[Column], _: &mut [Found], index: &mut [i32]) {
+        for (p, index) in index.iter_mut().enumerate() {
+            let (tile, mut least) = (search.tile(points, p / HEIGHT), f32::INFINITY);
+            for (panel, lines) in search.lines.chunks_exact(search.depth + 1).enumerate() {
+                for (lane, score) in scores(lines, tile, p % HEIGHT).into_iter().enumerate() {
+                    if score < least {
+                        (least, *index) = (score, (panel * PANEL + lane) as i32);
+                    }
+                }
+            }
+        }
+    }
+
+    fn scores(lines: &[Line], tile: &[Column], point: usize) -> Line {
+        let mut sums = lines[0];
+        for (line, column) in lines[1..].iter().zip(tile) {
+            for (sum, feature) in sums.iter_mut().zip(line) {
+                *sum = column[point].mul_add(*feature, *sum);
+            }
+        }
+        sums
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+use portable as avx2;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use super::{Column, Found, HEIGHT, Line, PANEL, Search};
+    use crate::simd::{load_f32x8, load_i32x8, store_f32x8, store_i32x8};
+    use std::arch::x86_64::*;
+
+    #[target_feature(enable = "avx2,fma")]
+    pub fn search(search: &Search, points: &[Column], found: &mut [Found], index: &mut [i32]) {
+        if search.lines.len() > search.block {
+            for (number, block) in search.lines.chunks(search.block).enumerate() {
+                for (tile, found) in found.iter_mut().enumerate() {
+                    sweep(block, search.depth, search.tile(points, tile), number as i32, found);
+                }
+            }
+        }
+        let panels = search.block / (search.depth + 1);
+        for ((tile, index), found) in index.chunks_mut(HEIGHT).enumerate().zip(&*found) {
+            let tile = search.tile(points, tile);
+            for (p, index) in index.iter_mut().enumerate() {
+                let number = first(&found.low[p], &found.block[p]);
+                let from = number * search.block;
+                let block = &search.lines[from..search.lines.len().min(from + search.block)];
+                *index = (number * panels * PANEL + locate(block, search.depth, tile, p)) as i32;
+            }
+        }
+    }
+
+    /// The least scores of a block for all points of a tile.
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    fn sweep(block: &[Line], depth: usize, tile: &[Column], number: i32, found: &mut Found) {
+        let mut low = [_mm256_set1_ps(f32::INFINITY); HEIGHT];
+        for panel in block.chunks_exact(depth + 1) {
+            let [left, right] = halves(&panel[0]);
+            let mut sums = [[left, right]; HEIGHT];
+            for (line, column) in panel[1..].iter().zip(tile) {
+                let [left, right] = halves(line);
+                for (sums, x) in sums.iter_mut().zip(column) {
+                    let x = _mm256_set1_ps(*x);
+                    *sums = [_mm256_fmadd_ps(x, left, sums[0]), _mm256_fmadd_ps(x, right, sums[1])];
+                }
+            }
+            for (low, sums) in low.iter_mut().zip(&sums) {
+                *low = _mm256_min_ps(*low, _mm256_min_ps(sums[0], sums[1]));
+            }
+        }
+        let number = _mm256_castsi256_ps(_mm256_set1_epi32(number));
+        for ((low, least), at) in low.iter().zip(&mut found.low).zip(&mut found.block) {
+            let before = load_f32x8(least);
+            let less = _mm256_cmp_ps::<_CMP_LT_OQ>(*low, before);
+            let block = _mm256_blendv_ps(_mm256_castsi256_ps(load_i32x8(at)), number, less);
+            store_f32x8(least, _mm256_min_ps(*low, before));
+            store_i32x8(at, _mm256_castps_si256(block));
+        }
+    }
+
+    /// The first of the least scores of one point in a block.
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    fn locate(block: &[Line], depth: usize, tile: &[Column], point: usize) -> usize {
+        let mut low = [_mm256_set1_ps(f32::INFINITY); 2];
+        let mut at = [_mm256_setzero_ps(); 2];
+        for (number, panel) in block.chunks_exact(depth + 1).enumerate() {
+            let mut sums = halves(&panel[0]);
+            for (line, column) in panel[1..].iter().zip(tile) {
+                let (x, [left, right]) = (_mm256_set1_ps(column[point]), halves(line));
+                sums = [_mm256_fmadd_ps(x, left, sums[0]), _mm256_fmadd_ps(x, right, sums[1])];
+            }
+            let number = _mm256_castsi256_ps(_mm256_set1_epi32(number as i32));
+            for ((low, at), sum) in low.iter_mut().zip(&mut at).zip(sums) {
+                *at = _mm256_blendv_ps(*at, number, _mm256_cmp_ps::<_CMP_LT_OQ>(sum, *low));
+                *low = _mm256_min_ps(sum, *low);
+            }
+        }
+        let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        let [left, right] = at.map(|at| _mm256_add_epi32(_mm256_slli_epi32::<4>(_mm256_castps_si256(at)), lanes));
+        let least = minimum(_mm256_min_ps(low[0], low[1]));
+        let right = _mm256_add_epi32(right, _mm256_set1_epi32(8));
+        smallest(_mm256_min_epu32(where_least(low[0], least, left), where_least(low[1], least, right)))
+    }
+
+    /// The first block with the least score.
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    fn first(low: &[f32; 8], block: &[i32; 8]) -> usize {
+        let low = load_f32x8(low);
+        smallest(where_least(low, minimum(low), load_i32x8(block)))
+    }
+
+    /// The numbers of the lanes that hold `least`, -1 in the others: as an unsigned number the largest.
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    fn where_least(low: __m256, least: __m256, numbers: __m256i) -> __m256i {
+        _mm256_or_si256(numbers, _mm256_castps_si256(_mm256_cmp_ps::<_CMP_NEQ_UQ>(low, least)))
+    }
+
+    /// The least of all lanes, in all lanes.
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    fn minimum(x: __m256) -> __m256 {
+        let x = _mm256_min_ps(x, _mm256_permute2f128_ps::<1>(x, x));
+        let x = _mm256_min_ps(x, _mm256_permute_ps::<0b01_00_11_10>(x));
+        _mm256_min_ps(x, _mm256_permute_ps::<0b10_11_00_01>(x))
+    }
+
+    /// The smallest of eight unsigned numbers.
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    fn smallest(x: __m256i) -> usize {
+        let x = _mm_min_epu32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));
+        let x = _mm_min_epu32(x, _mm_shuffle_epi32::<0b01_00_11_10>(x));
+        _mm_cvtsi128_si32(_mm_min_epu32(x, _mm_shuffle_epi32::<0b10_11_00_01>(x))) as usize
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn halves(line: &Line) -> [__m256; 2] {
+        let [left, right] = line.as_chunks::<8>().0 else { unreachable!("sixteen are two times eight") };
+        [load_f32x8(left), load_f32x8(right)]
+    }
+}

@@ -1,0 +1,137 @@
+use super::*;
+use crate::{Error, Machine, Path};
+
+fn machines() -> Vec<Machine> {
+    Path::ALL.iter().flat_map(|&path| [1, 3].map(|threads| Machine::forced(path, threads))).flatten().collect()
+}
+
+fn floats(count: usize, mut state: u64) -> Vec<f32> {
+    (0..count)
+        .map(|_| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+#[test]
+fn the_nearest_is_within_its_bound_and_the_same_on_every_path() {
+    for (points, count, dim) in
+        [(1, 1, 1), (7, 5, 3), (13, 17, 8), (200, 300, 2), (65, 1000, 5), (9, 40, 33), (3, 2, 0)]
+    {
+        let (x, c) = (floats(points * dim, 1), floats(count * dim, 2));
+        let w: Vec<f32> = floats(points * dim, 3).into_iter().map(f32::abs).collect();
+        for weights in [None, Some(&w[..])] {
+            for metric in [Metric::L2, Metric::Inner] {
+                let mut first = None;
+                for m in machines() {
+                    let (mut index, mut near) = (vec![-1; points], vec![f32::NAN; points]);
+                    nearest_codeword(&m, &x, &c, weights, metric, points, count, dim, &mut index, &mut near).unwrap();
+                    let exact = |p: usize, k: usize| -> f64 {
+                        (0..dim)
+                            .map(|j| {
+                                let (x, c) = (f64::from(x[p * dim + j]), f64::from(c[k * dim + j]));
+                                let w = weights.map_or(1.0, |w| f64::from(w[p * dim + j]));
+                                w * if metric == Metric::L2 { (x - c) * (x - c) } else { -x * c }
+                            })
+                            .sum()
+                    };
+                    for (p, &k) in index.iter().enumerate() {
+                        let best = (0..count).map(|k| exact(p, k)).fold(f64::INFINITY, f64::min);
+                        let bound = (2 * dim + 2) as f64 * 4.0 * dim as f64 * 4.0 * 2f64.powi(-24);
+                        assert!(exact(p, k as usize) <= best + bound);
+                    }
+                    let got = (index, near);
+                    assert_eq!(*first.get_or_insert(got.clone()), got);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_first_of_equal_codewords_is_taken() {
+    for count in [1, 9, 16, 17, 100, 3000] {
+        for m in machines() {
+            let x = floats(20 * 4, 5);
+            let c: Vec<f32> = floats(4, 6).repeat(count);
+            let (mut index, mut near) = (vec![-1; 20], vec![0.0; 20]);
+            nearest_codeword(&m, &x, &c, None, Metric::L2, 20, count, 4, &mut index, &mut near).unwrap();
+            assert_eq!(index, [0; 20]);
+        }
+    }
+}
+
+#[test]
+fn nearest_codeword_refuses() {
+    let (m, mut index, mut near) = (Machine::detect(), [7], [7.0]);
+    let mut call = |x: &[f32], c: &[f32], w: Option<&[f32]>| {
+        nearest_codeword(&m, x, c, w, Metric::L2, 1, c.len(), 1, &mut index, &mut near)
+    };
+    assert!(matches!(call(&[1.0], &[], None), Err(Error::Range(_))));
+    assert!(matches!(call(&[1.0, 2.0], &[1.0], None), Err(Error::Shape(_))));
+    assert!(matches!(call(&[f32::NAN], &[1.0], None), Err(Error::NotFinite(_))));
+    assert!(matches!(call(&[1.0], &[f32::INFINITY], None), Err(Error::NotFinite(_))));
+    assert!(matches!(call(&[1.0], &[1.0], Some(&[-1.0])), Err(Error::Range(_))));
+    assert!(matches!(call(&[1e30], &[1.0], None), Err(Error::Range(_))));
+    assert_eq!((index, near), ([7], [7.0]));
+}
+
+fn clustered(
+    m: &Machine,
+    x: &[f32],
+    weights: Option<&[f32]>,
+    dim: usize,
+    k: usize,
+    start: Start<'_>,
+) -> (Vec<f32>, Vec<i32>, Vec<f32>) {
+    let points = x.len() / dim;
+    let (mut centroids, mut index, mut inertia) = (vec![f32::NAN; k * dim], vec![-1; points], vec![f32::NAN; 31]);
+    let options = Options { start, seed: 7, tolerance: 0.0 };
+    kmeans(m, x, weights, points, dim, k, options, &mut centroids, &mut index, &mut inertia).unwrap();
+    (centroids, index, inertia)
+}
+
+#[test]
+fn kmeans_is_the_same_for_any_threads_and_never_gets_worse() {
+    let x = floats(900 * 3, 8);
+    let w: Vec<f32> = floats(900 * 3, 9).into_iter().map(f32::abs).collect();
+    for weights in [None, Some(&w[..900]), Some(&w)] {
+        for start in [Start::Random, Start::PlusPlus, Start::Given(&x[..3 * 150])] {
+            let mut first = None;
+            for m in machines() {
+                let got = clustered(&m, &x, weights, 3, 150, start);
+                assert!(got.2.windows(2).all(|pair| pair[1] <= pair[0] * (1.0 + 1e-6)), "{:?}", got.2);
+                assert_eq!(*first.get_or_insert(got.clone()), got);
+            }
+        }
+    }
+}
+
+#[test]
+fn kmeans_fills_what_is_empty() {
+    let x: Vec<f32> = (0..40).map(|i| i as f32).collect();
+    for m in machines() {
+        let (_, index, inertia) = clustered(&m, &x, None, 1, 40, Start::Given(&[3.0; 40]));
+        assert_eq!(inertia[30], 0.0);
+        let mut seen: Vec<_> = index;
+        seen.sort_unstable();
+        assert_eq!(seen, (0..40).collect::<Vec<_>>());
+        // fewer different points than centroids: the rest stay where they are
+        let (_, _, inertia) = clustered(&m, &[1.0, 1.0, 2.0, 2.0], None, 1, 4, Start::PlusPlus);
+        assert_eq!(inertia, [0.0; 31]);
+    }
+}
+
+#[test]
+fn e8p_codes_are_what_they_decode_to() {
+    for m in machines() {
+        // the portable search is slow
+        let step = if m.path() == Path::Scalar { 97 } else { 1 };
+        let every: Vec<u16> = (0..=u16::MAX).step_by(step).collect();
+        let (mut values, mut codes) = (vec![0.0; every.len() * 8], vec![0; every.len()]);
+        e8p_decode(&m, &every, &mut values).unwrap();
+        e8p_encode(&m, &values, &mut codes).unwrap();
+        assert_eq!(codes, every);
+    }
+}

@@ -1,0 +1,103 @@
+//! Vector quantization.
+
+use pyo3::prelude::*;
+use subbyte_kernels::codebook::{self as kernels, Metric, Options, Start};
+
+use crate::array::{Buffer, Input, Output};
+use crate::errors::error;
+use crate::machine::{Machine, run};
+use crate::numbers::{named, natural};
+
+#[pyfunction]
+#[pyo3(signature = (x, codebook, weights = None, metric = "l2", *, on = None))]
+pub fn nearest_codeword(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    codebook: &Bound<'_, PyAny>,
+    weights: Option<&Bound<'_, PyAny>>,
+    metric: &str,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<(Buffer, Buffer)> {
+    let metric = named(py, "metric", metric, &[("l2", Metric::L2), ("inner", Metric::Inner)])?;
+    let (x, codebook) = (Input::<f32>::take("x", x)?, Input::take("codebook", codebook)?);
+    let weights = weights.map(|weights| Input::take("weights", weights)).transpose()?;
+    let ([points, dim], [count, _]) = (x.axes(py)?, codebook.axes(py)?);
+    codebook.expect(py, &[count, dim])?;
+    if let Some(weights) = &weights {
+        weights.expect(py, &[points, dim])?;
+    }
+    let (mut index, mut near) = (Output::zeroed(&[points])?, Output::zeroed(&[points])?);
+    let (x, codebook, weights) = (x.slice(), codebook.slice(), weights.as_ref().map(Input::slice));
+    let (to, sizes) = (index.slice_mut(), near.slice_mut());
+    run(py, on, |m| kernels::nearest_codeword(m, x, codebook, weights, metric, points, count, dim, to, sizes))?;
+    Ok((index.finish(), near.finish()))
+}
+
+#[pyfunction]
+#[pyo3(signature = (
+    x, k, weights = None, start = None, init = "plusplus", seed = 0, iterations = 25, tolerance = 0.0, *, on = None
+))]
+#[expect(clippy::too_many_arguments, reason = "the options of k-means, flat as Python spells them")]
+pub fn kmeans(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    k: i64,
+    weights: Option<&Bound<'_, PyAny>>,
+    start: Option<&Bound<'_, PyAny>>,
+    init: &str,
+    seed: i64,
+    iterations: i64,
+    tolerance: f64,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<(Buffer, Buffer, Buffer)> {
+    let drawn = named(py, "init", init, &[("plusplus", Start::PlusPlus), ("random", Start::Random)])?;
+    let (seed, iterations) = (natural(py, "seed", seed)?, natural::<usize>(py, "iterations", iterations)?);
+    let x = Input::<f32>::take("x", x)?;
+    let [points, dim] = x.axes(py)?;
+    let k = match usize::try_from(k) {
+        Ok(k) if k > 0 && k <= points => k,
+        _ => return Err(error(py, "RangeError", "k", k, &format!("1 to {points} points"), "")),
+    };
+    let weights = weights.map(|weights| Input::take("weights", weights)).transpose()?;
+    if let Some(weights) = &weights {
+        let shape = if weights.shape().len() == 1 { &[points][..] } else { &[points, dim] };
+        weights.expect(py, shape)?;
+    }
+    let start = start.map(|start| Input::take("start", start)).transpose()?;
+    if let Some(start) = &start {
+        start.expect(py, &[k, dim])?;
+    }
+    let history = iterations.checked_add(1).unwrap_or(iterations);
+    let (mut centroids, mut index) = (Output::zeroed(&[k, dim])?, Output::zeroed(&[points])?);
+    let mut inertia = Output::zeroed(&[history])?;
+    let start = start.as_ref().map_or(drawn, |start| Start::Given(start.slice()));
+    let (x, weights, options) = (x.slice(), weights.as_ref().map(Input::slice), Options { start, seed, tolerance });
+    let (to, indices, sums) = (centroids.slice_mut(), index.slice_mut(), inertia.slice_mut());
+    run(py, on, |m| kernels::kmeans(m, x, weights, points, dim, k, options, to, indices, sums))?;
+    Ok((centroids.finish(), index.finish(), inertia.finish()))
+}
+
+#[pyfunction]
+#[pyo3(signature = (x, *, on = None))]
+pub fn e8p_encode(py: Python<'_>, x: &Bound<'_, PyAny>, on: Option<&Bound<'_, Machine>>) -> PyResult<Buffer> {
+    let x = Input::take("x", x)?;
+    let [rows, cols] = x.axes(py)?;
+    if !cols.is_multiple_of(8) {
+        return Err(error(py, "ShapeError", "x", format!("{cols} columns"), "a multiple of 8", "pad it with zeros"));
+    }
+    let mut codes = Output::zeroed(&[rows, cols / 8])?;
+    let (from, to) = (x.slice(), codes.slice_mut());
+    run(py, on, |m| kernels::e8p_encode(m, from, to))?;
+    Ok(codes.finish())
+}
+
+#[pyfunction]
+#[pyo3(signature = (codes, *, on = None))]
+pub fn e8p_decode(py: Python<'_>, codes: &Bound<'_, PyAny>, on: Option<&Bound<'_, Machine>>) -> PyResult<Buffer> {
+    let codes = Input::take("codes", codes)?;
+    let [rows, cols] = codes.axes(py)?;
+    let mut x = Output::zeroed(&[rows, cols.saturating_mul(8)])?;
+    let (from, to) = (codes.slice(), x.slice_mut());
+    run(py, on, |m| kernels::e8p_decode(m, from, to))?;
+    Ok(x.finish())
+}
