@@ -91,6 +91,13 @@ def calls() -> dict[str, Call]:
         "kmeans": Call({"x": x, "weights": np.abs(x), "start": x[2:5].copy()}, {"k": 3}),
         "e8p_encode": Call({"x": x}, empty={"x": (0, 64)}),
         "e8p_decode": Call({"codes": codes.astype(np.uint16) * 4097}, empty={"codes": (0, 8)}),
+        "product_encode": Call(
+            {"x": x, "codebooks": x[:4].reshape(8, 4, 8).copy()}, empty={"x": (0, 64), "codebooks": (8, 4, 8)}
+        ),
+        "product_decode": Call(
+            {"codes": np.tile(codes[:, :2], (50, 1)), "codebooks": x[:2, :48].reshape(2, 16, 3).copy()},
+            empty={"codes": (0, 2), "codebooks": (2, 16, 3)},
+        ),
         "wna16": Call(
             {"x": x, "words": words, "scale": scale, "zero": zero},
             g32,

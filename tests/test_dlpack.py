@@ -241,7 +241,8 @@ def test_wrong_shapes_are_refused(kernel: str, name: str) -> None:
     changes: list[Callable[[np.ndarray], np.ndarray]] = []
     if not (first and call.any_axes):
         changes.append(lambda array: array[None])
-    if not first:
+    # The codebooks of a product may be of any width: it is that of the result.
+    if not first and (kernel, name) != ("product_decode", "codebooks"):
         changes.append(lambda array: np.concatenate([array, array], axis=-1))
         changes.append(lambda array: array[..., :0].copy())
     for change in changes:

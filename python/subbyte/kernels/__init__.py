@@ -14,7 +14,7 @@ from __future__ import annotations
 from subbyte.kernels._machine import forced as forced
 from subbyte.kernels._machine import machine as machine
 from subbyte.kernels._machine import paths as paths
-from subbyte.kernels.codebook import e8p_decode, e8p_encode, kmeans, nearest_codeword
+from subbyte.kernels.codebook import e8p_decode, e8p_encode, kmeans, nearest_codeword, product_decode, product_encode
 from subbyte.kernels.gemm import w8a8, wna16
 from subbyte.kernels.hadamard import hadamard
 from subbyte.kernels.minifloat import decode_minifloat, dequantize_block, encode_minifloat, quantize_block
@@ -46,6 +46,8 @@ __all__ = [
     "kmeans",
     "nearest_codeword",
     "pack",
+    "product_decode",
+    "product_encode",
     "quantize_affine",
     "quantize_block",
     "quantize_symmetric",

@@ -253,6 +253,17 @@ def _e8p_decode(codes: Tensor) -> Tensor:
     return codes.new_empty((codes.shape[0], codes.shape[1] * 8), dtype=torch.float32)
 
 
+@_operator("product_encode(Tensor x, Tensor codebooks) -> Tensor")
+def _product_encode(x: Tensor, codebooks: Tensor) -> Tensor:
+    dtype = torch.uint8 if codebooks.shape[1] <= 256 else torch.uint16
+    return x.new_empty((x.shape[0], codebooks.shape[0]), dtype=dtype)
+
+
+@_operator("product_decode(Tensor codes, Tensor codebooks) -> Tensor")
+def _product_decode(codes: Tensor, codebooks: Tensor) -> Tensor:
+    return codebooks.new_empty((codes.shape[0], codebooks.shape[0] * codebooks.shape[2]))
+
+
 def _wna16_cuda(*args: Any) -> Tensor:
     from subbyte.cuda import wna16
 

@@ -104,3 +104,39 @@ def e8p_decode(codes: Array) -> Array:
            [0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25]], dtype=float32)
     """
     return call("e8p_decode", {"codes": codes})
+
+
+def product_encode(x: Array, codebooks: Array) -> Array:
+    """Product quantization: the nearest codeword to each of M equal parts of a row, each in a book of its own.
+
+    x          [N, M*D] f32; CPU, contiguous
+    codebooks  [M, K, D] f32, K from 1 to 65536
+    returns    [N, M] u8, for K above 256 u16
+
+    The search of `nearest_codeword`, with its bound and its ties; a residual codebook is a second call on what the
+    first left. Raises RangeError (K, numbers whose squares overflow), NotFiniteError, ShapeError, DtypeError,
+    StrideError, DeviceError.
+
+    >>> import numpy as np
+    >>> codebooks = np.array([[[0.0, 0.0], [1.0, 1.0]], [[5.0, 0.0], [0.0, 5.0]]], np.float32)
+    >>> product_encode(np.array([[0.9, 0.8, 1.0, 4.0]], np.float32), codebooks)
+    array([[1, 1]], dtype=uint8)
+    """
+    return call("product_encode", {"x": x, "codebooks": codebooks})
+
+
+def product_decode(codes: Array, codebooks: Array) -> Array:
+    """The codewords of a row's codes side by side.
+
+    codes      [N, M] u8, for K above 256 u16; CPU, contiguous
+    codebooks  [M, K, D] f32
+    returns    [N, M*D] f32, the same bits as in the books
+
+    Raises RangeError (a code of K or more), ShapeError, DtypeError, StrideError, DeviceError.
+
+    >>> import numpy as np
+    >>> codebooks = np.array([[[0.0, 0.0], [1.0, 1.0]], [[5.0, 0.0], [0.0, 5.0]]], np.float32)
+    >>> product_decode(np.array([[1, 0]], np.uint8), codebooks)
+    array([[1., 1., 5., 0.]], dtype=float32)
+    """
+    return call("product_decode", {"codes": codes, "codebooks": codebooks})

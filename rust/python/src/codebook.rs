@@ -1,7 +1,8 @@
 //! Vector quantization.
 
+use dlpark::DlpackElement;
 use pyo3::prelude::*;
-use subbyte_kernels::codebook::{self as kernels, Metric, Options, Start};
+use subbyte_kernels::codebook::{self as kernels, Code, Metric, Options, Product, Start};
 
 use crate::array::{Buffer, Input, Output};
 use crate::errors::error;
@@ -99,5 +100,62 @@ pub fn e8p_decode(py: Python<'_>, codes: &Bound<'_, PyAny>, on: Option<&Bound<'_
     let mut x = Output::zeroed(&[rows, cols.saturating_mul(8)])?;
     let (from, to) = (codes.slice(), x.slice_mut());
     run(py, on, |m| kernels::e8p_decode(m, from, to))?;
+    Ok(x.finish())
+}
+
+#[pyfunction]
+#[pyo3(signature = (x, codebooks, *, on = None))]
+pub fn product_encode(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    codebooks: &Bound<'_, PyAny>,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    let (x, codebooks) = (Input::take("x", x)?, Input::take("codebooks", codebooks)?);
+    let ([rows, _], [parts, count, dim]) = (x.axes(py)?, codebooks.axes(py)?);
+    x.expect(py, &[rows, parts.saturating_mul(dim)])?;
+    let (product, from, books) = (Product { parts, count, dim }, x.slice(), codebooks.slice());
+    if count <= 256 {
+        let mut codes = Output::<u8>::zeroed(&[rows, parts])?;
+        let to = codes.slice_mut();
+        run(py, on, |m| kernels::product_encode(m, from, books, rows, product, to))?;
+        return Ok(codes.finish());
+    }
+    let mut codes = Output::<u16>::zeroed(&[rows, parts])?;
+    let to = codes.slice_mut();
+    run(py, on, |m| kernels::product_encode(m, from, books, rows, product, to))?;
+    Ok(codes.finish())
+}
+
+#[pyfunction]
+#[pyo3(signature = (codes, codebooks, *, on = None))]
+pub fn product_decode(
+    py: Python<'_>,
+    codes: &Bound<'_, PyAny>,
+    codebooks: &Bound<'_, PyAny>,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    let codebooks = Input::take("codebooks", codebooks)?;
+    let [parts, count, dim] = codebooks.axes(py)?;
+    if count <= 256 {
+        decoded::<u8>(py, codes, codebooks.slice(), Product { parts, count, dim }, on)
+    } else {
+        decoded::<u16>(py, codes, codebooks.slice(), Product { parts, count, dim }, on)
+    }
+}
+
+fn decoded<C: Code + DlpackElement>(
+    py: Python<'_>,
+    codes: &Bound<'_, PyAny>,
+    codebooks: &[f32],
+    product: Product,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    let codes = Input::<C>::take("codes", codes)?;
+    let [rows, parts] = codes.axes(py)?;
+    codes.expect(py, &[rows, product.parts])?;
+    let mut x = Output::zeroed(&[rows, parts.saturating_mul(product.dim)])?;
+    let (from, to) = (codes.slice(), x.slice_mut());
+    run(py, on, |m| kernels::product_decode(m, from, codebooks, rows, product, to))?;
     Ok(x.finish())
 }

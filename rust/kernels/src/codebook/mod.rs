@@ -3,6 +3,7 @@
 mod e8p;
 mod kmeans;
 mod nearest_codeword;
+mod product;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -10,3 +11,4 @@ mod tests;
 pub use e8p::{e8p_decode, e8p_encode};
 pub use kmeans::{Options, Start, kmeans};
 pub use nearest_codeword::{Metric, nearest_codeword};
+pub use product::{Code, Product, product_decode, product_encode};

@@ -105,10 +105,11 @@ pub(super) fn assign(
 ) {
     let count = codebook.len().checked_div(dim).unwrap_or(1);
     let c = |k: usize, j: usize| codebook[k * dim + j];
-    let half = |k: usize| codebook[k * dim..][..dim].iter().map(|&c| 0.5 * f64::from(c) * f64::from(c)).sum::<f64>();
     match (weights, metric) {
         // |x - c|^2 / 2 but for what all codewords share
-        (None, Metric::L2) => Search::new(count, dim, |k| half(k) as f32, c).each(m, index, |p, j| -x[p * dim + j]),
+        (None, Metric::L2) => {
+            Search::new(count, dim, |k| half_norm(codebook, dim, k), c).each(m, index, |p, j| -x[p * dim + j])
+        }
         (None, Metric::Inner) => Search::new(count, dim, |_| 0.0, c).each(m, index, |p, j| -x[p * dim + j]),
         (Some(w), Metric::L2) => {
             let pair = |k, j: usize| c(k, j / 2) * if j.is_multiple_of(2) { 0.5 * c(k, j / 2) } else { 1.0 };
@@ -121,6 +122,11 @@ pub(super) fn assign(
             Search::new(count, dim, |_| 0.0, c).each(m, index, |p, j| -(w[p * dim + j] * x[p * dim + j]));
         }
     }
+}
+
+/// Half the squared length of a codeword, rounded once.
+pub(super) fn half_norm(codebook: &[f32], dim: usize, k: usize) -> f32 {
+    codebook[k * dim..][..dim].iter().map(|&c| 0.5 * f64::from(c) * f64::from(c)).sum::<f64>() as f32
 }
 
 /// How near each point is to its codeword: sums in the order of the coordinates.

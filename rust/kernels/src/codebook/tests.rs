@@ -135,3 +135,26 @@ fn e8p_codes_are_what_they_decode_to() {
         assert_eq!(codes, every);
     }
 }
+
+#[test]
+fn product_codes_are_the_nearest_of_each_part() {
+    let (rows, parts, count, dim) = (401, 3, 20, 5);
+    let (x, books) = (floats(rows * parts * dim, 1), floats(parts * count * dim, 2));
+    let product = Product { parts, count, dim };
+    for m in machines() {
+        let (mut codes, mut back) = (vec![0u8; rows * parts], vec![0.0; x.len()]);
+        product_encode(&m, &x, &books, rows, product, &mut codes).unwrap();
+        product_decode(&m, &codes, &books, rows, product, &mut back).unwrap();
+        for part in 0..parts {
+            let mine: Vec<f32> = x.chunks(parts * dim).flat_map(|row| &row[part * dim..][..dim]).copied().collect();
+            let book = &books[part * count * dim..][..count * dim];
+            let (mut index, mut near) = (vec![0; rows], vec![0.0; rows]);
+            nearest_codeword(&m, &mine, book, None, Metric::L2, rows, count, dim, &mut index, &mut near).unwrap();
+            assert!(codes.chunks(parts).zip(&index).all(|(codes, &k)| i32::from(codes[part]) == k));
+            let decoded = back.chunks(parts * dim).flat_map(|row| row[part * dim..][..dim].chunks(dim));
+            assert!(decoded.zip(&index).all(|(got, &k)| *got == book[k as usize * dim..][..dim]));
+        }
+        let wrong = product_decode(&m, &[0u8, 20, 0], &books, 1, product, &mut back[..15]);
+        assert!(matches!(wrong, Err(Error::Range(_))));
+    }
+}
