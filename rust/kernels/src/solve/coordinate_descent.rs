@@ -74,7 +74,7 @@ pub fn coordinate_descent(
             return Err(Error::range(what, given, "at least 1"));
         }
     }
-    let count = if rows == 0 { 0 } else { scale.len() / rows };
+    let count = scale.len().checked_div(rows).unwrap_or(0);
     expect_shape("weight", weight.len(), &[rows, cols])?;
     expect_shape("hessian", hessian.len(), &[cols, cols])?;
     expect_shape("scale", scale.len(), &[rows, count])?;
@@ -213,11 +213,11 @@ mod portable {
         let top = ((1u32 << descent.bits) - 1) as f32;
         // Lanes without a row hold zeros on a grid of step one: they stay zeros.
         let (mut panel, mut slopes) = (vec![[0.0; LANES]; end - start], vec![[0.0; LANES]; end - start]);
-        for row in 0..tile.height {
-            for j in start..end {
-                panel[j - start][row] = tile.values[row * cols + j];
-                slopes[j - start][row] = tile.gradient[row * cols + j];
-            }
+        for (row, (values, gradient)) in
+            tile.values.chunks_exact(cols).zip(tile.gradient.chunks_exact(cols)).enumerate()
+        {
+            panel.iter_mut().zip(&values[start..end]).for_each(|(lanes, &value)| lanes[row] = value);
+            slopes.iter_mut().zip(&gradient[start..end]).for_each(|(lanes, &slope)| lanes[row] = slope);
         }
         let (mut scale, mut zero, mut current): (Lane, Lane, _) = ([1.0; LANES], [0.0; LANES], None);
         for j in start..end {
@@ -253,10 +253,8 @@ mod portable {
                 tile.codes[row * cols + j] = code as u8;
             }
         }
-        for row in 0..tile.height {
-            for j in start..end {
-                tile.values[row * cols + j] = panel[j - start][row];
-            }
+        for (row, values) in tile.values.chunks_exact_mut(cols).enumerate() {
+            values[start..end].iter_mut().zip(&panel).for_each(|(value, lanes)| *value = lanes[row]);
         }
     }
 }
