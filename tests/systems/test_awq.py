@@ -93,8 +93,8 @@ def test_less_output_error_than_rounding_on_held_out_tokens(tmp_path: Path, llam
     assert errors["awq"] < 0.95 * errors["rtn"]
 
 
-# Not reached: +0.0132 against +0.0116 of rounding with 16 sequences, +0.0120 with 128. The clip search alone gives +0.0086:
-# what costs is the scale search, which lowers the loss of every module on the calibration text, but not KL on this text.
+# Not reached: +0.0132 against +0.0116 of rounding with 16 sequences, +0.0120 with 128. The clip search alone gives
+# +0.0086: what costs is the scale search, which lowers every module's loss on the calibration text, but not KL here.
 SMALL = pytest.mark.xfail(strict=False, reason="AWQ misses rounding by 0.0004 to 0.0016 in log-perplexity")
 
 
