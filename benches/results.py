@@ -14,6 +14,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -33,7 +34,7 @@ STORE = ROOT / "benches" / "results" / "results.json"
 PAGE = ROOT / "docs" / "results.md"
 CALIBRATION = SHARED / "data" / "calibration.txt"
 TEXT = SHARED / "data" / "wikitext2-test.txt"
-SAMPLES, LENGTH = 128, 256
+SAMPLES, FEW, LENGTH = 128, 16, 256
 
 Rows = list[dict[str, Any]]
 
@@ -69,14 +70,15 @@ def quantize(model: Path, out: Path, system: str, *options: str) -> tuple[float,
     return time.perf_counter() - start, usage.ru_maxrss / 2**20
 
 
-def weights_only(bits: int, group: int) -> list[str]:
-    """Options of one row of the weight-only table."""
-    return ["--bits", str(bits), "--group-size", str(group), "--set", "symmetric=false"]
+def weights_only(system: str, bits: int, group: int) -> list[str]:
+    """Options of one row of the weight-only table; HQQ's codes always have zero points."""
+    asymmetric = [] if system == "hqq" else ["--set", "symmetric=false"]
+    return ["--bits", str(bits), "--group-size", str(group), *asymmetric]
 
 
-def calibrated(seed: int = 0) -> list[str]:
-    """Options that every calibrated system gets here."""
-    return ["--calibration", str(CALIBRATION), "--samples", str(SAMPLES), "--seq-len", str(LENGTH), "--seed", str(seed)]
+def calibrated(samples: int = SAMPLES) -> list[str]:
+    """Options of a system that calibrates; the others take no notice."""
+    return ["--calibration", str(CALIBRATION), "--samples", str(samples), "--seq-len", str(LENGTH), "--seed", "0"]
 
 
 def quality() -> Rows:
@@ -87,15 +89,21 @@ def quality() -> Rows:
     for group in (128, 64):
         for bits in (4, 3, 2):
             lost = math.nan
-            for system in ("rtn", "gptq", "awq"):
+            for system in ("rtn", "hqq", "gptq", "awq"):
                 with folder() as work:
-                    options = calibrated() if system != "rtn" else []
-                    seconds, _ = quantize(model, work / "out", system, *weights_only(bits, group), *options)
-                    got = perplexity(work / "out")
-                increase = math.log(got / base)
+                    options = calibrated(FEW if system == "awq" else SAMPLES)
+                    quantize(model, work / "out", system, *weights_only(system, bits, group), *options)
+                    found = command("eval", str(work / "out"), "--text", str(TEXT), "--windows", "60", "--json")
+                increase = math.log(found["perplexity"] / base)
                 lost = increase if system == "rtn" else lost
                 rows.append(
-                    {"system": system, "bits": bits, "group": group, "perplexity": got, "seconds": seconds}
+                    {
+                        "system": system,
+                        "bits": bits,
+                        "group": group,
+                        "bits per weight": found["bits_per_weight"],
+                        "perplexity": found["perplexity"],
+                    }
                     | ({} if system == "rtn" else {"taken away": 1 - increase / lost})
                 )
                 print(rows[-1], flush=True)
@@ -110,9 +118,14 @@ def outliers() -> Rows:
     for level, activations in (("O1", "int8/token"), ("O2", "int8/tensor"), ("O3", "int8/tensor/static")):
         plain = ("rtn", "--bits", "8", "--group-size", "-1", "--set", f"activations={activations}")
         smooth = ("smoothquant", "--set", f"level={level}")
-        for name, options in (("plain W8A8", plain), ("smoothquant", smooth)):
+        everywhere = (*smooth, "--set", "extra_sites=true")
+        for name, options in (
+            ("plain W8A8", plain),
+            ("smoothquant", smooth),
+            ("smoothquant with extra sites", everywhere),
+        ):
             with folder() as work:
-                quantize(model, work / "out", *options, *calibrated())
+                quantize(model, work / "out", *options, *calibrated(FEW))
                 got = perplexity(work / "out")
             rows.append({"system": name, "level": level, "perplexity": got, "change": got / base - 1})
             print(rows[-1], flush=True)
@@ -144,6 +157,7 @@ def peers() -> Rows:
                     text=True,
                 )
                 taken: dict[str, float] = json.loads(run.stdout.splitlines()[-1])
+                shutil.copy(model / "tokenizer.json", out)  # not every package writes it
                 ours = ours or taken
                 rows.append(
                     {
@@ -203,13 +217,15 @@ def peak_of_eval(model: Path, tokens: Path) -> float:
 SECTIONS: dict[str, tuple[str, Callable[[], Rows]]] = {
     "quality": (
         "Weight-only quantization of a trained 6.8 M-parameter Llama (`../shared/models/llama`), asymmetric; "
-        f"perplexity over the first 60 windows of WikiText-2 test; {SAMPLES} x {LENGTH} calibration tokens. *taken "
-        "away*: the share of round-to-nearest's increase of log-perplexity that the system removes.",
+        f"perplexity over the first 60 windows of WikiText-2 test; {SAMPLES} x {LENGTH} calibration tokens ({FEW} x "
+        f"{LENGTH} for AWQ, whose claim is that so few suffice; none for HQQ). *taken away*: the share of "
+        "round-to-nearest's increase of log-perplexity that the system removes.",
         quality,
     ),
     "outliers": (
         "W8A8 of the same function with the activation outliers of large models (`../shared/models/llama-outliers`). "
-        "O1: per-token dynamic, O2: per-tensor dynamic, O3: per-tensor static activations; weights per output channel.",
+        "O1: per-token dynamic, O2: per-tensor dynamic, O3: per-tensor static activations; weights per output channel; "
+        f"{FEW} x {LENGTH} calibration tokens.",
         outliers,
     ),
     "peers": (

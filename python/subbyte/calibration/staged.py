@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from functools import partial
+from typing import cast
 
 import torch
 from greenlet import getcurrent, greenlet
@@ -78,6 +79,6 @@ class Staged:
 
     def _wait(self, name: str, collector: Collector, x: torch.Tensor) -> torch.Tensor:
         collector(x.reshape(-1, x.shape[-1]))
-        getcurrent().parent.switch()
+        cast("greenlet", getcurrent().parent).switch()  # to `measure`, which started or resumed this batch
         output: torch.Tensor = self._block.get(name)(x)  # by now rounded, or another module
         return output
