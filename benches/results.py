@@ -18,7 +18,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,15 +58,14 @@ def command(*arguments: str) -> Any:
     return json.loads(run.stdout)
 
 
-def quantize(model: Path, out: Path, system: str, *options: str) -> tuple[float, float]:
-    """Runs `subbyte quantize`; returns its wall time in seconds and its peak resident memory in GiB."""
+def quantize(model: Path, out: Path, system: str, *options: str) -> float:
+    """Runs `subbyte quantize`; returns its peak resident memory in GiB."""
     arguments = [sys.executable, "-m", "subbyte", "quantize", str(model), str(out), "--system", system, *options]
-    start = time.perf_counter()
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, cwd=ROOT)
     _, status, usage = os.wait4(process.pid, 0)
     if status != 0:
         raise SystemExit(f"{' '.join(arguments)} ended with status {os.waitstatus_to_exitcode(status)}")
-    return time.perf_counter() - start, usage.ru_maxrss / 2**20
+    return usage.ru_maxrss / 2**20
 
 
 def weights_only(system: str, bits: int, group: int) -> list[str]:
@@ -183,8 +181,8 @@ def memory() -> Rows:
             ("rtn", []),
             ("gptq", ["--calibration", str(work / "model" / "tokens.npy"), "--samples", "8", "--seq-len", "256"]),
         ):
-            seconds, peak = quantize(work / "model", work / system, system, "--group-size", "128", *options)
-            rows.append({"system": system, "parameters": parameters, "peak GiB": peak, "seconds": seconds})
+            peak = quantize(work / "model", work / system, system, "--group-size", "128", *options)
+            rows.append({"system": system, "parameters": parameters, "peak GiB": peak})
             print(rows[-1], flush=True)
     return rows
 
