@@ -80,14 +80,14 @@ def calibrated(samples: int = SAMPLES) -> list[str]:
 
 
 def quality() -> Rows:
-    """Round-to-nearest, GPTQ and AWQ on the shared Llama."""
+    """Every weight-only system on the shared Llama."""
     model = SHARED / "models" / "llama"
     base = perplexity(model)
     rows: Rows = [{"system": "float", "perplexity": base}]
     for group in (128, 64):
         for bits in (4, 3, 2):
             lost = math.nan
-            for system in ("rtn", "hqq", "gptq", "awq"):
+            for system in ("rtn", "hqq", "gptq", "quantease", "awq"):
                 with folder() as work:
                     options = calibrated(FEW if system == "awq" else SAMPLES)
                     quantize(model, work / "out", system, *weights_only(system, bits, group), *options)
