@@ -5,7 +5,10 @@ import time
 started = time.perf_counter()
 
 import json
+import os
 import sys
+
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does, see subbyte.cli
 
 import numpy as np
 import torch

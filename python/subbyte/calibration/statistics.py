@@ -48,7 +48,7 @@ class Statistics:
 class Collector:
     """An observer that adds the inputs of one linear up. Calls with [n, C] f32, n >= 0; `result()` at the end.
 
-    Raises NotFiniteError, naming the linear, for NaN or infinity.
+    Raises NotFiniteError, naming the linear, for NaN or infinity: at once, or in `result` where a Gram matrix shows it.
     """
 
     def __init__(self, name: str, channels: int, wanted: Collection[Wanted]) -> None:
@@ -67,13 +67,10 @@ class Collector:
         if not len(x):
             return
         x = x.float().contiguous()
-        absmax = torch.maximum(x.amax(dim=0), -x.amin(dim=0))  # three times as fast as through x.abs()
-        if not torch.isfinite(absmax).all():
-            raise NotFiniteError(
-                f"inputs of {self.name}", "NaN or infinity", "finite activations",
-                "look for overflow before this layer, in a block that was quantized too far or in the checkpoint",
-            )  # fmt: skip
-        torch.maximum(self.absmax, absmax, out=self.absmax)
+        if "absmax" in self.wanted or self.gram is None:
+            absmax = torch.maximum(x.amax(dim=0), -x.amin(dim=0))  # three times as fast as through x.abs()
+            self._finite(absmax)
+            torch.maximum(self.absmax, absmax, out=self.absmax)
         if "absmean" in self.wanted:
             self.abssum += x.abs().sum(dim=0, dtype=torch.float64)
         if self.gram is not None:
@@ -82,6 +79,13 @@ class Collector:
         if "sample" in self.wanted:
             self._sample(x)
         self.tokens += len(x)
+
+    def _finite(self, values: torch.Tensor) -> None:
+        if not torch.isfinite(values).all():
+            raise NotFiniteError(
+                f"inputs of {self.name}", "NaN or infinity", "finite activations",
+                "look for overflow before this layer, in a block that was quantized too far or in the checkpoint",
+            )  # fmt: skip
 
     def _sample(self, x: torch.Tensor) -> None:
         """Keeps the tokens whose number is a multiple of the stride; doubles the stride when there are too many."""
@@ -93,6 +97,8 @@ class Collector:
 
     def result(self) -> Statistics:
         """What was seen so far."""
+        if self.gram is not None:  # sums of squares: they show what looking at every input would
+            self._finite(self.gram.diagonal())
         return Statistics(
             tokens=self.tokens,
             gram=self.gram,

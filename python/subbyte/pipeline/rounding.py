@@ -36,7 +36,8 @@ def round_block(job: Job, i: int, block: Block, hidden: torch.Tensor | None) -> 
     """Rewrites and rounds block i in place; its linears then hold what the codes stand for.
 
     hidden    the block's inputs [S, T, H], overwritten; None where the recipe needs no calibration
-    returns   the layers, and the inputs of the next block: the outputs of the block that the recipe propagates
+    returns   the layers, and the inputs of the next block: the outputs of the block that the recipe propagates; None
+              where there is no next block
     """
     recipe, names = job.recipe, [name for name in job.anatomy.linears(i) if name in job.schemes]
     for_solver = _wanted(recipe.solver.wanted | (recipe.wanted & {"absmax"} if recipe.activations else frozenset()))
@@ -84,7 +85,7 @@ def round_block(job: Job, i: int, block: Block, hidden: torch.Tensor | None) -> 
             layers[name] = layer
             bits = 8 * layer.nbytes / linear.weight.numel()
             reports.append(LayerReport(name, str(job.schemes[name]), solved.loss, bits, solved.note))
-    if staged is not None and outputs is None:
+    if staged is not None and outputs is None and i + 1 < job.anatomy.n_blocks:
         outputs = staged.finish()
     return Rounded(layers, tuple(reports), tuple(notes)), outputs
 

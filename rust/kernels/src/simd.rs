@@ -270,6 +270,14 @@ fn polynomial<V: Lanes, const N: usize>(c: [f32; N], x: V) -> V {
     sum
 }
 
+/// Asks for the cache line that holds `what`, which is needed soon.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(crate) fn prefetch(what: &f32) {
+    // SAFETY: a hint about memory that may be read.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(what).cast()) }
+}
+
 /// Thirty-two bytes.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]

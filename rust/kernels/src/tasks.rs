@@ -15,14 +15,17 @@ impl Machine {
         let (queue, work) = (Mutex::new(tasks.into_iter()), &work);
         // A poisoned lock means that another thread panicked inside `next`, which a vector's iterator cannot.
         let take = || queue.lock().ok().and_then(|mut tasks| tasks.next());
-        rayon::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|_| {
-                    while let Some(task) = take() {
-                        work(task);
-                    }
-                });
+        let run = || {
+            while let Some(task) = take() {
+                work(task);
             }
+        };
+        rayon::in_place_scope(|scope| {
+            for _ in 1..threads {
+                scope.spawn(|_| run());
+            }
+            // the caller would only wait
+            run();
         });
     }
 }

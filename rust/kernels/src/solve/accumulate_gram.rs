@@ -1,50 +1,182 @@
 //! accumulate_gram: `gram += x^T x`, the statistic behind every Hessian; limit: multiplications, half of a full product's.
+//!
+//! Tokens are packed once into columns of sixteen channels, token after token: both factors of every tile are read from there.
 
 use crate::error::expect_shape;
-use crate::{Machine, Result};
-use faer::linalg::matmul::matmul;
-use faer::{Accum, MatMut, MatRef, Par};
+use crate::{Machine, Path, Result};
 
-/// Rows of the result that one task computes. Fixed, so that every thread count cuts, and rounds, alike.
-const PANEL: usize = 64;
-/// Tokens multiplied at a time.
-const TOKENS: usize = 512;
-/// Floats between the rows of the copy, beyond the channels: rows a power of two apart would all fall on the same few lines of
-/// the cache, which costs a factor of two.
-const GAP: usize = 16;
+/// Channels of a packed column, and the width of a tile.
+const WIDTH: usize = 16;
+/// Sixteen neighbouring channels of one token.
+type Line = [f32; WIDTH];
+/// Tokens that a tile sums up before it is added to `gram`: two columns of them fit into the first level of the cache.
+const DEPTH: usize = 192;
+/// Lines between packed columns, one more than they hold: a power of two apart they would fall on the same few cache lines.
+const COLUMN: usize = DEPTH + 1;
+/// Lines packed at a time, 2 MiB, if that is at least one `DEPTH` of tokens.
+const PACKED: usize = 1 << 15;
+/// Rows of `gram` that one task computes. Fixed, so that every thread count cuts, and rounds, alike.
+const PANEL: usize = 4 * WIDTH;
 
 /// Adds `x^T x` of `x` `[tokens, channels]` to the symmetric `gram` `[channels, channels]`.
 ///
-/// Only the lower triangle is read and computed; the upper one is its mirror image. f32 sums; NaN and infinity in `x` reach `gram`.
+/// Only the lower triangle counts; the upper one becomes its mirror image. f32 sums; NaN and infinity in `x` reach `gram`.
 pub fn accumulate_gram(m: &Machine, x: &[f32], tokens: usize, channels: usize, gram: &mut [f32]) -> Result<()> {
     expect_shape("x", x.len(), &[tokens, channels])?;
     expect_shape("gram", gram.len(), &[channels, channels])?;
     if x.is_empty() {
         return Ok(());
     }
-    let stride = channels + GAP;
-    let mut copy = vec![0.0; TOKENS.min(tokens) * stride];
-    for x in x.chunks(TOKENS * channels) {
-        let tokens = x.len() / channels;
-        let rows = copy.chunks_mut(32 * stride).zip(x.chunks(32 * channels)).collect();
-        m.each(rows, |(to, from): (&mut [f32], &[f32])| {
-            for (to, from) in to.chunks_mut(stride).zip(from.chunks(channels)) {
-                to[..channels].copy_from_slice(from);
-            }
-        });
-        let x = MatRef::from_row_major_slice_with_stride(&copy[..tokens * stride], tokens, channels, stride);
+    let part = channels.div_ceil(WIDTH) * COLUMN;
+    let parts = tokens.div_ceil(DEPTH).min((PACKED / part).max(1));
+    let mut packed = vec![[0.0; WIDTH]; parts * part];
+    for x in x.chunks(parts * DEPTH * channels) {
+        let parts = packed.chunks_mut(part).zip(x.chunks(DEPTH * channels)).collect();
+        m.each(parts, |(to, from): (&mut [Line], &[f32])| pack(from, channels, to));
+        let parts: Vec<_> = packed.chunks(part).zip(x.chunks(DEPTH * channels)).collect();
         let mut panels: Vec<_> = gram.chunks_mut(PANEL * channels).enumerate().collect();
         // The last panel is the longest: it goes first.
         panels.reverse();
         m.each(panels, |(panel, rows)| {
-            let (first, height) = (panel * PANEL, rows.len() / channels);
-            let target = MatMut::from_row_major_slice_mut(rows, height, channels).subcols_mut(0, first + height);
-            let (left, right) = (x.subcols(first, height).transpose(), x.subcols(0, first + height));
-            matmul(target, Accum::Add, left, right, 1.0, Par::Seq);
+            for (packed, x) in &parts {
+                add(m.path(), packed, x.len() / channels, panel * PANEL, rows, channels);
+            }
         });
     }
     mirror(m, channels, gram);
     Ok(())
+}
+
+/// Tokens `[.., channels]` as columns of lines; the channels beyond the last are zero.
+fn pack(x: &[f32], channels: usize, to: &mut [Line]) {
+    for (column, to) in to.chunks_exact_mut(COLUMN).enumerate() {
+        let first = column * WIDTH;
+        for (to, x) in to.iter_mut().zip(x.chunks_exact(channels)) {
+            match x[first..].first_chunk() {
+                Some(x) => *to = *x,
+                None => to[..channels - first].copy_from_slice(&x[first..]),
+            }
+        }
+    }
+}
+
+/// Adds the products of `tokens` packed tokens to the rows of `gram` from `first` on, up to the diagonal.
+fn add(path: Path, packed: &[Line], tokens: usize, first: usize, rows: &mut [f32], channels: usize) {
+    let column = |at: usize| &packed[at * COLUMN..][..tokens];
+    let height = rows.len() / channels;
+    for right in 0..(first + height).div_ceil(WIDTH) {
+        for (strip, rows) in rows.chunks_mut(WIDTH * channels).enumerate() {
+            let left = first / WIDTH + strip;
+            if left >= right {
+                let width = WIDTH.min(channels - right * WIDTH);
+                tiles(path, column(left), column(right), &mut rows[right * WIDTH..], channels, width);
+            }
+        }
+    }
+}
+
+/// Adds the sums over all tokens of `left[i] right[j]` to `gram[i * stride + j]`, for the `i` that `gram` has and `j` below `width`.
+fn tiles(path: Path, left: &[Line], right: &[Line], gram: &mut [f32], stride: usize, width: usize) {
+    match path {
+        Path::Scalar => portable::tiles(left, right, gram, stride, width),
+        // SAFETY: the path of a machine is one that its processor has.
+        #[cfg(target_arch = "x86_64")]
+        Path::Avx2 => unsafe { avx2::tiles(left, right, gram, stride, width) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Path::Avx512 => unsafe { avx512::tiles(left, right, gram, stride, width) },
+        #[cfg(not(target_arch = "x86_64"))]
+        _ => portable::tiles(left, right, gram, stride, width),
+    }
+}
+
+/// Adds the first `width` of one row's sums.
+#[inline(always)]
+fn put(sums: &Line, row: &mut [f32], width: usize) {
+    match row.first_chunk_mut::<WIDTH>() {
+        Some(row) if width == WIDTH => row.iter_mut().zip(sums).for_each(|(to, sum)| *to += sum),
+        _ => row[..width].iter_mut().zip(sums).for_each(|(to, sum)| *to += sum),
+    }
+}
+
+mod portable {
+    use super::{Line, WIDTH, put};
+
+    pub fn tiles(left: &[Line], right: &[Line], gram: &mut [f32], stride: usize, width: usize) {
+        for (i, row) in gram.chunks_mut(stride).enumerate() {
+            let mut sums = [0.0; WIDTH];
+            for (left, right) in left.iter().zip(right) {
+                for (sum, x) in sums.iter_mut().zip(right) {
+                    *sum += left[i] * x;
+                }
+            }
+            put(&sums, row, width);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use super::{Line, WIDTH, put};
+    use crate::simd::{load_f32x8, prefetch, store_f32x8};
+    use std::arch::x86_64::*;
+
+    /// Rows of a tile: its sums fill half of the registers, and eight of them hide a multiplication's latency.
+    const ROWS: usize = 4;
+
+    #[target_feature(enable = "avx2,fma")]
+    pub fn tiles(left: &[Line], right: &[Line], gram: &mut [f32], stride: usize, width: usize) {
+        for (quarter, rows) in gram.chunks_mut(ROWS * stride).enumerate() {
+            rows.iter().step_by(stride).for_each(prefetch);
+            let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
+            for (left, right) in left.iter().zip(right) {
+                let (right, left) = (right.as_chunks::<8>().0, &left.as_chunks::<ROWS>().0[quarter]);
+                let (low, high) = (load_f32x8(&right[0]), load_f32x8(&right[1]));
+                for (sums, &x) in sums.iter_mut().zip(left) {
+                    let x = _mm256_set1_ps(x);
+                    *sums = [_mm256_fmadd_ps(x, low, sums[0]), _mm256_fmadd_ps(x, high, sums[1])];
+                }
+            }
+            for (row, [low, high]) in rows.chunks_mut(stride).zip(sums) {
+                let mut line = [0.0; WIDTH];
+                let [left, right] = line.as_chunks_mut::<8>().0 else { unreachable!("sixteen are two times eight") };
+                store_f32x8(left, low);
+                store_f32x8(right, high);
+                put(&line, row, width);
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use super::{Line, WIDTH, put};
+    use crate::simd::prefetch;
+    use std::arch::x86_64::*;
+
+    /// Rows of a tile: eight sums hide a multiplication's latency.
+    const ROWS: usize = 8;
+
+    #[target_feature(enable = "avx512f")]
+    pub fn tiles(left: &[Line], right: &[Line], gram: &mut [f32], stride: usize, width: usize) {
+        for (half, rows) in gram.chunks_mut(ROWS * stride).enumerate() {
+            rows.iter().step_by(stride).for_each(prefetch);
+            let mut sums = [_mm512_setzero_ps(); ROWS];
+            for (left, right) in left.iter().zip(right) {
+                // SAFETY: an unaligned read of the whole line.
+                let right = unsafe { _mm512_loadu_ps(right.as_ptr()) };
+                for (sum, &x) in sums.iter_mut().zip(&left.as_chunks::<ROWS>().0[half]) {
+                    *sum = _mm512_fmadd_ps(_mm512_set1_ps(x), right, *sum);
+                }
+            }
+            for (row, sum) in rows.chunks_mut(stride).zip(sums) {
+                let mut line = [0.0; WIDTH];
+                // SAFETY: an unaligned write of the whole line.
+                unsafe { _mm512_storeu_ps(line.as_mut_ptr(), sum) };
+                put(&line, row, width);
+            }
+        }
+    }
 }
 
 /// Floats in a line of the cache.
