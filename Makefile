@@ -4,10 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUST := $(shell find rust -name '*.rs') Cargo.toml rust/kernels/Cargo.toml rust/python/Cargo.toml
 CUDA := $(shell find cuda -name '*.cu' -o -name '*.cuh' -o -name '*.py') python/build_backend.py
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+HOST_NAME = $(shell echo $(HOST) | tr a-z- A-Z_)
 PEERS := llmcompressor==0.14.0.1 gptqmodel==7.7.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint rust-test python-test bench results peers wheel docs format clean
+.PHONY: help demo test lint rust-test python-test bench bench-check instructions asan valgrind results peers wheel docs format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -60,8 +62,29 @@ format: $(VENV)/.dev  ## rewrite the sources in the house format
 	@$(BIN)/ruff check --quiet --fix .
 	@$(BIN)/ruff format --quiet .
 
-bench: $(VENV)/.dev  ## every kernel beside torch
-	@$(BIN)/python -m pytest benches --benchmark-only --benchmark-columns=median,iqr,rounds --benchmark-group-by=group
+BENCH := $(BIN)/python -m pytest benches --quiet --benchmark-only --benchmark-quiet --benchmark-max-time=0.3 --benchmark-min-rounds=1
+
+$(VENV)/.bench: $(VENV)/.dev
+	@echo "==> installing the peers of the kernels"
+	@$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	@touch $@
+
+bench: $(VENV)/.bench  ## every kernel beside its peers and the machine's limit; writes docs/performance.md
+	@$(BENCH) --benchmark-json=$(VENV)/bench.json
+	@$(BIN)/python -m benches.report $(VENV)/bench.json
+
+bench-check: $(VENV)/.bench  ## the same, compared with what is kept of this processor; fails where a kernel lost a quarter
+	@$(BENCH) --benchmark-json=$(VENV)/bench-check.json
+	@$(BIN)/python -m benches.report $(VENV)/bench-check.json --check
+
+instructions: $(VENV)/.dev  ## count the instructions of a few kernels under valgrind, compared with what is kept
+	@$(BIN)/python -m benches.instructions --check
+
+asan: ## the kernels' own tests under AddressSanitizer, on every path of this processor
+	@RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test --quiet --release -p subbyte-kernels --lib --target $(HOST) --target-dir target/asan
+
+valgrind: ## the same under valgrind, which knows the scalar and AVX2 paths
+	@CARGO_TARGET_$(HOST_NAME)_RUNNER="valgrind --quiet --error-exitcode=1" cargo test --quiet --release -p subbyte-kernels --lib --target $(HOST)
 
 peers: $(foreach peer,$(PEERS),.venv-$(firstword $(subst ==, ,$(peer)))/.done)  ## virtual environments of the peers that `make results` measures
 

@@ -1,4 +1,4 @@
-"""e8p_decode beside torch's gather from the table of all values; the limit is a copy of as many bytes."""
+"""e8p_decode beside torch's gather from the table of all values."""
 
 from __future__ import annotations
 
@@ -23,12 +23,7 @@ def gather(case: Case) -> Any:
     return lambda: values.index_select(0, codes)
 
 
-def copy(case: Case) -> Any:
-    source = torch.zeros(case.bytes // 2, dtype=torch.uint8)
-    return source.clone
-
-
-@pytest.mark.parametrize("who", [subbyte, gather, copy])
+@pytest.mark.parametrize("who", [subbyte, gather])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def bench_e8p_decode(benchmark: Any, case: Case, who: Any) -> None:
     benchmark.group, benchmark.extra_info["bytes"] = f"e8p_decode {case}", case.bytes

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 from tests.oracles.case import Case
 from tests.oracles.kmeans import large
 
@@ -26,13 +24,7 @@ def faiss(case: Case) -> Any:
     return lambda: job.train(x, init_centroids=start)
 
 
-def sgemm(case: Case) -> Any:
-    side = round((case.flops / 2) ** (1 / 3))
-    square = torch.from_numpy(np.ones((side, side), np.float32))
-    return lambda: square @ square
-
-
-@pytest.mark.parametrize("who", [subbyte, faiss, sgemm])
+@pytest.mark.parametrize("who", [subbyte, faiss])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def bench_kmeans(benchmark: Any, case: Case, who: Any) -> None:
     benchmark.group, benchmark.extra_info["flops"] = f"kmeans {case}", case.flops

@@ -1,10 +1,9 @@
-"""nearest_codeword beside faiss' flat index and torch; the limit is torch's matrix product of the same FLOPs."""
+"""nearest_codeword beside faiss' flat index and torch."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from tests.oracles.case import Case
@@ -32,14 +31,7 @@ def cdist(case: Case) -> Any:
     return lambda: torch.cat([torch.cdist(part, codebook).argmin(1) for part in x.split(4096)])
 
 
-def sgemm(case: Case) -> Any:
-    """As many FLOPs, in a product that reaches the machine's peak."""
-    side = round((case.flops / 2) ** (1 / 3))
-    square = torch.from_numpy(np.ones((side, side), np.float32))
-    return lambda: square @ square
-
-
-@pytest.mark.parametrize("who", [subbyte, faiss, cdist, sgemm])
+@pytest.mark.parametrize("who", [subbyte, faiss, cdist])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def bench_nearest_codeword(benchmark: Any, case: Case, who: Any) -> None:
     benchmark.group = f"nearest_codeword {case}"

@@ -35,7 +35,16 @@ def join(x: torch.Tensor, bits: int) -> torch.Tensor:
     return (ones.view(len(x), -1, 32).int() << torch.arange(32, dtype=torch.int32)).sum(-1, dtype=torch.int32)
 
 
-CONTESTANTS = {"subbyte": kernels.pack, "torch": pack_torch}
+def pack_to_int32(codes: np.ndarray, bits: int, order: str) -> torch.Tensor:
+    """Of compressed-tensors, whose codes are signed."""
+    helpers = pytest.importorskip("compressed_tensors.compressors.pack_quantized.helpers")
+    if order != "dense":
+        pytest.skip("compressed-tensors has the dense order alone")
+    packed: torch.Tensor = helpers.pack_to_int32(torch.from_numpy(codes).view(torch.int8), bits)
+    return packed
+
+
+CONTESTANTS = {"subbyte": kernels.pack, "torch": pack_torch, "compressed-tensors": pack_to_int32}
 
 CASES = [*cases(sizes=(4096,), rows=64, bits=(2, 3, 4, 5, 8)), *cases(sizes=(4096,), rows=4096, bits=(3, 4))]
 

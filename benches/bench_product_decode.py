@@ -1,11 +1,10 @@
-"""product_decode beside faiss' product quantizer with the same codebooks; the limit is a copy of as many bytes."""
+"""product_decode beside faiss' product quantizer with the same codebooks."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-import torch
 from tests.oracles.case import Case
 from tests.oracles.product_decode import large
 
@@ -27,11 +26,7 @@ def faiss(case: Case) -> Any:
     return lambda: quantizer.decode(codes)
 
 
-def copy(case: Case) -> Any:
-    return torch.zeros(case.bytes // 2, dtype=torch.uint8).clone
-
-
-@pytest.mark.parametrize("who", [subbyte, faiss, copy])
+@pytest.mark.parametrize("who", [subbyte, faiss])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def bench_product_decode(benchmark: Any, case: Case, who: Any) -> None:
     benchmark.group, benchmark.extra_info["bytes"] = f"product_decode {case}", case.bytes

@@ -35,7 +35,17 @@ def torch_quantize(x: np.ndarray, element: str, block: int, scale_dtype: str) ->
     return torch.from_numpy(codes.astype(np.uint8))[torch.bucketize(steps, ties)], scale
 
 
-CONTESTANTS = {"subbyte": kernels.quantize_block, "torch": torch_quantize}
+def torchao(x: np.ndarray, element: str, block: int, scale_dtype: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Its MX formats."""
+    mx = pytest.importorskip("torchao.prototype.mx_formats.mx_tensor")
+    types = {**FLOAT8, "e2m1": torch.float4_e2m1fn_x2}
+    if scale_dtype != "e8m0" or element not in types:
+        pytest.skip("torchao has no such format on the CPU")
+    scale, codes = mx.to_mx(torch.from_numpy(x), types[element], block)
+    return codes, scale
+
+
+CONTESTANTS = {"subbyte": kernels.quantize_block, "torch": torch_quantize, "torchao": torchao}
 
 
 @pytest.mark.parametrize("who", CONTESTANTS)

@@ -36,7 +36,16 @@ def part(w: torch.Tensor, bits: int) -> torch.Tensor:
     return (ones << torch.arange(bits, dtype=torch.uint8)).sum(-1, dtype=torch.uint8)
 
 
-CONTESTANTS = {"subbyte": kernels.unpack, "torch": unpack_torch}
+def unpack_from_int32(words: np.ndarray, bits: int, cols: int, order: str) -> torch.Tensor:
+    """Of compressed-tensors, whose codes are signed."""
+    helpers = pytest.importorskip("compressed_tensors.compressors.pack_quantized.helpers")
+    if order != "dense":
+        pytest.skip("compressed-tensors has the dense order alone")
+    codes: torch.Tensor = helpers.unpack_from_int32(torch.from_numpy(words), bits, torch.Size([len(words), cols]))
+    return codes
+
+
+CONTESTANTS = {"subbyte": kernels.unpack, "torch": unpack_torch, "compressed-tensors": unpack_from_int32}
 
 CASES = [*cases(sizes=(4096,), rows=64, bits=(2, 3, 4, 5, 8)), *cases(sizes=(4096,), rows=4096, bits=(3, 4))]
 

@@ -11,7 +11,7 @@ from tests.oracles.w8a8 import large
 
 from subbyte import kernels
 
-CASES = [large(1, 4096, 4096), large(16, 4096, 4096), large(256, 2048, 2048)]
+CASES = [large(rows, 4096, 4096) for rows in (1, 16, 128, 512)]
 
 
 def subbyte(case: Case) -> Any:
@@ -32,5 +32,5 @@ def int_mm(case: Case) -> Any:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def bench_w8a8(benchmark: Any, case: Case, who: Any) -> None:
     benchmark.group = f"w8a8 {case}"
-    benchmark.extra_info.update(bytes=case.bytes, flops=case.flops)
+    benchmark.extra_info.update(bytes=case.bytes, flops=case.flops, limit="read int8")
     benchmark(who(case))

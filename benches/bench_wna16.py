@@ -1,9 +1,10 @@
-"""wna16 beside torch: decoding the weight and multiplying, and multiplying a weight that was decoded before."""
+"""wna16 beside torch (decoding the weight and multiplying; multiplying one that was decoded before) and onnxruntime."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.oracles.case import Case
@@ -11,7 +12,10 @@ from tests.oracles.wna16 import large
 
 from subbyte import kernels
 
-CASES = [large(rows, 4096, 4096, bits, 128) for bits in (2, 3, 4, 8) for rows in (1, 16, 256)]
+CASES = [
+    *(large(rows, 4096, 4096, bits, 128) for bits in (2, 3, 4, 8) for rows in (1, 16, 128)),
+    *(large(rows, 16384, 4096, 4, 32) for rows in (1, 16, 128, 512)),
+]
 
 
 def subbyte(case: Case) -> Any:
@@ -30,6 +34,28 @@ def matmul_alone(case: Case) -> Any:
     return lambda: x @ weight.T
 
 
+def onnxruntime(case: Case) -> Any:
+    """MatMulNBits at accuracy level 4: inputs are rounded to eight bits."""
+    onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    x, words, scale = case.args[:3]
+    (rows, depth), cols, bits, group = x.shape, len(words), case.kwargs["bits"], case.kwargs["group"]
+    if bits not in (2, 4, 8):
+        pytest.skip("onnxruntime has 2, 4 and 8 bits")
+    helper, f32 = onnx.helper, onnx.TensorProto.FLOAT
+    options = {"K": depth, "N": cols, "bits": bits, "block_size": group, "accuracy_level": 4}
+    node = helper.make_node("MatMulNBits", ["x", "words", "scale"], ["y"], domain="com.microsoft", **options)
+    codes = words.view(np.uint8).reshape(cols, depth // group, -1)
+    weights = [onnx.numpy_helper.from_array(codes, "words"), onnx.numpy_helper.from_array(scale.ravel(), "scale")]
+    given, wanted = (helper.make_tensor_value_info(n, f32, [rows, k]) for n, k in (("x", depth), ("y", cols)))
+    domains = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+    graph = helper.make_graph([node], "product", [given], [wanted], weights)
+    settings = runtime.SessionOptions()
+    settings.intra_op_num_threads = torch.get_num_threads()
+    model = helper.make_model(graph, opset_imports=domains, ir_version=10).SerializeToString()
+    session = runtime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, {"x": x})
+
+
 def decode(words: torch.Tensor, scale: torch.Tensor, bits: int, group: int, columns: int) -> torch.Tensor:
     """[N, K] f32 from a dense bit stream."""
     if 32 % bits == 0:
@@ -42,9 +68,9 @@ def decode(words: torch.Tensor, scale: torch.Tensor, bits: int, group: int, colu
     return (scale[:, :, None] * grouped).reshape(len(words), columns)
 
 
-@pytest.mark.parametrize("who", [subbyte, decode_then_matmul, matmul_alone])
+@pytest.mark.parametrize("who", [subbyte, decode_then_matmul, matmul_alone, onnxruntime])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def bench_wna16(benchmark: Any, case: Case, who: Any) -> None:
     benchmark.group = f"wna16 {case}"
-    benchmark.extra_info.update(bytes=case.bytes, flops=case.flops)
+    benchmark.extra_info.update(bytes=case.bytes, flops=case.flops, limit="read sgemm")
     benchmark(who(case))

@@ -23,7 +23,8 @@ LENGTH, WINDOWS = 256, 60
 
 
 class Quality:
-    """`loss(recipe)`: mean negative log-likelihood over the first 60 windows of WikiText-2's test text.
+    """Over the first 60 windows of WikiText-2's test text: `loss(recipe)`, the mean negative log-likelihood, and
+    `divergence(recipe)`, the mean Kullback-Leibler divergence from the float model's predictions, far less noisy.
 
     Weights alone are put back dequantized, whose products torch computes faster than codes are multiplied (other tests
     show that both are the same); where inputs are quantized too, the model runs on its codes.
@@ -35,17 +36,25 @@ class Quality:
         tokens = windows(shared("data/wikitext2-test.txt"), self.folder, LENGTH, WINDOWS)
         self._tokens = tokens
         self._float = load(self.folder)
-        self.float_loss = self._loss(self._float)
-        self.loss = cache(self._quantized_loss)
+        self.float_loss, _ = self._measure(self._float)
+        self._measured = cache(self._quantized)
 
-    def _quantized_loss(self, recipe: Recipe, samples: int = 128) -> float:
+    def loss(self, recipe: Recipe, samples: int = 128) -> float:
+        """Nats a token."""
+        return self._measured(recipe, samples)[0]
+
+    def divergence(self, recipe: Recipe, samples: int = 128) -> float:
+        """Nats a token."""
+        return self._measured(recipe, samples)[1]
+
+    def _quantized(self, recipe: Recipe, samples: int) -> tuple[float, float]:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "out"
             result = subbyte.quantize(
                 self.folder, recipe, out, calibration=self.text, samples=samples, seq_len=LENGTH, verify=False
             )
             assert isinstance(result, Result)
-            return self._loss(self._put_back(out))
+            return self._measure(self._put_back(out))
 
     def _put_back(self, out: Path) -> Any:
         model, source = copy.deepcopy(self._float), Source.open(out)
@@ -64,12 +73,17 @@ class Quality:
         return model
 
     @torch.no_grad()
-    def _loss(self, model: Any) -> float:
-        total = 0.0
+    def _measure(self, model: Any) -> tuple[float, float]:
+        loss = divergence = 0.0
         for batch in self._tokens.split(10):
-            logits = model(input_ids=batch, use_cache=False).logits[:, :-1].flatten(0, 1)
-            total += float(torch.nn.functional.cross_entropy(logits, batch[:, 1:].flatten(), reduction="sum"))
-        return total / (len(self._tokens) * (LENGTH - 1))
+            found, exact = (
+                torch.log_softmax(one(input_ids=batch, use_cache=False).logits[:, :-1].flatten(0, 1), -1)
+                for one in (model, self._float)
+            )
+            loss += float(torch.nn.functional.nll_loss(found, batch[:, 1:].flatten(), reduction="sum"))
+            divergence += float(torch.nn.functional.kl_div(found, exact, reduction="sum", log_target=True))
+        predicted = len(self._tokens) * (LENGTH - 1)
+        return loss / predicted, divergence / predicted
 
 
 def removed(quality: Quality, recipe: Recipe, baseline: Recipe, samples: int = 128) -> float:

@@ -1,0 +1,190 @@
+"""One table of all kernels: time, ratio to the best peer, fraction of the machine's limit.
+
+python -m benches.report RAW.json           keep what `pytest benches --benchmark-json RAW.json` measured, in
+                                            benches/results/, write docs/performance.md and print the table
+python -m benches.report RAW.json --check   change nothing: compare with what is kept there of the same processor;
+                                            fails where a ratio lost more than a quarter
+python -m benches.report                    write docs/performance.md again from benches/results/
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benches" / "results"
+PAGE = ROOT / "docs" / "performance.md"
+OURS = "subbyte"
+LOSS = 0.25
+"""Of a ratio, beyond which `--check` fails."""
+
+INTRO = """# Performance
+
+Written by `make bench`; every number was measured by it, the peers and the limits in the same process as the kernel.
+
+*x peer*: how many times as fast as the fastest other contestant, which is named. *of the limit*: the bytes a kernel
+must move over those that a copy of as many bytes (or, where it says read, a sum over them) moves in the same time, or
+its operations over those of a large product of f32 (sgemm) or 8-bit (int8) matrices: whichever it is closer to.
+Operations are those of the plain algorithm, so that one that skips some can pass 100 %. A case is the kernel's shape;
+what the formats and letters mean stands in `tests/oracles/KERNEL.py`. t: threads.
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kernel on one input and so many threads; times are medians in seconds."""
+
+    kernel: str
+    case: str
+    threads: int
+    seconds: float
+    peers: dict[str, float]
+    limit: str
+    fraction: float
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What stays the same from run to run."""
+        return self.kernel, self.case, self.threads
+
+    @property
+    def peer(self) -> str:
+        """The fastest of the others."""
+        return min(self.peers, key=self.peers.__getitem__, default="")
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times as fast as that."""
+        return self.peers[self.peer] / self.seconds if self.peers else None
+
+
+def rows(raw: dict[str, Any]) -> list[Row]:
+    """Of pytest-benchmark's JSON, in the order of the benches."""
+    groups: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
+    for bench in raw["benchmarks"]:
+        info = bench["extra_info"]
+        groups.setdefault((bench["group"], info["threads"]), {})[info["who"]] = bench
+    found = []
+    for (group, threads), contestants in groups.items():
+        ours = contestants.pop(OURS, None)
+        if ours is None:
+            continue
+        seconds, info = ours["stats"]["median"], ours["extra_info"]
+        kernel, _, case = group.partition(" ")
+        fractions = {
+            name: info["flops" if name in ("sgemm", "int8") else "bytes"] / seconds / reach
+            for name, reach in info["limits"].items()
+        }
+        limit = max(fractions, key=fractions.__getitem__)
+        peers = {who: bench["stats"]["median"] for who, bench in contestants.items()}
+        found.append(Row(kernel, case, threads, seconds, peers, limit, fractions[limit]))
+    return found
+
+
+def processor(raw: dict[str, Any]) -> str:
+    """Its name, as a file's."""
+    info = raw["machine_info"]["cpu"]
+    name = re.sub(r"[^a-z0-9]+", "-", info["brand_raw"].lower()).strip("-")
+    extra = "avx512" if "avx512f" in info.get("flags", []) else "avx2" if "avx2" in info.get("flags", []) else "scalar"
+    return f"{name}-{extra}"
+
+
+def cells(row: Row) -> list[str]:
+    """The row of the table."""
+    ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+    return [row.kernel, row.case, str(row.threads), time_of(row.seconds), ratio, row.peer,
+            f"{row.fraction:.0%} of {row.limit}"]  # fmt: skip
+
+
+HEAD = ["kernel", "case", "t", "time", "x peer", "peer", "of the limit"]
+
+
+def time_of(seconds: float) -> str:
+    """Three digits and a unit."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"
+
+
+def page(stored: Iterable[dict[str, Any]]) -> str:
+    """docs/performance.md."""
+    lines = [INTRO]
+    for store in stored:
+        lines += [f"## {store['processor']}, {store['cores']} cores", "", store["versions"], ""]
+        lines += ["| " + " | ".join(HEAD) + " |", "|" + " --- |" * len(HEAD)]
+        lines += ["| " + " | ".join(cells(Row(**row))) + " |" for row in store["rows"]] + [""]
+    lines += ["## GPUs", "", "Not yet measured.", ""]
+    return "\n".join(lines)
+
+
+def store(raw: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of a run."""
+    import torch
+
+    cpu = raw["machine_info"]["cpu"]
+    return {
+        "processor": f"{cpu['brand_raw']} ({processor(raw).rpartition('-')[2].upper()})",
+        "cores": cpu["count"],
+        "versions": f"Python {raw['machine_info']['python_version']}, torch {torch.__version__.partition('+')[0]}.",
+        "rows": [asdict(row) for row in rows(raw)],
+    }
+
+
+def lost(before: Iterable[Row], now: Iterable[Row]) -> list[str]:
+    """What became slower by more than `LOSS`, beside the same peer or, without one, of the limit."""
+    old = {row.key: row for row in before}
+    found = []
+    for row in now:
+        then = old.get(row.key)
+        if then is None:
+            continue
+        shared = [who for who in then.peers if who in row.peers]
+        pairs = [(then.peers[who] / then.seconds, row.peers[who] / row.seconds, f"x {who}") for who in shared]
+        pairs.append((then.fraction, row.fraction, f"of {row.limit}"))
+        # A peer or a limit may have a bad day: only what all of them say is the kernel's own loss.
+        if all(after < (1 - LOSS) * earlier for earlier, after, _ in pairs):
+            earlier, after, unit = pairs[0]
+            found.append(f"{' '.join(map(str, row.key))} threads: {earlier:.2f} {unit} before, {after:.2f} now")
+    return found
+
+
+def main() -> None:
+    """The command line; see above."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("raw", nargs="?", type=Path, help="JSON of pytest-benchmark")
+    parser.add_argument("--check", action="store_true", help="compare with what is kept")
+    given = parser.parse_args()
+    if given.raw is not None:
+        raw = json.loads(given.raw.read_text("utf-8"))
+        path = RESULTS / f"{processor(raw)}.json"
+        if given.check:
+            if not path.exists():
+                sys.exit(f"nothing is kept of this processor ({path.name}): run `make bench` on the version before")
+            worse = lost([Row(**row) for row in json.loads(path.read_text("utf-8"))["rows"]], rows(raw))
+            print("\n".join(worse) or "no kernel lost more than a quarter")
+            sys.exit(bool(worse))
+        path.write_text(json.dumps(store(raw), indent=1) + "\n", "utf-8")
+        table = Table(*HEAD)
+        for row in rows(raw):
+            table.add_row(*cells(row))
+        Console().print(table)
+    kept = [
+        json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json")) if path.name != "results.json"
+    ]
+    PAGE.write_text(page(kept), "utf-8")
+    print(PAGE.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()
