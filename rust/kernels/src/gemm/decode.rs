@@ -1,4 +1,4 @@
-//! One row of a dense bit stream to floats: `scale * (code - zero)`, what every weight-only product starts with.
+//! One row of a dense bit stream as floats, `scale * (code - zero)`: decoded, or multiplied by a vector on the way.
 
 use crate::quantize::Zeros;
 use crate::{Machine, Path};
@@ -36,6 +36,18 @@ pub(super) fn decode(m: &Machine, row: Row<'_>, out: &mut [f32]) {
     }
 }
 
+/// The sum over a row of `x` times its values, in one pass over the codes; `x` is as long as the row.
+pub(super) fn dot(m: &Machine, row: Row<'_>, x: &[f32]) -> f32 {
+    match m.path() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a machine with this path has AVX2 and FMA.
+        Path::Avx512 | Path::Avx2 => unsafe { avx2::dot(row, x) },
+        #[cfg(not(target_arch = "x86_64"))]
+        Path::Avx512 | Path::Avx2 => portable::dot(row, x),
+        Path::Scalar => portable::dot(row, x),
+    }
+}
+
 mod portable {
     use super::Row;
 
@@ -47,22 +59,36 @@ mod portable {
 
     /// The codes from column `first` on, all of group `g`.
     pub fn decode_from(row: Row<'_>, g: usize, first: usize, values: &mut [f32]) {
-        let (bits, mask) = (row.bits as usize, (1u64 << row.bits) - 1);
         let (scale, zero) = (row.scale[g], row.zero(g));
         for (k, value) in values.iter_mut().enumerate() {
-            let bit = (first + k) * bits;
-            let low = row.words[bit / 32] as u32;
-            let high = row.words.get(bit / 32 + 1).map_or(0, |&word| word as u32);
-            let code = ((u64::from(high) << 32 | u64::from(low)) >> (bit % 32)) & mask;
-            *value = scale * (code as f32 - zero);
+            *value = scale * (code(row, first + k) - zero);
         }
+    }
+
+    fn code(row: Row<'_>, column: usize) -> f32 {
+        let bit = column * row.bits as usize;
+        let low = row.words[bit / 32] as u32;
+        let high = row.words.get(bit / 32 + 1).map_or(0, |&word| word as u32);
+        (((u64::from(high) << 32 | u64::from(low)) >> (bit % 32)) & ((1 << row.bits) - 1)) as f32
+    }
+
+    pub fn dot(row: Row<'_>, x: &[f32]) -> f32 {
+        let sums = x.chunks_exact(row.group).enumerate().map(|(g, x)| dot_from(row, g, g * row.group, x));
+        sums.fold(0.0, |all, sum| all + sum)
+    }
+
+    /// Over the codes from column `first` on, all of group `g`.
+    pub fn dot_from(row: Row<'_>, g: usize, first: usize, x: &[f32]) -> f32 {
+        let zero = row.zero(g);
+        let products = x.iter().enumerate().map(|(k, x)| x * (code(row, first + k) - zero));
+        row.scale[g] * products.fold(0.0, |all, product| all + product)
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use super::{Row, portable};
-    use crate::simd::{bytes, store_f32x8};
+    use crate::simd::{bytes, load_f32x8, store_f32x8, sum_f32x8};
     use std::arch::x86_64::*;
 
     #[target_feature(enable = "avx2")]
@@ -79,40 +105,102 @@ mod avx2 {
         }
     }
 
-    /// Eight codes are `BITS` bytes: they are read as one little-endian number, copied to every lane and shifted there.
+    #[target_feature(enable = "avx2,fma")]
+    pub fn dot(row: Row<'_>, x: &[f32]) -> f32 {
+        match row.bits {
+            1 => dot_bits::<1>(row, x),
+            2 => dot_bits::<2>(row, x),
+            3 => dot_bits::<3>(row, x),
+            4 => dot_bits::<4>(row, x),
+            5 => dot_bits::<5>(row, x),
+            6 => dot_bits::<6>(row, x),
+            7 => dot_bits::<7>(row, x),
+            _ => dot_bits::<8>(row, x),
+        }
+    }
+
+    /// A read of this many bytes holds eight codes.
+    const fn width(bits: usize) -> usize {
+        if bits <= 4 { 4 } else { 8 }
+    }
+
+    /// How many of the octets from byte `start` on can be read without passing the end of the row.
+    fn whole(bytes: &[u8], bits: usize, start: usize, octets: usize) -> usize {
+        (bytes.len() - start).checked_sub(width(bits)).map_or(0, |room| room / bits + 1).min(octets)
+    }
+
+    /// Eight codes as floats. They are `BITS` bytes: read as one little-endian number, copied to every lane and shifted there.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn octet<const BITS: usize>(bytes: &[u8], at: usize) -> __m256 {
+        let steps = if BITS <= 4 {
+            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)
+        } else {
+            _mm256_setr_epi32(0, 1, 2, 3, 0, 1, 2, 3)
+        };
+        let (shift, mask) = (_mm256_mullo_epi32(steps, _mm256_set1_epi32(BITS as i32)), (1 << BITS) - 1);
+        let lanes = if BITS <= 4 {
+            let four = bytes[at..].first_chunk::<4>().map_or(0, |four| i32::from_le_bytes(*four));
+            _mm256_set1_epi32(four)
+        } else {
+            let eight = bytes[at..].first_chunk::<8>().map_or(0, |eight| u64::from_le_bytes(*eight));
+            _mm256_set_m128i(_mm_set1_epi32((eight >> (4 * BITS)) as i32), _mm_set1_epi32(eight as i32))
+        };
+        _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srlv_epi32(lanes, shift), _mm256_set1_epi32(mask)))
+    }
+
+    /// Octets whose sums are kept apart, so that no multiplication waits for the one before.
+    const APART: usize = 4;
+
+    #[target_feature(enable = "avx2,fma")]
+    fn dot_bits<const BITS: usize>(row: Row<'_>, x: &[f32]) -> f32 {
+        if !row.group.is_multiple_of(8) && row.group != x.len() {
+            return portable::dot(row, x);
+        }
+        let bytes = bytes(row.words);
+        let (mut total, mut rest) = (_mm256_setzero_ps(), 0.0);
+        for (g, x) in x.chunks_exact(row.group).enumerate() {
+            let zero = _mm256_set1_ps(row.zero(g));
+            let first = g * row.group;
+            let start = first / 8 * BITS;
+            let whole = whole(bytes, BITS, start, x.len() / 8);
+            let (octets, tail) = x.split_at(8 * whole);
+            let mut sums = [_mm256_setzero_ps(); APART];
+            let (quads, single) = octets.as_chunks::<8>().0.as_chunks::<APART>();
+            for (q, quad) in quads.iter().enumerate() {
+                for (i, (sum, x)) in sums.iter_mut().zip(quad).enumerate() {
+                    let value = _mm256_sub_ps(octet::<BITS>(bytes, start + (APART * q + i) * BITS), zero);
+                    *sum = _mm256_fmadd_ps(value, load_f32x8(x), *sum);
+                }
+            }
+            for (i, (sum, x)) in sums.iter_mut().zip(single).enumerate() {
+                let value = _mm256_sub_ps(octet::<BITS>(bytes, start + (APART * quads.len() + i) * BITS), zero);
+                *sum = _mm256_fmadd_ps(value, load_f32x8(x), *sum);
+            }
+            let sum = _mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3]));
+            total = _mm256_fmadd_ps(_mm256_set1_ps(row.scale[g]), sum, total);
+            if !tail.is_empty() {
+                rest += portable::dot_from(row, g, first + 8 * whole, tail);
+            }
+        }
+        sum_f32x8(total) + rest
+    }
+
     #[target_feature(enable = "avx2")]
     fn bits<const BITS: usize>(row: Row<'_>, out: &mut [f32]) {
         if !row.group.is_multiple_of(8) && row.group != out.len() {
             return portable::decode(row, out);
         }
         let bytes = bytes(row.words);
-        let shift = if BITS <= 4 {
-            _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(BITS as i32))
-        } else {
-            _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 0, 1, 2, 3), _mm256_set1_epi32(BITS as i32))
-        };
-        let mask = _mm256_set1_epi32((1 << BITS) - 1);
         for (g, values) in out.chunks_exact_mut(row.group).enumerate() {
             let (scale, zero) = (_mm256_set1_ps(row.scale[g]), _mm256_set1_ps(row.zero(g)));
             let first = g * row.group;
             let (octets, _) = values.as_chunks_mut::<8>();
-            // A read of 4 or 8 bytes may pass the end of the row: the octets for which it would are left to the portable body.
-            let width = if BITS <= 4 { 4 } else { 8 };
             let start = first / 8 * BITS;
-            let whole = (bytes.len() - start).checked_sub(width).map_or(0, |room| room / BITS + 1).min(octets.len());
-            let mut at = start;
-            for octet in &mut octets[..whole] {
-                let lanes = if BITS <= 4 {
-                    let four = bytes[at..].first_chunk::<4>().map_or(0, |four| i32::from_le_bytes(*four));
-                    _mm256_set1_epi32(four)
-                } else {
-                    let eight = bytes[at..].first_chunk::<8>().map_or(0, |eight| u64::from_le_bytes(*eight));
-                    _mm256_set_m128i(_mm_set1_epi32((eight >> (4 * BITS)) as i32), _mm_set1_epi32(eight as i32))
-                };
-                at += BITS;
-                let code = _mm256_and_si256(_mm256_srlv_epi32(lanes, shift), mask);
-                let value = _mm256_mul_ps(scale, _mm256_sub_ps(_mm256_cvtepi32_ps(code), zero));
-                store_f32x8(octet, value);
+            let whole = whole(bytes, BITS, start, octets.len()); // the others are left to the portable body
+            for (i, values) in octets[..whole].iter_mut().enumerate() {
+                let value = _mm256_sub_ps(octet::<BITS>(bytes, start + i * BITS), zero);
+                store_f32x8(values, _mm256_mul_ps(scale, value));
             }
             portable::decode_from(row, g, first + 8 * whole, &mut values[8 * whole..]);
         }

@@ -1,10 +1,10 @@
 //! wna16: `out = x W^T` with `W = scale * (code - zero)`, low-bit weights decoded on the way; every sum in f32.
 //!
-//! Few rows of `x`: one row of weights at a time is decoded into a scratch that stays in the first cache and multiplied
-//! at once; limit: the decoding, about one cycle a code. Many rows: a panel of rows is decoded and handed to a dense
-//! product; limit: multiplications.
+//! One row of `x`: codes are multiplied where they are decoded. A few: one row of weights at a time is decoded into a
+//! scratch that stays in the first cache and multiplied at once; limit of both: the decoding. Many rows: a panel of rows is
+//! decoded and handed to a dense product; limit: multiplications.
 
-use super::decode::{Row, decode};
+use super::decode::{self, Row, decode};
 use super::{Columns, columns};
 use crate::error::expect_shape;
 use crate::quantize::{Zeros, groups};
@@ -57,7 +57,13 @@ pub fn wna16(
         zero: zero.map(|zero| zero.part(n * groups..(n + 1) * groups)),
         group,
     };
-    if rows <= FEW {
+    if rows == 1 {
+        m.each(out.chunks_mut(64).enumerate().collect(), |(chunk, sums)| {
+            for (at, sum) in sums.iter_mut().enumerate() {
+                *sum = decode::dot(m, row(64 * chunk + at), x);
+            }
+        });
+    } else if rows <= FEW {
         m.each(columns(out, cols, 64), |Columns { range, rows: mut out }| {
             let mut weight = vec![0.0; depth];
             for (at, n) in range.enumerate() {
