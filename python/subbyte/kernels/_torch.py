@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from subbyte.errors import DtypeError
-from subbyte.kernels._array import bring_back, framework, refuse_device, refuse_mixture, run
+from subbyte.kernels._array import ON_CUDA, bring_back, framework, refuse_device, refuse_mixture, run
 
 _GRID = "bool symmetric=True, bool narrow=False, bool forced_zero=True, float eps=0.0, str scale_dtype='f32'"
 _SHRINK = "float norm=2.4, int shrink_grid=100, int shrink_steps=0"
@@ -264,12 +264,17 @@ def _product_decode(codes: Tensor, codebooks: Tensor) -> Tensor:
     return codebooks.new_empty((codes.shape[0], codebooks.shape[0] * codebooks.shape[2]))
 
 
-def _wna16_cuda(*args: Any) -> Tensor:
-    from subbyte.cuda import wna16
+def _on_cuda(kernel: str) -> Callable[..., Any]:
+    """The function of that name in subbyte.cuda, which is imported only when a CUDA tensor comes."""
 
-    out: Tensor = wna16(*args)
-    return out
+    def run_there(*args: Any) -> Any:
+        from subbyte import cuda
+
+        return getattr(cuda, kernel)(*args)
+
+    return run_there
 
 
-_library.impl("wna16", _wna16_cuda, "CUDA")
-_ELSEWHERE = frozenset({("cuda", "wna16")})
+for _kernel in ON_CUDA:
+    _library.impl(_kernel, _on_cuda(_kernel), "CUDA")
+_ELSEWHERE = frozenset(("cuda", kernel) for kernel in ON_CUDA)

@@ -11,7 +11,7 @@ def wna16(x: Array, words: Array, scale: Array, zero: Array | None, bits: int, g
     x        [..., K] f32, f16 or bf16, contiguous; on CUDA: f16 or bf16
     words    [N, ceil(K * bits / 32)] i32: the codes of W, packed in "dense" order
     scale    [N, K / group] f32, f16 or bf16; on CUDA: the dtype of x
-    zero     [N, K / group] u8, or f32, f16 or bf16 (on CUDA: u8 alone), or None for 2 ** (bits - 1)
+    zero     [N, K / group] u8, or f32, f16 or bf16 (on CUDA: the dtype of x), or None for 2 ** (bits - 1)
     group    columns of W that share a scale, dividing K; -1: all
     returns  [..., N], dtype of x
 
@@ -32,7 +32,7 @@ def wna16(x: Array, words: Array, scale: Array, zero: Array | None, bits: int, g
 def w8a8(x: Array, weight: Array, x_scale: Array, w_scale: Array, bias: Array | None = None) -> Array:
     """8-bit activations times 8-bit weights: out = (x weight^T) * x_scale * w_scale + bias.
 
-    x        [M, K] i8, K below 2 ** 17; CPU, contiguous
+    x        [M, K] i8, K below 2 ** 17; contiguous; CPU or CUDA
     weight   [N, K] i8
     x_scale  [M] or [1] f32
     w_scale  [N] or [1] f32
@@ -40,7 +40,8 @@ def w8a8(x: Array, weight: Array, x_scale: Array, w_scale: Array, bias: Array | 
     returns  [M, N] f32
 
     The sum is exact, every code from -128 on included; it is rounded to f32 once, then scaled in this order. Every path
-    gives the same bits. Raises RangeError (K), ShapeError, DtypeError, StrideError, DeviceError.
+    gives the same bits. Raises RangeError (K), ShapeError, DtypeError, StrideError, DeviceError; on CUDA also
+    DriverError and DependencyError.
 
     >>> import numpy as np
     >>> x, weight = np.array([[1, -2]], np.int8), np.array([[3, 4], [-128, 0]], np.int8)
