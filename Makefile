@@ -7,7 +7,7 @@ CUDA := $(shell find cuda -name '*.cu' -o -name '*.cuh' -o -name '*.py') python/
 PEERS := llmcompressor==0.14.0.1 gptqmodel==7.7.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint rust-test python-test bench results peers wheel docs format clean
+.PHONY: help demo test lint rust-test python-test bench gpu-check results peers wheel docs format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ format: $(VENV)/.dev  ## rewrite the sources in the house format
 
 bench: $(VENV)/.dev  ## every kernel beside torch
 	@$(BIN)/python -m pytest benches --benchmark-only --benchmark-columns=median,iqr,rounds --benchmark-group-by=group
+
+gpu-check: $(VENV)/.dev  ## the CUDA kernels on this machine's card: tests, then benches/results/<card>.json
+	@$(BIN)/python -m benches.gpu_check
 
 peers: $(foreach peer,$(PEERS),.venv-$(firstword $(subst ==, ,$(peer)))/.done)  ## virtual environments of the peers that `make results` measures
 
