@@ -94,6 +94,21 @@ def w8a8(m: int, n: int, k: int) -> Iterator[Contestant]:
         yield Contestant("w8a8", "torch._int_mm and scales", shape, peer, moved, flops)
 
 
+def fp8(m: int, n: int, k: int) -> Iterator[Contestant]:
+    """Tokens by channels beside torch's product of 8-bit floats, which wants sm_89 or later."""
+    x, weight = (torch.randn(rows, k, device="cuda").to(torch.float8_e4m3fn) for rows in (m, n))
+    x_scale, w_scale = torch.rand(m, 1, device="cuda"), torch.rand(n, 1, device="cuda")
+    codes = x.view(torch.uint8), weight.view(torch.uint8)
+    shape, moved, flops = f"{m}x{n}x{k}", n * k + m * k + 4 * m * n, 2 * m * n * k
+    yield Contestant("fp8", "subbyte", shape, lambda: kernels.fp8(*codes, x_scale, w_scale), moved, flops)
+    if torch.cuda.get_device_capability() >= (8, 9):
+
+        def peer() -> object:
+            return torch._scaled_mm(x, weight.T, x_scale, w_scale.T, out_dtype=torch.bfloat16)
+
+        yield Contestant("fp8", "torch._scaled_mm to bf16", shape, peer, moved - 2 * m * n, flops)
+
+
 def transforms(m: int, k: int) -> Iterator[Contestant]:
     """What stands in front of a quantized product, beside a copy of its input."""
     x = torch.randn(m, k, device="cuda")
@@ -111,6 +126,7 @@ def contestants() -> Iterator[Contestant]:
             for bits in (4, 8, 3, 2):
                 yield from wna16(m, n, k, bits, 128)
             yield from w8a8(m, n, k)
+            yield from fp8(m, n, k)
     for m in TOKENS:
         yield from transforms(m, 4096)
 

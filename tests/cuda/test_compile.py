@@ -16,6 +16,7 @@ WNA16 = {
 }
 
 ENTRIES = {
+    "fp8": {f"fp8_{format}_m{rows}" for format in ("e4m3fn", "e5m2") for rows in (16, 64)},
     "hadamard": {"hadamard_short", "hadamard_long"},
     "quantize_tokens": {"quantize_tokens"},
     "w8a8": {"w8a8_m16", "w8a8_m128"},
@@ -30,7 +31,7 @@ ENTRIES = {
     | {"wna16_mma_sum_f16", "wna16_mma_sum_bf16"},
 }
 # Registers of a thread: blocks of that many threads that are to share the 65,536 of a multiprocessor.
-REGISTERS = {"hadamard": 64, "quantize_tokens": 64, "w8a8": 255, "wna16": 64, "wna16_mma": 255}
+REGISTERS = {"fp8": 255, "hadamard": 64, "quantize_tokens": 64, "w8a8": 255, "wna16": 64, "wna16_mma": 255}
 
 
 def test_ptx_names_its_version_target_and_entries(ptx: Path, compiler: ModuleType) -> None:

@@ -13,7 +13,7 @@ from subbyte.cuda import loader
 from subbyte.errors import DeviceError, SubbyteError
 from tests.cuda.test_emulated import DTYPES, SHAPES, pack, problem
 from tests.cuda.test_wna16_mma import BITS, SHAPES_MMA, ZEROS, expected, inputs_of
-from tests.oracles import hadamard, quantize_tokens, w8a8
+from tests.oracles import fp8, hadamard, quantize_tokens, w8a8
 from tests.oracles.case import Case
 
 try:
@@ -82,6 +82,14 @@ def test_the_bits_of_the_cpu(kernel: str, case: Case) -> None:
     got = getattr(kernels, kernel)(*(None if each is None else each.cuda() for each in given), **case.kwargs)
     for one, other in zip(*((each if isinstance(each, tuple) else (each,)) for each in (got, want)), strict=True):
         torch.testing.assert_close(one.cpu(), other, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("case", fp8.cases(), ids=str)
+def test_fp8_agrees_with_the_oracle(case: Case) -> None:
+    given = [torch.tensor(each).cuda() if isinstance(each, np.ndarray) else each for each in case.args]
+    got = kernels.fp8(*given)
+    assert (abs(got.cpu().numpy() - case.oracle(*case.args)) <= case.bound).all()
+    assert torch.equal(got, kernels.fp8(*given))
 
 
 def test_streams_and_graphs() -> None:

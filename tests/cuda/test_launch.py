@@ -72,6 +72,10 @@ for m in (3, 20):
     scales = [random.random(count).astype(np.float32) for count in (m, 1, 7)]
     given = [*codes, *scales]
     assert np.array_equal(cuda.w8a8(*map(ndarray, given)).array, kernels.w8a8(*given))
+from tests.oracles.fp8 import case
+for one in (case(3, 5, 200, (1, 128), (128, 128)), case(20, 5, 200, (1, 0), (1, 0), "e5m2", biased=True)):
+    given = [ndarray(each) if isinstance(each, np.ndarray) else each for each in one.args]
+    assert (abs(cuda.fp8(*given).array - one.oracle(*one.args)) <= one.bound).all()
 for n in (64, 512):
     x = random.standard_normal((2, n)).astype(np.float32)
     assert np.array_equal(cuda.hadamard(ndarray(x)).array, kernels.hadamard(x))
@@ -115,7 +119,7 @@ def test_the_other_kernels_give_the_bits_of_the_cpu(
     libcuda: Path, emulate: Callable[[str], Emulated], ptx: Path
 ) -> None:
     """More than 48 KiB of dynamic shared memory are asked for, too."""
-    done = run(OTHERS, libcuda, [emulate(name) for name in ("w8a8", "hadamard", "quantize_tokens")], ptx)
+    done = run(OTHERS, libcuda, [emulate(name) for name in ("fp8", "w8a8", "hadamard", "quantize_tokens")], ptx)
     assert done.returncode == 0, done.stderr
 
 

@@ -19,7 +19,7 @@ import torch
 from subbyte import cuda
 from subbyte.cuda import driver, loader
 from subbyte.cuda.arrays import View, exported, view
-from subbyte.cuda.gemm import check, check_w8a8
+from subbyte.cuda.gemm import check, check_fp8, check_w8a8
 from subbyte.errors import (
     DependencyError,
     DeviceError,
@@ -29,6 +29,7 @@ from subbyte.errors import (
     ShapeError,
     StrideError,
     SubbyteError,
+    UnknownNameError,
 )
 from tests.emulator import CUDA
 
@@ -269,6 +270,24 @@ def test_what_w8a8_refuses(change: dict[str, View], error: type[SubbyteError], s
     assert check_w8a8(**case) == (3, 5, 40)
     with pytest.raises(error, match=says):
         check_w8a8(**{**case, **change})
+
+
+def test_what_fp8_refuses() -> None:
+    x, weight = on_gpu("x", (300, 200), "u8", 1), on_gpu("weight", (5, 200), "u8", 1)
+    one, token, block = (on_gpu("x_scale", shape, "f32", 4) for shape in ((1, 1), (300, 1), (3, 2)))
+    channel = on_gpu("w_scale", (5, 2), "f32", 4)
+    assert check_fp8(x, weight, one, channel, "e5m2", None) == (300, 5, 200, 1, 1, 128, 5, 2, 1)
+    assert check_fp8(x, weight, token, channel, "e4m3fn", BIAS)[3:6] == (300, 1, 1)
+    assert check_fp8(x, weight, block, channel, "e4m3fn", None)[3:6] == (3, 2, 128)
+    with pytest.raises(UnknownNameError, match="format: given 'e4m3', expected one of e4m3fn, e5m2"):
+        check_fp8(x, weight, one, channel, "e4m3", None)
+    for shape in ((2, 1), (3, 3), (300,)):
+        with pytest.raises(ShapeError, match="expected 1, 3 or 300 rows of 1 or 2 scales"):
+            check_fp8(x, weight, on_gpu("x_scale", shape, "f32", 4), channel, "e4m3fn", None)
+    with pytest.raises(DtypeError, match="weight: given i8, expected u8"):
+        check_fp8(x, replace(weight, dtype="i8"), one, channel, "e4m3fn", None)
+    with pytest.raises(ShapeError, match="bias"):
+        check_fp8(x, weight, one, channel, "e4m3fn", on_gpu("bias", (4,), "f32", 4))
 
 
 def test_what_the_transforms_refuse() -> None:

@@ -9,7 +9,7 @@ DriverError.
 from __future__ import annotations
 
 from subbyte.cuda.driver import Device, devices, driver_version
-from subbyte.cuda.gemm import w8a8, wna16
+from subbyte.cuda.gemm import fp8, w8a8, wna16
 from subbyte.cuda.hadamard import hadamard
 from subbyte.cuda.loader import Entry, Ptx, launch, load, ptx
 from subbyte.cuda.quantize import quantize_tokens
@@ -20,6 +20,7 @@ __all__ = [
     "Ptx",
     "devices",
     "driver_version",
+    "fp8",
     "hadamard",
     "launch",
     "load",

@@ -220,6 +220,13 @@ def _w8a8(x: Tensor, weight: Tensor, x_scale: Tensor, w_scale: Tensor, bias: Ten
     return x.new_empty((x.shape[0], weight.shape[0]), dtype=torch.float32)
 
 
+@_operator(
+    "fp8(Tensor x, Tensor weight, Tensor x_scale, Tensor w_scale, str format='e4m3fn', Tensor? bias=None) -> Tensor"
+)
+def _fp8(x: Tensor, weight: Tensor, *_: object) -> Tensor:
+    return x.new_empty((x.shape[0], weight.shape[0]), dtype=torch.float32)
+
+
 @_operator("nearest_codeword(Tensor x, Tensor codebook, Tensor? weights=None, str metric='l2') -> (Tensor, Tensor)")
 def _nearest_codeword(x: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape[:1], dtype=torch.int32), x.new_empty(x.shape[:1])

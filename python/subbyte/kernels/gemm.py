@@ -50,3 +50,35 @@ def w8a8(x: Array, weight: Array, x_scale: Array, w_scale: Array, bias: Array | 
     """
     arrays = {"x": x, "weight": weight, "x_scale": x_scale, "w_scale": w_scale, "bias": bias}
     return call("w8a8", arrays)
+
+
+def fp8(
+    x: Array,
+    weight: Array,
+    x_scale: Array,
+    w_scale: Array,
+    format: str = "e4m3fn",
+    bias: Array | None = None,
+) -> Array:
+    """8-bit floats times 8-bit floats, scaled by block: out = sum_b (x weight^T)_b * x_scale_b * w_scale_b + bias.
+
+    x        [M, K] u8, codes of `format`; contiguous; CPU or CUDA
+    weight   [N, K] u8
+    x_scale  [R, B] f32: R is 1 (tensor), M (token) or ceil(M / 128); B is 1 or ceil(K / 128), blocks b of columns
+    w_scale  [R, B] f32: R is 1, N (channel) or ceil(N / 128)
+    format   "e4m3fn" or "e5m2" (Micikevicius et al., 2022, table 1)
+    bias     [N] f32, or None
+    returns  [M, N] f32
+
+    Products are exact; sums are f32 within 128 columns, whose scale multiplies them, and f32 across: off by at most
+    K * 2 ** -23 * sum|x weight|. NaN and infinity spread. Raises UnknownNameError (format), ShapeError, DtypeError,
+    StrideError, DeviceError; on CUDA also RangeError (sizes from 2 ** 31 on), DriverError and DependencyError.
+
+    >>> import numpy as np
+    >>> from subbyte.kernels import encode_minifloat
+    >>> x = encode_minifloat(np.array([[1.0, -2.0]], np.float32), "e4m3fn")
+    >>> fp8(x, x, np.float32([[0.5]]), np.float32([[4.0]]))
+    array([[10.]], dtype=float32)
+    """
+    arrays = {"x": x, "weight": weight, "x_scale": x_scale, "w_scale": w_scale, "bias": bias}
+    return call("fp8", arrays, format=format)
