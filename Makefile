@@ -9,7 +9,7 @@ HOST_NAME = $(shell echo $(HOST) | tr a-z- A-Z_)
 PEERS := llmcompressor==0.14.0.1 gptqmodel==7.7.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint rust-test python-test bench bench-check instructions asan valgrind results peers wheel docs format clean
+.PHONY: help demo test lint rust-test python-test bench bench-check instructions asan valgrind gpu-check results peers wheel docs format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -85,6 +85,9 @@ asan: ## the kernels' own tests under AddressSanitizer, on every path of this pr
 
 valgrind: ## the same under valgrind, which knows the scalar and AVX2 paths
 	@CARGO_TARGET_$(HOST_NAME)_RUNNER="valgrind --quiet --error-exitcode=1" cargo test --quiet --release -p subbyte-kernels --lib --target $(HOST)
+
+gpu-check: $(VENV)/.dev  ## the CUDA kernels on this machine's card: tests, then benches/results/<card>.json
+	@$(BIN)/python -m benches.gpu_check
 
 peers: $(foreach peer,$(PEERS),.venv-$(firstword $(subst ==, ,$(peer)))/.done)  ## virtual environments of the peers that `make results` measures
 

@@ -13,7 +13,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -117,15 +117,27 @@ def time_of(seconds: float) -> str:
     return f"{seconds * 1e9:.3g} ns"
 
 
-def page(stored: Iterable[dict[str, Any]]) -> str:
+def page(stored: Iterable[dict[str, Any]], cards: Sequence[dict[str, Any]]) -> str:
     """docs/performance.md."""
     lines = [INTRO]
     for store in stored:
         lines += [f"## {store['processor']}, {store['cores']} cores", "", store["versions"], ""]
         lines += ["| " + " | ".join(HEAD) + " |", "|" + " --- |" * len(HEAD)]
         lines += ["| " + " | ".join(cells(Row(**row))) + " |" for row in store["rows"]] + [""]
-    lines += ["## GPUs", "", "Not yet measured.", ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, *gpu_lines(cards)])
+
+
+def gpu_lines(cards: Sequence[dict[str, Any]]) -> list[str]:
+    """What `make gpu-check` measured."""
+    if not cards:
+        return ["## GPUs", "", "Not yet measured (`make gpu-check`).", ""]
+    lines = []
+    for card in cards:
+        lines += [f"## {card['card']}", "", f"Driver {card['driver']}, torch {card['torch']}; `make gpu-check`.", ""]
+        columns = list(card["rows"][0])
+        lines += ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+        lines += ["| " + " | ".join(str(row[column]) for column in columns) + " |" for row in card["rows"]] + [""]
+    return lines
 
 
 def store(raw: dict[str, Any]) -> dict[str, Any]:
@@ -179,10 +191,8 @@ def main() -> None:
         for row in rows(raw):
             table.add_row(*cells(row))
         Console().print(table)
-    kept = [
-        json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json")) if path.name != "results.json"
-    ]
-    PAGE.write_text(page(kept), "utf-8")
+    kept = [json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))]
+    PAGE.write_text(page([k for k in kept if "processor" in k], [k for k in kept if "card" in k]), "utf-8")
     print(PAGE.relative_to(ROOT))
 
 

@@ -114,4 +114,14 @@ def calls() -> dict[str, Call]:
             },
             empty={"x": (0, 64), "weight": (3, 64), "x_scale": (1,), "w_scale": (3,)},
         ),
+        "fp8": Call(
+            {
+                "x": random.integers(0, 64, (6, 130), np.uint8),
+                "weight": random.integers(0, 64, (3, 130), np.uint8),
+                "x_scale": scale,
+                "w_scale": scale[:3].copy(),
+                "bias": x[0, :3].copy(),
+            },
+            empty={"x": (0, 130), "weight": (3, 130), "x_scale": (1, 2), "w_scale": (3, 2)},
+        ),
     }

@@ -10,6 +10,7 @@ import pytest
 
 from subbyte import kernels
 from subbyte.errors import DeviceError, DtypeError, StrideError
+from subbyte.kernels._array import ON_CUDA
 from tests.calls import calls
 
 torch = pytest.importorskip("torch")
@@ -160,7 +161,7 @@ def test_the_operator_knows_its_devices(kernel: str) -> None:
     there = torch._C._dispatch_has_kernel_for_dispatch_key
     assert there(f"subbyte::{kernel}", "CPU")
     assert there(f"subbyte::{kernel}", "Meta")
-    assert there(f"subbyte::{kernel}", "CUDA") == (kernel == "wna16")
+    assert there(f"subbyte::{kernel}", "CUDA") == (kernel in ON_CUDA)
 
 
 def test_cuda_tensors_go_to_the_cuda_kernel() -> None:
@@ -172,8 +173,8 @@ def test_cuda_tensors_go_to_the_cuda_kernel() -> None:
     expected = kernels.wna16(**{name: tensor.cpu() for name, tensor in arrays.items()}, **CALLS["wna16"].options)
     assert got.device.type == "cuda"
     torch.testing.assert_close(got.cpu(), expected, rtol=2e-3, atol=2e-2)
-    with pytest.raises(DeviceError, match="hadamard"):
-        kernels.hadamard(torch.ones(2, 4, device="cuda"))
+    with pytest.raises(DeviceError, match="pack"):
+        kernels.pack(torch.ones(2, 4, dtype=torch.uint8, device="cuda"), bits=4)
 
 
 def test_the_result_outlives_the_inputs() -> None:

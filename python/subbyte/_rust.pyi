@@ -12,6 +12,7 @@ __all__ = [
     "e8p_encode",
     "encode_minifloat",
     "fit_affine",
+    "fp8",
     "gptq",
     "hadamard",
     "half_quadratic",
@@ -177,6 +178,16 @@ def wna16(
 ) -> Buffer: ...
 def w8a8(
     x: Any, weight: Any, x_scale: Any, w_scale: Any, bias: Any | None = None, *, on: Machine | None = None
+) -> Buffer: ...
+def fp8(
+    x: Any,
+    weight: Any,
+    x_scale: Any,
+    w_scale: Any,
+    format: str = "e4m3fn",
+    bias: Any | None = None,
+    *,
+    on: Machine | None = None,
 ) -> Buffer: ...
 def nearest_codeword(
     x: Any, codebook: Any, weights: Any | None = None, metric: str = "l2", *, on: Machine | None = None

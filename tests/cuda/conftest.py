@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -32,12 +35,26 @@ def compiler() -> ModuleType:
 def ptx(compiler: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the PTX of every kernel, made from the sources as they are."""
     folder = tmp_path_factory.mktemp("ptx")
+    for path in compiler.PTX.glob("*.ptx"):  # what was built of the same sources is not built again
+        shutil.copy(path, folder)
     compiler.build(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
-def emulated(ptx: Path, tmp_path_factory: pytest.TempPathFactory) -> Emulated:
+def emulate(ptx: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Emulated]:
+    """A kernel file of cuda/ on the CPU, by its name."""
+
+    @cache
+    def kernel(name: str) -> Emulated:
+        (source,) = CUDA.rglob(f"{name}.cu")
+        text = (ptx / f"{name}.sm_80.ptx").read_text()
+        return Emulated.kernel(source, text, tmp_path_factory.mktemp(name))
+
+    return kernel
+
+
+@pytest.fixture(scope="session")
+def emulated(emulate: Callable[[str], Emulated]) -> Emulated:
     """cuda/gemm/wna16.cu on the CPU."""
-    text = (ptx / "wna16.sm_80.ptx").read_text()
-    return Emulated(CUDA / "gemm" / "wna16.cu", text, tmp_path_factory.mktemp("emulated"))
+    return emulate("wna16")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from types import ModuleType
 
@@ -14,42 +15,64 @@ WNA16 = {
     f"wna16_w{bits}_{dtype}_{zero}" for bits in range(1, 9) for dtype in ("f16", "bf16") for zero in ("sym", "asym")
 }
 
+ENTRIES = {
+    "fp8": {f"fp8_{format}_m{rows}" for format in ("e4m3fn", "e5m2") for rows in (16, 64)},
+    "hadamard": {"hadamard_short", "hadamard_long"},
+    "quantize_tokens": {"quantize_tokens"},
+    "w8a8": {"w8a8_m16", "w8a8_m128"},
+    "wna16": WNA16,
+    "wna16_mma": {
+        f"wna16_mma_w{bits}_{dtype}_{zero}_m{rows}"
+        for bits in (2, 3, 4, 8)
+        for dtype in ("f16", "bf16")
+        for zero in ("sym", "asym", "float")
+        for rows in (16, 64)
+    }
+    | {"wna16_mma_sum_f16", "wna16_mma_sum_bf16"},
+}
+# Registers of a thread: blocks of that many threads that are to share the 65,536 of a multiprocessor.
+REGISTERS = {"fp8": 255, "hadamard": 64, "quantize_tokens": 64, "w8a8": 255, "wna16": 64, "wna16_mma": 255}
+
 
 def test_ptx_names_its_version_target_and_entries(ptx: Path, compiler: ModuleType) -> None:
-    files = sorted(path.name for path in ptx.iterdir())
-    assert files == ["wna16.sm_80.ptx", "wna16.sm_90a.ptx"]
-    for architecture in compiler.ARCHITECTURES:
-        text = (ptx / f"wna16.{architecture}.ptx").read_text()
-        assert re.search(r"^\.version 8\.7$", text, re.MULTILINE)
-        assert re.search(rf"^\.target {architecture}$", text, re.MULTILINE)
-        assert set(re.findall(r"^\.visible \.entry (\w+)\(", text, re.MULTILINE)) == WNA16
-        assert str(CUDA.parent) not in text
+    files = {path.name for path in ptx.iterdir()}
+    assert files == {f"{kernel}.{target}.ptx" for kernel in ENTRIES for target in compiler.ARCHITECTURES}
+    for kernel, entries in ENTRIES.items():
+        for architecture in compiler.ARCHITECTURES:
+            text = (ptx / f"{kernel}.{architecture}.ptx").read_text()
+            assert re.search(r"^\.version 8\.7$", text, re.MULTILINE)
+            assert re.search(rf"^\.target {architecture}$", text, re.MULTILINE)
+            assert set(re.findall(r"^\.visible \.entry (\w+)\(", text, re.MULTILINE)) == entries
+            assert str(CUDA.parent) not in text
 
 
-def test_assembles_without_spills(compiler: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The assembler alone reads inline PTX. 64 registers let four blocks share a multiprocessor."""
-    outputs = compiler.build(tmp_path, cubin=True)
-    assert sorted(output.path.name for output in outputs) == ["wna16.sm_80.cubin", "wna16.sm_90a.cubin"]
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90a"])
+def test_assembles_without_spills(compiler: ModuleType, tmp_path: Path, architecture: str) -> None:
+    """The assembler alone reads inline PTX."""
+    outputs = compiler.build(tmp_path, [architecture], cubin=True)
+    assert {output.path.name for output in outputs} == {f"{kernel}.{architecture}.cubin" for kernel in ENTRIES}
     for output in outputs:
+        kernel = output.path.name.split(".")[0]
         assert output.path.read_bytes().startswith(b"\x7fELF")
-        assert {row.entry for row in output.resources} == WNA16
+        assert {row.entry for row in output.resources} == ENTRIES[kernel]
         for row in output.resources:
             assert row.spill_stores == row.spill_loads == 0, row
-            assert 0 < row.registers <= 64, row
-            assert 0 < row.shared <= 48 * 1024, row
+            assert 0 < row.registers <= REGISTERS[kernel], row
+            assert row.shared <= 48 * 1024, row
 
 
-def test_builds_again_only_what_changed(compiler: ModuleType, tmp_path: Path) -> None:
-    first = compiler.build(tmp_path, ["sm_80"])
-    again = compiler.build(tmp_path, ["sm_80"])
-    assert [output.fresh for output in (*first, *again)] == [True, False]
-    path = first[0].path
-    whole = path.read_bytes()
-    path.write_bytes(b"// of other sources\n" + whole)
+def test_builds_again_only_what_changed(ptx: Path, compiler: ModuleType, tmp_path: Path) -> None:
+    kept = sorted(ptx.glob("*.sm_80.ptx"))
+    for path in kept:
+        shutil.copy(path, tmp_path)
+    changed = tmp_path / "w8a8.sm_80.ptx"
+    whole = changed.read_bytes()
+    changed.write_bytes(b"// of other sources\n" + whole)
     (tmp_path / "gone.sm_80.ptx").write_text("of a kernel that is no more")
-    assert [output.fresh for output in compiler.build(tmp_path, ["sm_80"])] == [True]
-    assert path.read_bytes() == whole
-    assert [path.name for path in tmp_path.iterdir()] == ["wna16.sm_80.ptx"]
+    outputs = compiler.build(tmp_path, ["sm_80"])
+    assert [output.path for output in outputs if output.fresh] == [changed]
+    assert changed.read_bytes() == whole
+    assert sorted(path.name for path in tmp_path.iterdir()) == [path.name for path in kept]
 
 
 def test_shows_the_log_of_what_does_not_compile(compiler: ModuleType, tmp_path: Path) -> None:
@@ -84,11 +107,14 @@ def test_two_kernels_of_one_name(compiler: ModuleType, tmp_path: Path) -> None:
         compiler.sources(tmp_path)
 
 
-def test_command_line(compiler: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_line(
+    compiler: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiler, "sources", lambda: [CUDA / "quantize" / "quantize_tokens.cu"])
     assert compiler.main(["--arch", "sm_80", "--cubin", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "registers" in printed
-    assert "wna16_w4_f16_sym" in printed
+    assert re.search(r"^ +quantize_tokens +\d+ +0 +0 +\d+$", printed, re.MULTILINE)
     assert compiler.main(["--arch", "sm_1", str(tmp_path)]) == 1
     assert "gpu-architecture" in capsys.readouterr().err
     with pytest.raises(SystemExit):

@@ -8,16 +8,24 @@ import numpy as np
 import pytest
 import torch
 
-from subbyte import cuda
+from subbyte import cuda, kernels
 from subbyte.cuda import loader
 from subbyte.errors import DeviceError, SubbyteError
-from tests.cuda.test_emulated import DTYPES, SHAPES, expected, pack, problem
+from tests.cuda.test_emulated import DTYPES, SHAPES, pack, problem
+from tests.cuda.test_wna16_mma import BITS, SHAPES_MMA, ZEROS, expected, inputs_of
+from tests.oracles import fp8, hadamard, quantize_tokens, w8a8
+from tests.oracles.case import Case
 
 try:
     DEVICES = cuda.devices()
 except SubbyteError as error:
     pytest.skip(f"needs a GPU: {error}", allow_module_level=True)
 
+OTHERS = [
+    *(("w8a8", case) for case in [*w8a8.cases(), w8a8.large(256, 512, 1024), w8a8.large(1, 512, 4096)]),
+    *(("hadamard", case) for case in [*hadamard.cases(), hadamard.large(4, 32768)]),
+    *(("quantize_tokens", case) for case in [*quantize_tokens.cases(), quantize_tokens.large(64, 4096)]),
+]
 LARGER = [(1, 4096, 4096, 128), (16, 1000, 2048, 64), (200, 264, 1024, 128)]
 
 
@@ -34,7 +42,11 @@ def to_torch(inputs: list, bits: int) -> list[torch.Tensor | None]:
     dtype = torch.float16 if x.dtype == np.float16 else torch.bfloat16
     half = [torch.from_numpy(array.view(np.int16)).view(dtype).cuda() for array in (x, scale)]
     words = torch.from_numpy(pack(codes, bits).view(np.int32)).cuda()
-    return [half[0], words, half[1], None if zero is None else torch.from_numpy(zero).cuda()]
+    if zero is not None and zero.dtype != np.uint8:
+        zeros = torch.from_numpy(zero.view(np.int16)).view(dtype).cuda()
+    else:
+        zeros = None if zero is None else torch.from_numpy(zero).cuda()
+    return [half[0], words, half[1], zeros]
 
 
 @pytest.mark.parametrize("shape", SHAPES + LARGER, ids=str)
@@ -42,13 +54,42 @@ def to_torch(inputs: list, bits: int) -> list[torch.Tensor | None]:
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_wna16_agrees_with_numpy(bits: int, dtype: np.dtype, asym: bool, shape: tuple[int, int, int, int]) -> None:
-    inputs = problem(bits, dtype, asym, shape)
+    compare(problem(bits, dtype, asym, shape), bits, shape[3])
+
+
+@pytest.mark.parametrize("shape", SHAPES_MMA + LARGER, ids=str)
+@pytest.mark.parametrize("zeros", ZEROS)
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+@pytest.mark.parametrize("bits", BITS)
+def test_wna16_on_tensor_cores(bits: int, dtype: np.dtype, zeros: str, shape: tuple[int, int, int, int]) -> None:
+    compare(inputs_of(bits, dtype, zeros, shape), bits, shape[3])
+
+
+def compare(inputs: list, bits: int, group: int) -> None:
+    """Within the bound, which is that of tensor cores for all, and the same bits twice."""
     y, bound = expected(*inputs, bits)
     given = to_torch(inputs, bits)
-    got = cuda.wna16(*given, bits, shape[3])
+    got = kernels.wna16(*given, bits, group)
     assert got.dtype == given[0].dtype
     assert (abs(got.double().cpu().numpy() - y) <= bound).all()
-    assert torch.equal(got, cuda.wna16(*given, bits, shape[3]))
+    assert torch.equal(got, kernels.wna16(*given, bits, group))
+
+
+@pytest.mark.parametrize(("kernel", "case"), OTHERS, ids=lambda each: str(each))
+def test_the_bits_of_the_cpu(kernel: str, case: Case) -> None:
+    given = [None if array is None else torch.tensor(array) for array in case.args]
+    want = getattr(kernels, kernel)(*given, **case.kwargs)
+    got = getattr(kernels, kernel)(*(None if each is None else each.cuda() for each in given), **case.kwargs)
+    for one, other in zip(*((each if isinstance(each, tuple) else (each,)) for each in (got, want)), strict=True):
+        torch.testing.assert_close(one.cpu(), other, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("case", fp8.cases(), ids=str)
+def test_fp8_agrees_with_the_oracle(case: Case) -> None:
+    given = [torch.tensor(each).cuda() if isinstance(each, np.ndarray) else each for each in case.args]
+    got = kernels.fp8(*given)
+    assert (abs(got.cpu().numpy() - case.oracle(*case.args)) <= case.bound).all()
+    assert torch.equal(got, kernels.fp8(*given))
 
 
 def test_streams_and_graphs() -> None:

@@ -62,7 +62,7 @@ def run(emulated: Emulated, bits: int, inputs: list, reverse: bool = False) -> n
     args = [x.view(np.uint16), pack(codes, bits), scale.view(np.uint16), zero, y, m, n, k, group]
     blocks = -(-m // 64) * -(-n // 64)
     entry = f"wna16_w{bits}_{name}_{'sym' if zero is None else 'asym'}"
-    emulated.launch(entry, (blocks, 1, 1), (256, 1, 1), args, reverse)
+    emulated.launch(entry, (blocks, 1, 1), (256, 1, 1), args, out=[y], reverse=reverse)
     assert not (y == POISON).any()
     return y.view(x.dtype)
 

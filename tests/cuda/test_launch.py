@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ PRELUDE = """
 import ctypes, sys, types
 import numpy as np
 
-for library in sys.argv[1:3]:
+for library in sys.argv[2:]:
     ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
 
 class ndarray:
@@ -36,6 +37,7 @@ class ndarray:
 
 cupy = types.ModuleType("cupy")
 cupy.ndarray = ndarray
+cupy.float32, cupy.int8 = np.float32, np.int8
 cupy.empty = lambda shape, dtype: ndarray(np.full(shape, 7, dtype))
 cupy.cuda = types.SimpleNamespace(get_current_stream=lambda device: types.SimpleNamespace(ptr=42))
 sys.modules["cupy"] = cupy
@@ -43,11 +45,13 @@ sys.modules["cupy"] = cupy
 from pathlib import Path
 from subbyte import cuda
 from subbyte.cuda import loader
-loader.FOLDER = Path(sys.argv[3])
+loader.FOLDER = Path(sys.argv[1])
 """
 NUMERICS = """
-from tests.cuda.test_emulated import DTYPES, expected, pack, problem
-for bits, asym, shape in ((4, True, (3, 70, 96, 32)), (3, False, (65, 5, 40, 8)), (4, False, (2, 2, 32, 32))):
+from tests.cuda.test_emulated import DTYPES, pack, problem
+from tests.cuda.test_wna16_mma import expected
+# The plain kernel; tensor cores; tensor cores and two slices of K.
+for bits, asym, shape in ((4, True, (3, 70, 80, 8)), (3, False, (65, 5, 64, 32)), (4, False, (2, 2, 1024, 32))):
     inputs = problem(bits, DTYPES["f16"], asym, shape)
     x, codes, scale, zero = inputs
     words = pack(codes, bits).view(np.int32)
@@ -57,8 +61,26 @@ for bits, asym, shape in ((4, True, (3, 70, 96, 32)), (3, False, (65, 5, 40, 8))
         want, bound = expected(*inputs, bits)
         assert y.shape == (1, *want.shape) and y.dtype == np.float16
         assert (abs(y.array[0].astype(float) - want) <= bound).all()
-nothing = cuda.wna16(ndarray(np.zeros((0, 32), np.float16)), *given[1:], 4, 32)
+nothing = cuda.wna16(ndarray(np.zeros((0, 1024), np.float16)), *given[1:], 4, 32)
 assert nothing.shape == (0, 2)
+"""
+OTHERS = """
+from subbyte import kernels
+random = np.random.default_rng(3)
+for m in (3, 20):
+    codes = [random.integers(-128, 128, shape).astype(np.int8) for shape in ((m, 100), (7, 100))]
+    scales = [random.random(count).astype(np.float32) for count in (m, 1, 7)]
+    given = [*codes, *scales]
+    assert np.array_equal(cuda.w8a8(*map(ndarray, given)).array, kernels.w8a8(*given))
+from tests.oracles.fp8 import case
+for one in (case(3, 5, 200, (1, 128), (128, 128)), case(20, 5, 200, (1, 0), (1, 0), "e5m2", biased=True)):
+    given = [ndarray(each) if isinstance(each, np.ndarray) else each for each in one.args]
+    assert (abs(cuda.fp8(*given).array - one.oracle(*one.args)) <= one.bound).all()
+for n in (64, 512):
+    x = random.standard_normal((2, n)).astype(np.float32)
+    assert np.array_equal(cuda.hadamard(ndarray(x)).array, kernels.hadamard(x))
+    for got, expected in zip(cuda.quantize_tokens(ndarray(x)), kernels.quantize_tokens(x)):
+        assert np.array_equal(got.array, expected)
 """
 
 
@@ -74,19 +96,31 @@ def libcuda(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-def run(code: str, libcuda: Path, emulated: Emulated, ptx: Path, **settings: int) -> subprocess.CompletedProcess[str]:
+def run(
+    code: str, libcuda: Path, emulated: Emulated | list[Emulated], ptx: Path, **settings: int
+) -> subprocess.CompletedProcess[str]:
     pytest.importorskip("cuda.bindings", reason="needs cuda-python: pip install 'subbyte[cuda]'")
-    command = [sys.executable, "-c", PRELUDE + code, str(libcuda), emulated.library._name, str(ptx)]
+    kernels = [each.library._name for each in (emulated if isinstance(emulated, list) else [emulated])]
+    command = [sys.executable, "-c", PRELUDE + code, str(ptx), str(libcuda), *kernels]
     environment = os.environ | {f"FAKE_{name.upper()}": str(value) for name, value in settings.items()}
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
 
 
-def test_launches_and_agrees_with_numpy(libcuda: Path, emulated: Emulated, ptx: Path) -> None:
+def test_launches_and_agrees_with_numpy(libcuda: Path, emulate: Callable[[str], Emulated], ptx: Path) -> None:
     """Arguments arrive as the kernel declares them, on the framework's stream or the caller's; PTX is loaded once."""
-    done = run(NUMERICS, libcuda, emulated, ptx)
+    done = run(NUMERICS, libcuda, [emulate("wna16"), emulate("wna16_mma")], ptx)
     assert done.returncode == 0, done.stderr
-    streams = ["launched on stream 42", "launched on stream 5"]
-    assert done.stdout.splitlines() == ["loaded sm_90a", *(streams * 3)]
+    one, two = "launched on stream 42", "launched on stream 5"
+    loaded = "loaded sm_90a"
+    assert done.stdout.splitlines() == [loaded, one, two, loaded, one, two, one, one, two, two]
+
+
+def test_the_other_kernels_give_the_bits_of_the_cpu(
+    libcuda: Path, emulate: Callable[[str], Emulated], ptx: Path
+) -> None:
+    """More than 48 KiB of dynamic shared memory are asked for, too."""
+    done = run(OTHERS, libcuda, [emulate(name) for name in ("fp8", "w8a8", "hadamard", "quantize_tokens")], ptx)
+    assert done.returncode == 0, done.stderr
 
 
 def test_devices(libcuda: Path, emulated: Emulated, ptx: Path) -> None:

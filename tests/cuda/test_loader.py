@@ -19,7 +19,7 @@ import torch
 from subbyte import cuda
 from subbyte.cuda import driver, loader
 from subbyte.cuda.arrays import View, exported, view
-from subbyte.cuda.gemm import check
+from subbyte.cuda.gemm import check, check_fp8, check_w8a8
 from subbyte.errors import (
     DependencyError,
     DeviceError,
@@ -29,7 +29,9 @@ from subbyte.errors import (
     ShapeError,
     StrideError,
     SubbyteError,
+    UnknownNameError,
 )
+from tests.emulator import CUDA
 
 
 def test_import_needs_neither_torch_nor_cuda_python() -> None:
@@ -88,7 +90,8 @@ def test_chooses_the_exact_architecture_then_the_highest_plain_one() -> None:
 def test_lists_the_ptx_that_was_built(ptx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader, "FOLDER", ptx)
     listed = [(found.kernel, found.architecture, found.version) for found in cuda.ptx()]
-    assert listed == [("wna16", "sm_80", "8.7"), ("wna16", "sm_90a", "8.7")]
+    assert {kernel for kernel, *_ in listed} == {path.stem for path in CUDA.rglob("*.cu")}
+    assert [each for each in listed if each[0] == "wna16"] == [("wna16", "sm_80", "8.7"), ("wna16", "sm_90a", "8.7")]
     monkeypatch.setattr(loader, "FOLDER", ptx / "nothing")
     assert cuda.ptx() == []
 
@@ -175,9 +178,14 @@ ZERO = on_gpu("zero", (5, 2), "u8", 1)
 def test_a_problem_that_fits() -> None:
     problem = check(X, WORDS, SCALE, ZERO, 4, 32)
     assert (problem.m, problem.n, problem.k, problem.group, problem.blocks) == (6, 5, 64, 32, 1)
-    assert problem.entry == "wna16_w4_f16_asym"
+    assert problem.entry == "wna16_mma_w4_f16_asym_m16"
+    assert check(X, WORDS, replace(SCALE, shape=(5, 4), strides=(4, 1)), None, 4, 16).entry == "wna16_w4_f16_sym"
+    many = replace(X, shape=(17, 64), strides=(64, 1))
+    assert (
+        check(many, WORDS, SCALE, replace(ZERO, dtype="f16", itemsize=2), 4, 32).entry == "wna16_mma_w4_f16_float_m64"
+    )
     whole = check(X, WORDS, replace(SCALE, shape=(5, 1), strides=(1, 1)), None, 4, -1)
-    assert (whole.group, whole.entry) == (64, "wna16_w4_f16_sym")
+    assert (whole.group, whole.entry) == (64, "wna16_mma_w4_f16_sym_m16")
     assert check(replace(X, shape=(0, 64), strides=(64, 1)), WORDS, SCALE, None, 4, 32).blocks == 0
     empty = check(
         on_gpu("x", (3, 0), "bf16", 2),
@@ -199,6 +207,13 @@ def test_a_problem_that_fits() -> None:
         (lambda c: c.update(words=replace(WORDS, dtype="u32")), DtypeError, "words: given u32, expected i32"),
         (lambda c: c.update(scale=replace(SCALE, dtype="bf16")), DtypeError, "scale: given bf16, expected f16"),
         (lambda c: c.update(zero=replace(ZERO, dtype="i8")), DtypeError, "zero: given i8, expected u8"),
+        (
+            lambda c: c.update(
+                zero=on_gpu("zero", (5, 4), "f16", 2), scale=on_gpu("scale", (5, 4), "f16", 2), group=16
+            ),
+            DtypeError,
+            "zero: given f16, expected u8 for 4 bits in groups of 16; round",
+        ),
         (lambda c: c.update(x=replace(X, shape=(), strides=())), ShapeError, "scalar"),
         (lambda c: c.update(words=replace(WORDS, shape=(40,), strides=(1,))), ShapeError, r"words: given \(40,\)"),
         (lambda c: c.update(words=replace(WORDS, shape=(5, 7), strides=(7, 1))), ShapeError, r"\(5, 8\) for K = 64"),
@@ -223,3 +238,69 @@ def test_what_wna16_refuses(change: Callable[[dict[str, Any]], None], error: typ
 
 def test_axes_of_one_have_any_stride() -> None:
     check(replace(X, shape=(1, 6, 64), strides=(7, 64, 1)), WORDS, SCALE, ZERO, 4, 32)
+
+
+CODES = on_gpu("x", (3, 40), "i8", 1)
+WEIGHT = on_gpu("weight", (5, 40), "i8", 1)
+X_SCALE, W_SCALE, BIAS = (on_gpu(*each, "f32", 4) for each in (("x_scale", (3,)), ("w_scale", (1,)), ("bias", (5,))))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"x": replace(CODES, dtype="u8")}, DtypeError, "x: given u8, expected i8"),
+        ({"weight": on_gpu("weight", (5, 41), "i8", 1)}, ShapeError, r"weight: given \(5, 41\), expected \[N, 40\]"),
+        ({"x": on_gpu("x", (40,), "i8", 1)}, ShapeError, r"x: given \(40,\)"),
+        (
+            {"x_scale": on_gpu("x_scale", (4,), "f32", 4)},
+            ShapeError,
+            r"x_scale: given \(4,\), expected \(3,\) or \(1,\)",
+        ),
+        ({"bias": on_gpu("bias", (1,), "f32", 4)}, ShapeError, r"bias: given \(1,\), expected \(5,\)"),
+        ({"w_scale": replace(W_SCALE, device=1)}, DeviceError, "w_scale: given torch on device 1"),
+        (
+            {"x": on_gpu("x", (3, 2**17), "i8", 1), "weight": on_gpu("weight", (5, 2**17), "i8", 1)},
+            RangeError,
+            r"K: given 131072, expected below 2\^17",
+        ),
+    ],
+)
+def test_what_w8a8_refuses(change: dict[str, View], error: type[SubbyteError], says: str) -> None:
+    case = {"x": CODES, "weight": WEIGHT, "x_scale": X_SCALE, "w_scale": W_SCALE, "bias": BIAS}
+    assert check_w8a8(**case) == (3, 5, 40)
+    with pytest.raises(error, match=says):
+        check_w8a8(**{**case, **change})
+
+
+def test_what_fp8_refuses() -> None:
+    x, weight = on_gpu("x", (300, 200), "u8", 1), on_gpu("weight", (5, 200), "u8", 1)
+    one, token, block = (on_gpu("x_scale", shape, "f32", 4) for shape in ((1, 1), (300, 1), (3, 2)))
+    channel = on_gpu("w_scale", (5, 2), "f32", 4)
+    assert check_fp8(x, weight, one, channel, "e5m2", None) == (300, 5, 200, 1, 1, 128, 5, 2, 1)
+    assert check_fp8(x, weight, token, channel, "e4m3fn", BIAS)[3:6] == (300, 1, 1)
+    assert check_fp8(x, weight, block, channel, "e4m3fn", None)[3:6] == (3, 2, 128)
+    with pytest.raises(UnknownNameError, match="format: given 'e4m3', expected one of e4m3fn, e5m2"):
+        check_fp8(x, weight, one, channel, "e4m3", None)
+    for shape in ((2, 1), (3, 3), (300,)):
+        with pytest.raises(ShapeError, match="expected 1, 3 or 300 rows of 1 or 2 scales"):
+            check_fp8(x, weight, on_gpu("x_scale", shape, "f32", 4), channel, "e4m3fn", None)
+    with pytest.raises(DtypeError, match="weight: given i8, expected u8"):
+        check_fp8(x, replace(weight, dtype="i8"), one, channel, "e4m3fn", None)
+    with pytest.raises(ShapeError, match="bias"):
+        check_fp8(x, weight, one, channel, "e4m3fn", on_gpu("bias", (4,), "f32", 4))
+
+
+def test_what_the_transforms_refuse() -> None:
+    check_rows = sys.modules["subbyte.cuda.hadamard"].check
+    check_tokens = sys.modules["subbyte.cuda.quantize"].check
+    assert check_rows(on_gpu("x", (3, 5, 64), "f32", 4)) == (15, 64)
+    assert check_tokens(on_gpu("x", (3, 5), "f32", 4), 1e-5) == (3, 5)
+    for n in (0, 48, 2**16):
+        with pytest.raises(RangeError, match="a power of two to 32768"):
+            check_rows(on_gpu("x", (3, n), "f32", 4))
+    with pytest.raises(RangeError, match="pass fewer rows"):
+        check_rows(on_gpu("x", (2**20, 4096), "f32", 4))
+    with pytest.raises(RangeError, match="eps: given 0"):
+        check_tokens(on_gpu("x", (3, 5), "f32", 4), 0.0)
+    with pytest.raises(ShapeError):
+        check_tokens(on_gpu("x", (3,), "f32", 4), 1e-5)

@@ -7,18 +7,33 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-__all__ = ["CUDA", "Emulated", "compiled"]
+__all__ = ["CUDA", "Banks", "Emulated", "Problem", "compiled"]
 
-CUDA = Path(__file__).resolve().parents[2] / "cuda"
-LAUNCHER = """extern "C" bool launch_{0}(const unsigned* grid, const unsigned* block, void** args, bool reverse) {{
-    return emulator::launch({0}, grid, block, args, reverse);
+HERE = Path(__file__).resolve().parent
+CUDA = HERE.parents[1] / "cuda"
+LAUNCHER = """extern "C" bool launch_{0}(const unsigned* grid, const unsigned* block, size_t shared, void** args,
+                                        bool reverse, bool count) {{
+    return emulator::run(emulator::body<{0}>, args, grid, block, shared, reverse, count);
 }}
 """
+
+
+class Problem(Exception):
+    """What a kernel did that no kernel may do (cuda_on_cpu.h has the list)."""
+
+
+@dataclass(frozen=True)
+class Banks:
+    """Accesses of a launch to shared memory, each 32 banks wide, and how many a better layout would have saved."""
+
+    wavefronts: int
+    conflicts: int
 
 
 def compiled(code: str, folder: Path) -> ctypes.CDLL:
@@ -28,50 +43,81 @@ def compiled(code: str, folder: Path) -> ctypes.CDLL:
         pytest.skip("needs g++ (Debian: apt install g++) to run CUDA kernels on the CPU")
     source, library = folder / "emulated.cpp", folder / "emulated.so"
     source.write_text(code)
-    header = Path(__file__).with_name("cuda_on_cpu.h")
     # Contraction off: a product and a sum are then two roundings, as in the source, on every CPU.
-    flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Werror", "-Wno-unknown-pragmas"]
-    command = [compiler, *flags, "-include", str(header), f"-I{CUDA}", str(source), "-o", str(library)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
+    flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-fPIC", "-Wall", "-Werror", "-Wno-unknown-pragmas", f"-I{HERE}"]
+    watched = [*flags, "-fsanitize=thread", "-include", "cuda_on_cpu.h", f"-I{CUDA}", "-Wno-tsan"]
+    for command in (
+        [*watched, "-c", str(source), "-o", str(folder / "kernel.o")],
+        [*flags, "-c", str(HERE / "runtime.cpp"), "-o", str(folder / "runtime.o")],
+        ["-shared", str(folder / "kernel.o"), str(folder / "runtime.o"), "-Wl,-Bsymbolic", "-o", str(library)],
+    ):
+        run = subprocess.run([compiler, *command], capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr
     return ctypes.CDLL(str(library))
 
 
 class Emulated:
-    """One kernel file; `entries` are those that the .cu instantiates, found in its PTX."""
+    """A kernel of cuda/, or C++ code with `entries`; those of a .cu are found in its PTX."""
 
-    def __init__(self, kernel: Path, ptx: str, folder: Path) -> None:
-        self.entries = re.findall(r"^\.visible \.entry (\w+)\(", ptx, re.MULTILINE)
-        launchers = "".join(LAUNCHER.format(entry) for entry in self.entries)
-        self.library = compiled(f'#include "{kernel.relative_to(CUDA)}"\n{launchers}', folder)
-        self.library.guarded.restype = ctypes.c_void_p
-        self.library.guarded.argtypes = [ctypes.c_size_t]
-        self.library.release.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    def __init__(self, code: str, entries: Sequence[str], folder: Path) -> None:
+        self.entries = list(entries)
+        self.library = compiled(code + "\n" + "".join(map(LAUNCHER.format, self.entries)), folder)
+        self.library.acquire.restype = ctypes.c_void_p
+        self.library.acquire.argtypes = [ctypes.c_size_t, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_bool]
+        self.library.release.argtypes = [ctypes.c_void_p]
+        self.library.problem.restype = ctypes.c_char_p
+        self.library.counted.restype = ctypes.c_size_t
+
+    @classmethod
+    def kernel(cls, kernel: Path, ptx: str, folder: Path) -> Emulated:
+        """One kernel file and the text of its PTX."""
+        entries = re.findall(r"^\.visible \.entry (\w+)\(", ptx, re.MULTILINE)
+        return cls(f'#include "{kernel.relative_to(CUDA)}"', entries, folder)
 
     def launch(
         self,
         entry: str,
         grid: tuple[int, int, int],
         block: tuple[int, int, int],
-        args: Sequence[np.ndarray | int | None],
+        args: Sequence[np.ndarray | int | float | None],
+        *,
+        out: Sequence[np.ndarray] = (),
+        shared: int = 0,
         reverse: bool = False,
-    ) -> None:
-        """Runs an entry: arrays pass through guarded memory, numbers become `unsigned`, None a null pointer."""
+        count: bool = False,
+        offset: int = 0,
+    ) -> Banks:
+        """Runs an entry: arrays go through watched memory, numbers become `unsigned` or `float`, None a null pointer.
+
+        out      arrays among `args` that the kernel must write before it reads them
+        reverse  threads and blocks run from the last to the first
+        count    count bank conflicts, which is slow
+        offset   bytes from an address that every access is aligned to, to where each array begins
+        Raises Problem with the first thing that went wrong.
+        """
         launch = getattr(self.library, f"launch_{entry}")
         launch.restype = ctypes.c_bool
-        values: list[ctypes.c_void_p | ctypes.c_uint] = []
+        values: list[ctypes.c_void_p | ctypes.c_uint | ctypes.c_float] = []
         copies: list[tuple[np.ndarray, int]] = []
-        for arg in args:
+        for index, arg in enumerate(args):
             if isinstance(arg, np.ndarray):
-                memory = self.library.guarded(arg.nbytes)
+                given = not any(arg is each for each in out)
+                memory = self.library.acquire(arg.nbytes, offset, f"argument {index}".encode(), given)
+                assert memory, "no memory"
                 ctypes.memmove(memory, arg.ctypes.data, arg.nbytes)
                 copies.append((arg, memory))
                 values.append(ctypes.c_void_p(memory))
+            elif arg is None:
+                values.append(ctypes.c_void_p())
             else:
-                values.append(ctypes.c_void_p() if arg is None else ctypes.c_uint(arg))
+                values.append(ctypes.c_float(arg) if isinstance(arg, float) else ctypes.c_uint(arg))
         pointers = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
-        met = launch((ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*block), pointers, ctypes.c_bool(reverse))
+        sides = (ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*block)
+        well = launch(*sides, ctypes.c_size_t(shared), pointers, ctypes.c_bool(reverse), ctypes.c_bool(count))
         for array, memory in copies:
             ctypes.memmove(array.ctypes.data, memory, array.nbytes)
-            self.library.release(memory, array.nbytes)
-        assert met, f"{entry}: the threads of a block wait at different barriers"
+            self.library.release(memory)
+        if not well:
+            raise Problem(f"{entry}: {self.library.problem().decode()}")
+        counted = self.library.counted
+        return Banks(wavefronts=counted(ctypes.c_bool(False)), conflicts=counted(ctypes.c_bool(True)))

@@ -10,7 +10,7 @@
 
 namespace {
 
-typedef bool (*Launcher)(const unsigned* grid, const unsigned* block, void** args, bool reverse);
+typedef bool (*Launcher)(const unsigned* grid, const unsigned* block, size_t shared, void** args, bool reverse, bool count);
 
 int setting(const char* name, int otherwise) {
     const char* text = getenv(name);
@@ -18,6 +18,7 @@ int setting(const char* name, int otherwise) {
 }
 
 int contexts = 0;  // pushed and not popped
+unsigned allowed = 48 * 1024;  // bytes of dynamic shared memory
 constexpr int INVALID_VALUE = 1, NOT_FOUND = 500, LAUNCH_FAILED = 719;
 
 }  // namespace
@@ -32,6 +33,7 @@ int cuDeviceGetName(char* name, int size, int) { return snprintf(name, size, "CP
 int cuDeviceTotalMem_v2(size_t* bytes, int) { return *bytes = size_t(3) << 30, 0; }
 int cuDeviceGetAttribute(int* value, int attribute, int) {
     const int capability = setting("FAKE_CAPABILITY", 90);
+    if (attribute == 16) return *value = 132, 0;  // multiprocessors
     if (attribute != 75 && attribute != 76) return INVALID_VALUE;
     return *value = attribute == 75 ? capability / 10 : capability % 10, 0;
 }
@@ -51,13 +53,17 @@ int cuModuleGetFunction(void** function, void* module, const char* name) {
     *function = dlsym(RTLD_DEFAULT, (std::string("launch_") + name).c_str());
     return module != &contexts ? INVALID_VALUE : *function ? 0 : NOT_FOUND;
 }
+int cuFuncSetAttribute(void*, int attribute, int value) {
+    if (contexts == 0 || attribute != 8 || value > 227 * 1024) return INVALID_VALUE;
+    return allowed = value, 0;
+}
 int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
                    void* stream, void** args, void** extra) {
-    if (contexts == 0 || extra || shared) return INVALID_VALUE;
+    if (contexts == 0 || extra || shared > allowed) return INVALID_VALUE;
     printf("launched on stream %zu\n", reinterpret_cast<size_t>(stream));
     fflush(stdout);
     const unsigned grid[] = {gx, gy, gz}, block[] = {bx, by, bz};
-    return reinterpret_cast<Launcher>(function)(grid, block, args, false) ? 0 : LAUNCH_FAILED;
+    return reinterpret_cast<Launcher>(function)(grid, block, shared, args, false, false) ? 0 : LAUNCH_FAILED;
 }
 int cuStreamSynchronize(void*) { return 0; }
 

@@ -1,14 +1,31 @@
 """The CUDA side: PTX that the wheel carries, loaded and launched through cuda-python, without torch.
 
-`wna16` takes what `subbyte.kernels.wna16` takes, on a GPU; most callers go through that. The rest is for those who add
-a kernel (`load`, `launch`) or look into an installation (`devices`, `ptx`). Importing this touches neither cuda-python
-nor a driver: both are looked for by the first call that needs them, which raises DependencyError or DriverError.
+A kernel here takes what that of `subbyte.kernels` takes, on a GPU; most callers go through that. The rest is for those
+who add a kernel (`load`, `launch`) or look into an installation (`devices`, `ptx`). Importing this touches neither
+cuda-python nor a driver: both are looked for by the first call that needs them, which raises DependencyError or
+DriverError.
 """
 
 from __future__ import annotations
 
 from subbyte.cuda.driver import Device, devices, driver_version
-from subbyte.cuda.gemm import wna16
+from subbyte.cuda.gemm import fp8, w8a8, wna16
+from subbyte.cuda.hadamard import hadamard
 from subbyte.cuda.loader import Entry, Ptx, launch, load, ptx
+from subbyte.cuda.quantize import quantize_tokens
 
-__all__ = ["Device", "Entry", "Ptx", "devices", "driver_version", "launch", "load", "ptx", "wna16"]
+__all__ = [
+    "Device",
+    "Entry",
+    "Ptx",
+    "devices",
+    "driver_version",
+    "fp8",
+    "hadamard",
+    "launch",
+    "load",
+    "ptx",
+    "quantize_tokens",
+    "w8a8",
+    "wna16",
+]

@@ -139,13 +139,17 @@ def _framework(array: object) -> str:
     return ""
 
 
-def empty(like: Any, framework: str, shape: tuple[int, ...]) -> Any:
-    """An uninitialised array of the framework, dtype and device of `like`, on the framework's current stream."""
+def empty(like: Any, framework: str, shape: tuple[int, ...], dtype: str = "") -> Any:
+    """An uninitialised array of the framework and device of `like`, on the framework's current stream.
+
+    dtype  as the framework calls it, such as "float32"; "" is that of `like`
+    """
     module = importlib.import_module("jax.numpy" if framework == "jax" else framework)
+    kind = getattr(module, dtype) if dtype else like.dtype
     if framework == "cupy":
         with like.device:
-            return module.empty(shape, like.dtype)
-    return module.empty(shape, dtype=like.dtype, device=like.device)
+            return module.empty(shape, kind)
+    return module.empty(shape, dtype=kind, device=like.device)
 
 
 def current_stream(framework: str, device: int) -> object:

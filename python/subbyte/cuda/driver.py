@@ -99,6 +99,15 @@ def capability(index: int) -> tuple[int, int]:
 
 
 @functools.cache
+def multiprocessors(index: int) -> int:
+    """How many a device has, such as 132."""
+    (handle,) = call("cuDeviceGet", index)
+    attribute = bindings().CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
+    (count,) = call("cuDeviceGetAttribute", attribute, handle)
+    return int(count)
+
+
+@functools.cache
 def _primary_context(index: int) -> Any:
     """The context that torch, CuPy and JAX work in too; retained once and kept."""
     (handle,) = call("cuDeviceGet", index)

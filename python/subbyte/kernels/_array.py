@@ -20,7 +20,8 @@ Array: TypeAlias = Any
 
 _CPU = (1, 3, 11)  # DLPack: host memory, and host memory pinned by CUDA or ROCm
 _CUDA = (2, 13)  # DLPack: device memory, and managed memory
-_ON_CUDA = frozenset({"wna16"})
+#: Kernels that subbyte.cuda has, too.
+ON_CUDA = frozenset({"fp8", "hadamard", "quantize_tokens", "w8a8", "wna16"})
 _IN_PLACE = frozenset({"accumulate_gram"})
 
 
@@ -76,7 +77,7 @@ def refuse_mixture(kinds: Mapping[str, str]) -> None:
 
 def refuse_device(kernel: str, name: str, device: str) -> DeviceError:
     """The error for a device on which there is no such kernel."""
-    where = "the CPU or a CUDA device" if kernel in _ON_CUDA else "the CPU"
+    where = "the CPU or a CUDA device" if kernel in ON_CUDA else "the CPU"
     return DeviceError(f"{kernel}({name})", f"an array on {device}", f"an array on {where}", "move it there first")
 
 
@@ -101,7 +102,7 @@ def _on_cuda(kernel: str, arrays: Mapping[str, Array]) -> bool:
     for name, (kind, number) in asked.items():
         if kind in _CPU:
             return False
-        if kind not in _CUDA or kernel not in _ON_CUDA:
+        if kind not in _CUDA or kernel not in ON_CUDA:
             raise refuse_device(kernel, name, f"DLPack device {int(kind)}:{number}")
     return bool(asked)
 

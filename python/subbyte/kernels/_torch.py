@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from subbyte.errors import DtypeError
-from subbyte.kernels._array import bring_back, framework, refuse_device, refuse_mixture, run
+from subbyte.kernels._array import ON_CUDA, bring_back, framework, refuse_device, refuse_mixture, run
 
 _GRID = "bool symmetric=True, bool narrow=False, bool forced_zero=True, float eps=0.0, str scale_dtype='f32'"
 _SHRINK = "float norm=2.4, int shrink_grid=100, int shrink_steps=0"
@@ -220,6 +220,13 @@ def _w8a8(x: Tensor, weight: Tensor, x_scale: Tensor, w_scale: Tensor, bias: Ten
     return x.new_empty((x.shape[0], weight.shape[0]), dtype=torch.float32)
 
 
+@_operator(
+    "fp8(Tensor x, Tensor weight, Tensor x_scale, Tensor w_scale, str format='e4m3fn', Tensor? bias=None) -> Tensor"
+)
+def _fp8(x: Tensor, weight: Tensor, *_: object) -> Tensor:
+    return x.new_empty((x.shape[0], weight.shape[0]), dtype=torch.float32)
+
+
 @_operator("nearest_codeword(Tensor x, Tensor codebook, Tensor? weights=None, str metric='l2') -> (Tensor, Tensor)")
 def _nearest_codeword(x: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape[:1], dtype=torch.int32), x.new_empty(x.shape[:1])
@@ -264,12 +271,17 @@ def _product_decode(codes: Tensor, codebooks: Tensor) -> Tensor:
     return codebooks.new_empty((codes.shape[0], codebooks.shape[0] * codebooks.shape[2]))
 
 
-def _wna16_cuda(*args: Any) -> Tensor:
-    from subbyte.cuda import wna16
+def _on_cuda(kernel: str) -> Callable[..., Any]:
+    """The function of that name in subbyte.cuda, which is imported only when a CUDA tensor comes."""
 
-    out: Tensor = wna16(*args)
-    return out
+    def run_there(*args: Any) -> Any:
+        from subbyte import cuda
+
+        return getattr(cuda, kernel)(*args)
+
+    return run_there
 
 
-_library.impl("wna16", _wna16_cuda, "CUDA")
-_ELSEWHERE = frozenset({("cuda", "wna16")})
+for _kernel in ON_CUDA:
+    _library.impl(_kernel, _on_cuda(_kernel), "CUDA")
+_ELSEWHERE = frozenset(("cuda", kernel) for kernel in ON_CUDA)

@@ -11,7 +11,7 @@ def wna16(x: Array, words: Array, scale: Array, zero: Array | None, bits: int, g
     x        [..., K] f32, f16 or bf16, contiguous; on CUDA: f16 or bf16
     words    [N, ceil(K * bits / 32)] i32: the codes of W, packed in "dense" order
     scale    [N, K / group] f32, f16 or bf16; on CUDA: the dtype of x
-    zero     [N, K / group] u8, or f32, f16 or bf16 (on CUDA: u8 alone), or None for 2 ** (bits - 1)
+    zero     [N, K / group] u8, or f32, f16 or bf16 (on CUDA: the dtype of x), or None for 2 ** (bits - 1)
     group    columns of W that share a scale, dividing K; -1: all
     returns  [..., N], dtype of x
 
@@ -32,7 +32,7 @@ def wna16(x: Array, words: Array, scale: Array, zero: Array | None, bits: int, g
 def w8a8(x: Array, weight: Array, x_scale: Array, w_scale: Array, bias: Array | None = None) -> Array:
     """8-bit activations times 8-bit weights: out = (x weight^T) * x_scale * w_scale + bias.
 
-    x        [M, K] i8, K below 2 ** 17; CPU, contiguous
+    x        [M, K] i8, K below 2 ** 17; contiguous; CPU or CUDA
     weight   [N, K] i8
     x_scale  [M] or [1] f32
     w_scale  [N] or [1] f32
@@ -40,7 +40,8 @@ def w8a8(x: Array, weight: Array, x_scale: Array, w_scale: Array, bias: Array | 
     returns  [M, N] f32
 
     The sum is exact, every code from -128 on included; it is rounded to f32 once, then scaled in this order. Every path
-    gives the same bits. Raises RangeError (K), ShapeError, DtypeError, StrideError, DeviceError.
+    gives the same bits. Raises RangeError (K), ShapeError, DtypeError, StrideError, DeviceError; on CUDA also
+    DriverError and DependencyError.
 
     >>> import numpy as np
     >>> x, weight = np.array([[1, -2]], np.int8), np.array([[3, 4], [-128, 0]], np.int8)
@@ -49,3 +50,35 @@ def w8a8(x: Array, weight: Array, x_scale: Array, w_scale: Array, bias: Array | 
     """
     arrays = {"x": x, "weight": weight, "x_scale": x_scale, "w_scale": w_scale, "bias": bias}
     return call("w8a8", arrays)
+
+
+def fp8(
+    x: Array,
+    weight: Array,
+    x_scale: Array,
+    w_scale: Array,
+    format: str = "e4m3fn",
+    bias: Array | None = None,
+) -> Array:
+    """8-bit floats times 8-bit floats, scaled by block: out = sum_b (x weight^T)_b * x_scale_b * w_scale_b + bias.
+
+    x        [M, K] u8, codes of `format`; contiguous; CPU or CUDA
+    weight   [N, K] u8
+    x_scale  [R, B] f32: R is 1 (tensor), M (token) or ceil(M / 128); B is 1 or ceil(K / 128), blocks b of columns
+    w_scale  [R, B] f32: R is 1, N (channel) or ceil(N / 128)
+    format   "e4m3fn" or "e5m2" (Micikevicius et al., 2022, table 1)
+    bias     [N] f32, or None
+    returns  [M, N] f32
+
+    Products are exact; sums are f32 within 128 columns, whose scale multiplies them, and f32 across: off by at most
+    K * 2 ** -23 * sum|x weight|. NaN and infinity spread. Raises UnknownNameError (format), ShapeError, DtypeError,
+    StrideError, DeviceError; on CUDA also RangeError (sizes from 2 ** 31 on), DriverError and DependencyError.
+
+    >>> import numpy as np
+    >>> from subbyte.kernels import encode_minifloat
+    >>> x = encode_minifloat(np.array([[1.0, -2.0]], np.float32), "e4m3fn")
+    >>> fp8(x, x, np.float32([[0.5]]), np.float32([[4.0]]))
+    array([[10.]], dtype=float32)
+    """
+    arrays = {"x": x, "weight": weight, "x_scale": x_scale, "w_scale": w_scale, "bias": bias}
+    return call("fp8", arrays, format=format)

@@ -110,12 +110,13 @@ def dequantize_affine(codes: Array, scale: Array, zero: Array, group: int = -1) 
 def quantize_tokens(x: Array, eps: float = 1e-5) -> tuple[Array, Array]:
     """Dynamic 8-bit quantization of activations: each row by its own scale, in one pass.
 
-    x        [T, C] f32; CPU, contiguous
+    x        [T, C] f32; contiguous; CPU or CUDA
     eps      least max|x|, above 0
     returns  codes [T, C] i8 = rint(x / scale), scale [T] f32 = max(max|x|, eps) / 127
 
     A row with NaN or infinity gets the scale NaN and codes 0, so that all that is computed from it is NaN. Every path
-    gives the same bits. Raises RangeError (eps), ShapeError, DtypeError, StrideError, DeviceError.
+    gives the same bits. Raises RangeError (eps), ShapeError, DtypeError, StrideError, DeviceError; on CUDA also
+    DriverError and DependencyError.
 
     >>> import numpy as np
     >>> quantize_tokens(np.array([[-127.0, 63.0]], np.float32))

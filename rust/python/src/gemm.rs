@@ -5,12 +5,12 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use pyo3::prelude::*;
 use subbyte_kernels as kernels;
-use subbyte_kernels::minifloat::{Bf16, F16, Format, encode};
+use subbyte_kernels::minifloat::{Bf16, E4m3fn, E5m2, F16, Format, encode};
 use subbyte_kernels::{gemm, pack};
 
 use crate::array::{Buffer, Floats, Input, Output, Zeros};
 use crate::machine::{Machine, run};
-use crate::numbers::{bits, groups};
+use crate::numbers::{bits, groups, named};
 
 #[pyfunction]
 #[pyo3(signature = (x, words, scale, zero, bits, group = -1, *, on = None))]
@@ -101,5 +101,45 @@ pub fn w8a8(
     let (x, weight, to) = (x.slice(), weight.slice(), out.slice_mut());
     let (x_scale, w_scale, bias) = (x_scale.slice(), w_scale.slice(), bias.as_ref().map(Input::slice));
     run(py, on, |m| gemm::w8a8(m, x, weight, x_scale, w_scale, bias, rows, cols, depth, to))?;
+    Ok(out.finish())
+}
+
+#[derive(Clone, Copy)]
+enum Fp8 {
+    E4m3fn,
+    E5m2,
+}
+
+#[pyfunction]
+#[pyo3(signature = (x, weight, x_scale, w_scale, format = "e4m3fn", bias = None, *, on = None))]
+#[expect(clippy::too_many_arguments, reason = "two operands with their scales")]
+pub fn fp8(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    weight: &Bound<'_, PyAny>,
+    x_scale: &Bound<'_, PyAny>,
+    w_scale: &Bound<'_, PyAny>,
+    format: &str,
+    bias: Option<&Bound<'_, PyAny>>,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    let (x, weight) = (Input::take("x", x)?, Input::take("weight", weight)?);
+    let (x_scale, w_scale) = (Input::take("x_scale", x_scale)?, Input::take("w_scale", w_scale)?);
+    let bias = bias.map(|bias| Input::take("bias", bias)).transpose()?;
+    let format = named(py, "format", format, &[("e4m3fn", Fp8::E4m3fn), ("e5m2", Fp8::E5m2)])?;
+    let ([rows, depth], [cols, _]) = (x.axes(py)?, weight.axes(py)?);
+    weight.expect(py, &[cols, depth])?;
+    let ([x_rows, x_blocks], [w_rows, w_blocks]) = (x_scale.axes(py)?, w_scale.axes(py)?);
+    if let Some(bias) = &bias {
+        bias.expect(py, &[cols])?;
+    }
+    let mut out = Output::zeroed(&[rows, cols])?;
+    let (x, weight, bias, to) = (x.slice(), weight.slice(), bias.as_ref().map(Input::slice), out.slice_mut());
+    let x_scale = gemm::Scales { values: x_scale.slice(), rows: x_rows, blocks: x_blocks };
+    let w_scale = gemm::Scales { values: w_scale.slice(), rows: w_rows, blocks: w_blocks };
+    run(py, on, |m| match format {
+        Fp8::E4m3fn => gemm::fp8::<E4m3fn>(m, x, weight, x_scale, w_scale, bias, rows, cols, depth, to),
+        Fp8::E5m2 => gemm::fp8::<E5m2>(m, x, weight, x_scale, w_scale, bias, rows, cols, depth, to),
+    })?;
     Ok(out.finish())
 }

@@ -1,11 +1,13 @@
-//! Matrix products that read codes: floats times low-bit weights, and 8-bit integers times 8-bit integers.
+//! Matrix products that read codes: floats times low-bit weights, and 8-bit integers or floats times their like.
 
 mod decode;
+mod fp8;
 #[cfg(test)]
 mod tests;
 mod w8a8;
 mod wna16;
 
+pub use fp8::{Scales, fp8};
 pub use w8a8::w8a8;
 pub use wna16::wna16;
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::minifloat::E4m3fn;
 use crate::pack::{Order, pack};
 use crate::quantize::Zeros;
 use crate::{Error, Machine, Path};
@@ -166,4 +167,19 @@ fn wna16_refuses() {
     let mut zeros = [7.0; 2];
     assert!(wna16(&m, &[], &[], &[], None, 1, 2, 0, 4, 8, &mut zeros).is_ok());
     assert_eq!(zeros, [0.0; 2]);
+}
+
+#[test]
+fn fp8_scales_each_block_of_columns() {
+    let m = Machine::detect();
+    let (one, two) = (0x38, 0x40); // of E4M3
+    let (x, weight) = ([one; 130], [[one; 130], [two; 130]].concat());
+    let each = Scales { values: &[1.0, 100.0], rows: 1, blocks: 2 };
+    let all = Scales { values: &[1.0], rows: 1, blocks: 1 };
+    let mut out = [0.0; 2];
+    fp8::<E4m3fn>(&m, &x, &weight, each, all, Some(&[0.5, 0.0]), 1, 2, 130, &mut out).unwrap();
+    assert_eq!(out, [128.0 + 200.0 + 0.5, 256.0 + 400.0]);
+    let wrong = Scales { values: &[1.0; 3], rows: 1, blocks: 3 };
+    let refused = fp8::<E4m3fn>(&m, &x, &weight, wrong, all, None, 1, 2, 130, &mut out);
+    assert!(matches!(refused, Err(Error::Shape(_))));
 }

@@ -1,0 +1,188 @@
+"""The CUDA kernels on the card of this machine: first the tests against NumPy, then each one beside its peers.
+
+    make gpu-check        # or: python -m benches.gpu_check
+
+Needs an NVIDIA driver and a torch that sees the card. Times are CUDA events around one call, the median of many; cold
+calls find L2 filled with something else, warm ones what the call before left there. Writes benches/results/<card>.json.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from subbyte import cuda, kernels
+from subbyte.errors import SubbyteError
+
+ROOT = Path(__file__).resolve().parents[1]
+FLUSH = 256 << 20  # bytes, more than any L2
+CALLS = 30
+#: Rows of activations, of decoding and of prefill; N and K of a layer of 8 and of 70 billion parameters.
+TOKENS = (1, 16, 64, 256, 4096)
+LAYERS = ((4096, 4096), (28672, 8192))
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One way to do a thing: `call` does it once; it moves at least `bytes` and computes `flops`."""
+
+    kernel: str
+    who: str
+    shape: str
+    call: Callable[[], object]
+    bytes: int
+    flops: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured; times in microseconds, rates of the cold call."""
+
+    kernel: str
+    who: str
+    shape: str
+    cold_us: float
+    warm_us: float
+    gb_per_s: float
+    tflops: float
+
+    @classmethod
+    def of(cls, given: Contestant, cold_us: float, warm_us: float) -> Row:
+        """Rates from sizes and times."""
+        rates = round(given.bytes / cold_us / 1e3, 1), round(given.flops / cold_us / 1e6, 2)
+        return cls(given.kernel, given.who, given.shape, round(cold_us, 2), round(warm_us, 2), *rates)
+
+
+def slug(card: str) -> str:
+    """The card's name as that of a file: "NVIDIA H100 80GB HBM3" gives "nvidia-h100-80gb-hbm3"."""
+    return re.sub(r"[^a-z0-9]+", "-", card.lower()).strip("-")
+
+
+def wna16(m: int, n: int, k: int, bits: int, group: int) -> Iterator[Contestant]:
+    """Low-bit weights beside the same weights in f16."""
+    x = torch.randn(m, k, dtype=torch.float16, device="cuda")
+    words = torch.randint(-(2**31), 2**31, (n, k * bits // 32), dtype=torch.int32, device="cuda")
+    scale = torch.rand(n, k // group, dtype=torch.float16, device="cuda")
+    wide = torch.randn(n, k, dtype=torch.float16, device="cuda")
+    shape, flops = f"{m}x{n}x{k} w{bits} g{group}", 2 * m * n * k
+    moved = n * k * bits // 8 + 2 * (scale.numel() + m * (n + k))
+    yield Contestant("wna16", "subbyte", shape, lambda: kernels.wna16(x, words, scale, None, bits, group), moved, flops)
+    whole = 2 * (n * k + m * (n + k))
+    yield Contestant("wna16", "torch f16 matmul", shape, lambda: x @ wide.T, whole, flops)
+
+
+def w8a8(m: int, n: int, k: int) -> Iterator[Contestant]:
+    """int8 by int8 beside torch's integer product, which wants more than 16 rows, with the same scaling behind it."""
+    x, weight = (torch.randint(-128, 128, (rows, k), dtype=torch.int8, device="cuda") for rows in (m, n))
+    x_scale, w_scale = (torch.rand(rows, device="cuda") for rows in (m, n))
+    shape, moved, flops = f"{m}x{n}x{k}", n * k + m * k + 4 * m * n, 2 * m * n * k
+    yield Contestant("w8a8", "subbyte", shape, lambda: kernels.w8a8(x, weight, x_scale, w_scale), moved, flops)
+    if m > 16:
+
+        def peer() -> object:
+            return torch._int_mm(x, weight.T).float() * x_scale[:, None] * w_scale
+
+        yield Contestant("w8a8", "torch._int_mm and scales", shape, peer, moved, flops)
+
+
+def fp8(m: int, n: int, k: int) -> Iterator[Contestant]:
+    """Tokens by channels beside torch's product of 8-bit floats, which wants sm_89 or later."""
+    x, weight = (torch.randn(rows, k, device="cuda").to(torch.float8_e4m3fn) for rows in (m, n))
+    x_scale, w_scale = torch.rand(m, 1, device="cuda"), torch.rand(n, 1, device="cuda")
+    codes = x.view(torch.uint8), weight.view(torch.uint8)
+    shape, moved, flops = f"{m}x{n}x{k}", n * k + m * k + 4 * m * n, 2 * m * n * k
+    yield Contestant("fp8", "subbyte", shape, lambda: kernels.fp8(*codes, x_scale, w_scale), moved, flops)
+    if torch.cuda.get_device_capability() >= (8, 9):
+
+        def peer() -> object:
+            return torch._scaled_mm(x, weight.T, x_scale, w_scale.T, out_dtype=torch.bfloat16)
+
+        yield Contestant("fp8", "torch._scaled_mm to bf16", shape, peer, moved - 2 * m * n, flops)
+
+
+def transforms(m: int, k: int) -> Iterator[Contestant]:
+    """What stands in front of a quantized product, beside a copy of its input."""
+    x = torch.randn(m, k, device="cuda")
+    shape, size = f"{m}x{k}", 4 * x.numel()
+    yield Contestant("hadamard", "subbyte", shape, lambda: kernels.hadamard(x), 2 * size, 0)
+    yield Contestant("hadamard", "torch copy", shape, lambda: x.clone(), 2 * size, 0)
+    yield Contestant("quantize_tokens", "subbyte", shape, lambda: kernels.quantize_tokens(x), size * 5 // 4, 0)
+    yield Contestant("quantize_tokens", "torch copy", shape, lambda: x.to(torch.int8), size * 5 // 4, 0)
+
+
+def contestants() -> Iterator[Contestant]:
+    """All of them, one after the other, so that one layer is in memory at a time."""
+    for n, k in LAYERS:
+        for m in TOKENS:
+            for bits in (4, 8, 3, 2):
+                yield from wna16(m, n, k, bits, 128)
+            yield from w8a8(m, n, k)
+            yield from fp8(m, n, k)
+    for m in TOKENS:
+        yield from transforms(m, 4096)
+
+
+def timed(call: Callable[[], object], before: Callable[[], object]) -> float:
+    """Microseconds of a call after `before`, the median."""
+    times = []
+    for _ in range(CALLS):
+        before()
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        call()
+        end.record()
+        end.synchronize()
+        times.append(1e3 * start.elapsed_time(end))
+    return median(times)
+
+
+def measure(given: Contestant, flush: Any) -> Row:
+    """Both times of one contestant, after three calls that nobody times."""
+    for _ in range(3):
+        given.call()
+    return Row.of(given, timed(given.call, flush.zero_), timed(given.call, lambda: None))
+
+
+def write(rows: list[Row], card: str, driver: str, folder: Path) -> Path:
+    """The results of a card, those of an earlier run replaced."""
+    path = folder / f"{slug(card)}.json"
+    report = {"card": card, "driver": driver, "torch": torch.__version__, "rows": [asdict(row) for row in rows]}
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    return path
+
+
+def main() -> int:
+    """Runs both halves; 1 where there is no card or a test fails."""
+    try:
+        devices, driver = cuda.devices(), "CUDA {}.{}".format(*cuda.driver_version())
+    except SubbyteError as error:
+        print(f"gpu-check needs an NVIDIA card: {error}", file=sys.stderr)
+        return 1
+    if not torch.cuda.is_available():
+        print("gpu-check needs a torch that was built for CUDA; this one sees no card", file=sys.stderr)
+        return 1
+    tests = [sys.executable, "-m", "pytest", "-q", "tests/cuda/test_device.py"]
+    if subprocess.run(tests, check=False, cwd=ROOT).returncode:
+        return 1
+    flush = torch.empty(FLUSH, dtype=torch.uint8, device="cuda")
+    rows = []
+    for given in contestants():
+        rows.append(row := measure(given, flush))
+        print(
+            f"{row.kernel:16} {row.shape:24} {row.who:26} {row.cold_us:10} us cold {row.warm_us:10} us warm", flush=True
+        )
+    print(write(rows, devices[0].name, driver, ROOT / "benches" / "results"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+// Shared memory, and the copies to it that run while threads compute. Beside each device helper stands its twin for the emulator.
+//   load<T>, store<T>   one access of 4, 8 or 16 bytes, aligned to its size
+//   copy_async<BYTES>   cp.async of 8 or 16 bytes, the first `valid` from global memory, the rest zeros; it lands some time before
+//   wait_async<N>       returns, which it does once all groups that were committed but the last N are there. Others see it after
+//                       __syncthreads.
+#pragma once
+
+template <unsigned WORDS> struct alignas(4 * WORDS) Words {
+    unsigned word[WORDS];
+};
+
+#if defined(__CUDA_ARCH__)
+
+__device__ inline unsigned char* dynamic_shared() {
+    extern __shared__ uint4 dynamic_shared_bytes[];
+    return reinterpret_cast<unsigned char*>(dynamic_shared_bytes);
+}
+template <class T> __device__ inline T load(const void* from) { return *static_cast<const T*>(from); }
+template <class T> __device__ inline void store(void* to, T value) { *static_cast<T*>(to) = value; }
+
+template <unsigned BYTES> __device__ inline void copy_async(void* to, const void* from, unsigned valid) {
+    const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(to));
+    if constexpr (BYTES == 16)  // past L1, which has nothing to gain
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(valid) : "memory");
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(at), "l"(from), "n"(BYTES), "r"(valid) : "memory");
+}
+__device__ inline void commit_async() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <unsigned PENDING> __device__ inline void wait_async() { asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory"); }
+
+#else
+
+inline unsigned char* dynamic_shared() { return static_cast<unsigned char*>(emulator::dynamic_shared()); }
+template <class T> inline T load(const void* from) {
+    T value;
+    emulator::load(&value, from, sizeof value);
+    return value;
+}
+template <class T> inline void store(void* to, T value) { emulator::store(to, &value, sizeof value); }
+
+template <unsigned BYTES> inline void copy_async(void* to, const void* from, unsigned valid) {
+    emulator::copy_async(to, from, BYTES, valid);
+}
+inline void commit_async() { emulator::commit_async(); }
+template <unsigned PENDING> inline void wait_async() { emulator::wait_async(PENDING); }
+
+#endif

@@ -1,0 +1,91 @@
+// Codes as pairs of 16-bit floats, the way mma takes them: eight codes of BITS bits to four registers, (q0, q4) (q1, q5) (q2, q6)
+// (q3, q7), each code minus a zero point of 0 to 255: whole numbers that f16 and bf16 hold, so nothing is rounded.
+// A code in the last places of 1024 (f16) or 128 (bf16) is that number plus the code; one addition brings both down.
+#pragma once
+#include "common/convert.cuh"
+#include "common/memory.cuh"
+
+__device__ inline unsigned one_pair(F16) { return 0x3c003c00; }
+__device__ inline unsigned one_pair(BF16) { return 0x3f803f80; }
+
+#if defined(__CUDA_ARCH__)
+
+__device__ inline unsigned prmt(unsigned low, unsigned high, unsigned which) { return __byte_perm(low, high, which); }
+// a + b for either half of a register; by fma, as bf16 has no addition before sm_90.
+__device__ inline unsigned add_pair(unsigned a, unsigned b, F16) {
+    unsigned sum;
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(one_pair(F16{})), "r"(b));
+    return sum;
+}
+__device__ inline unsigned add_pair(unsigned a, unsigned b, BF16) {
+    unsigned sum;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(one_pair(BF16{})), "r"(b));
+    return sum;
+}
+
+#else
+
+// Bytes 0 to 3 are those of low, 4 to 7 of high; a digit of `which` chooses each.
+inline unsigned prmt(unsigned low, unsigned high, unsigned which) {
+    unsigned result = 0;
+    for (unsigned at = 0; at < 4; at++) {
+        const unsigned from = which >> 4 * at & 7;
+        result |= ((from < 4 ? low : high) >> from % 4 * 8 & 0xff) << 8 * at;
+    }
+    return result;
+}
+template <class T> inline unsigned add_pair(unsigned a, unsigned b, T) {
+    unsigned sum = 0;
+    for (unsigned shift = 0; shift < 32; shift += 16) {
+        T half;
+        narrow(widen(T{static_cast<unsigned short>(a >> shift)}) + widen(T{static_cast<unsigned short>(b >> shift)}), half);
+        sum |= unsigned(half.bits) << shift;
+    }
+    return sum;
+}
+
+#endif
+
+__device__ inline unsigned biased(unsigned pair, unsigned zero, F16 type) {
+    return add_pair(pair | 0x64006400, 0xe400e400 + zero * 0x10001, type);  // (1024 + code) - (1024 + zero)
+}
+// Beyond 256 bf16 does not hold every whole number: the difference is made in f32, whose upper half it fits.
+__device__ inline unsigned biased(unsigned pair, unsigned zero, BF16) {
+    const float shift = bit_cast<float>(0x4b000000 + zero);
+    const float low = bit_cast<float>((pair & 0xff) | 0x4b000000) - shift, high = bit_cast<float>(pair >> 16 | 0x4b000000) - shift;
+    return prmt(bit_cast<unsigned>(low), bit_cast<unsigned>(high), 0x7632);
+}
+
+// Eight codes from shared memory: the t-th eight of the 32 that begin at `chunk`, which is aligned to 4 bytes.
+template <unsigned BITS, class T>
+__device__ inline void code_pairs(const unsigned char* chunk, unsigned t, unsigned zero, unsigned (&pairs)[4], T type) {
+    constexpr unsigned MASK = (1 << BITS) - 1;
+    Words<BITS == 8 ? 2 : 1> codes;
+    if constexpr (BITS % 4 == 0) {
+        codes = load<Words<BITS / 4>>(chunk + t * BITS);
+    } else if constexpr (BITS == 2) {
+        codes.word[0] = load<unsigned short>(chunk + t * 2);
+    } else {
+        static_assert(BITS == 3, "codes of 2, 3, 4 or 8 bits");
+        const unsigned at = t * 24 / 32, next = at < 2 ? at + 1 : at;  // 24 bits of 96, across two words
+        const unsigned low = load<Words<1>>(chunk + at * 4).word[0], high = load<Words<1>>(chunk + next * 4).word[0];
+        codes.word[0] = unsigned((static_cast<unsigned long long>(high) << 32 | low) >> t * 24 % 32);
+    }
+#pragma unroll
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned pair;
+        if constexpr (BITS == 8)
+            pair = prmt(codes.word[0], codes.word[1], 0x0400 + i * 0x0101) & 0x00ff00ff;
+        else if constexpr (BITS == 4)
+            pair = codes.word[0] >> 4 * i & 0x000f000f;
+        else
+            pair = (codes.word[0] >> BITS * i & MASK) | (codes.word[0] >> BITS * (i + 4) & MASK) << 16;
+        pairs[i] = biased(pair, zero, type);
+    }
+}
+
+// Eight neighbouring 16-bit values in the same order.
+__device__ inline void value_pairs(const Words<4>& x, unsigned (&pairs)[4]) {
+    pairs[0] = prmt(x.word[0], x.word[2], 0x5410), pairs[1] = prmt(x.word[0], x.word[2], 0x7632);
+    pairs[2] = prmt(x.word[1], x.word[3], 0x5410), pairs[3] = prmt(x.word[1], x.word[3], 0x7632);
+}

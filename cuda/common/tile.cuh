@@ -1,0 +1,49 @@
+// Tiles of a row-major matrix in shared memory: ROWS x BYTES of it, filled by cp.async, read as fragments of mma.
+//
+// Which k sits in which place of a fragment is free, as long as both operands agree: a product sums over k. So lane t of the four that
+// share a row takes neighbouring bytes of it, a quarter of a chunk, by one wide load, and no ldmatrix and no packing of the weights
+// is needed:
+//                     chunk 0            chunk 1                    a row of 128 bytes, two chunks of 64: 32 f16 or 64 int8
+//               | t0 | t1 | t2 | t3 | t0 | t1 | t2 | t3 |           16 bytes each
+// The rows that a wide load reads at once would meet in the same banks: units of 16 bytes change halves from one stretch of
+// 128 bytes to the next (`place`). Eight rows of a chunk then lie in different banks for rows of 32, 64 and 128 bytes.
+#pragma once
+#include "common/memory.cuh"
+
+template <unsigned ROWS_, unsigned BYTES_> struct Tile {
+    static constexpr unsigned ROWS = ROWS_, BYTES = BYTES_, SIZE = ROWS * BYTES;
+    static constexpr unsigned UNIT = BYTES % 16 ? 8 : 16, UNITS = BYTES / UNIT;  // of a copy
+    static_assert(BYTES % 8 == 0 && BYTES <= 128, "a row is copied in units of 8 or 16 bytes");
+
+    // Where a byte of the tile lies. Rows that are no power of two of bytes are spread over the banks as they are.
+    __device__ static unsigned place(unsigned row, unsigned byte) {
+        const unsigned turn = UNIT == 16 && UNITS > 1 ? row / (8 / UNITS) % 2 * (BYTES / 2) : 0;
+        return row * BYTES + (byte ^ turn);
+    }
+
+    // Starts copying from row `row` and byte `byte` on of a matrix of `rows` rows of `bytes` bytes; what lies outside becomes zero.
+    // Rows of the matrix that do not begin where a copy may are read byte by byte, at once.
+    template <unsigned THREADS>
+    __device__ static void fill(unsigned char* tile, const void* matrix, unsigned rows, size_t bytes, unsigned row, size_t byte) {
+        const unsigned char* from = static_cast<const unsigned char*>(matrix);
+        const bool aligned = (size_t(from) | bytes) % UNIT == 0;
+#pragma unroll
+        for (unsigned first = 0; first < ROWS * UNITS; first += THREADS) {
+            const unsigned at = first + threadIdx.x, r = at / UNITS, u = at % UNITS * UNIT;
+            if (ROWS * UNITS % THREADS && at >= ROWS * UNITS) break;
+            const size_t begin = byte + u;
+            const unsigned valid = row + r >= rows || begin >= bytes ? 0 : bytes - begin < UNIT ? unsigned(bytes - begin) : UNIT;
+            const unsigned char* source = valid ? from + (row + r) * bytes + begin : from;
+            unsigned char* to = tile + place(r, u);
+            if (aligned) {
+                copy_async<UNIT>(to, source, valid);
+            } else {
+                Words<UNIT / 4> unit = {};
+#pragma unroll
+                for (unsigned each = 0; each < UNIT; each++)
+                    if (each < valid) unit.word[each / 4] |= unsigned(source[each]) << each % 4 * 8;
+                store(to, unit);
+            }
+        }
+    }
+};

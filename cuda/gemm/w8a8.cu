@@ -1,0 +1,91 @@
+// w8a8: y[m, n] = f32(sum_k x[m, k] * w[n, k]) * x_scale[m] * w_scale[n] + bias[n], in this order, each step rounded.
+//   x [M, K] i8 | w [N, K] i8 | x_scale [M] or [1] f32 | w_scale [N] or [1] f32 | bias [N] f32, or null | y [M, N] f32
+//   x_step and w_step: 1 for a scale per row, 0 for a single one. All row-major; K below 2^17, so that int32 holds every sum.
+//   Grid ceil(M / ROWS) * ceil(N / COLUMNS) x threads as the entries say; stages of (ROWS + COLUMNS) * 128 bytes of shared memory.
+//   The sum is exact, so the bits are those of every other path.
+//
+// int8 tensor cores, tiles by cp.async, fragments by wide loads (common/tile.cuh). Limit: bandwidth for few rows, the int8 rate for many.
+// Not timed on a GPU so far.
+//
+//   w8a8_m16:   16 x  64 of y, 4 warps side by side, each 16 x 16, 4 stages
+//   w8a8_m128: 128 x 128 of y, 2 x 4 warps, each 64 x 32, 3 stages
+#include "common/mma.cuh"
+#include "common/tile.cuh"
+
+enum : unsigned { DEPTH = 128, CHUNK = 64 };
+
+template <unsigned ROWS, unsigned COLUMNS, unsigned WARP_ROWS, unsigned WARP_COLUMNS, unsigned STAGES>
+__device__ void w8a8(const signed char* x, const signed char* w, const float* x_scale, const float* w_scale, const float* bias, float* y,
+                     unsigned M, unsigned N, unsigned K, unsigned x_step, unsigned w_step) {
+    using X = Tile<ROWS, DEPTH>;
+    using W = Tile<COLUMNS, DEPTH>;
+    constexpr unsigned WARPS_DOWN = ROWS / WARP_ROWS, THREADS = WARPS_DOWN * (COLUMNS / WARP_COLUMNS) * 32;
+    constexpr unsigned DOWN = WARP_ROWS / 16, ACROSS = WARP_COLUMNS / 8;  // mma tiles of a warp
+    unsigned char* stages = dynamic_shared();
+    const unsigned downs = (M + ROWS - 1) / ROWS;
+    // Blocks that read the same weights follow each other.
+    const unsigned m0 = blockIdx.x % downs * ROWS, n0 = blockIdx.x / downs * COLUMNS;
+    const unsigned warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const unsigned warp_m = warp % WARPS_DOWN * WARP_ROWS, warp_n = warp / WARPS_DOWN * WARP_COLUMNS;
+
+    const auto fill = [&](unsigned stage, unsigned k) {
+        unsigned char* at = stages + stage % STAGES * (X::SIZE + W::SIZE);
+        if (k < K) {
+            X::template fill<THREADS>(at, x, M, K, m0, k);
+            W::template fill<THREADS>(at + X::SIZE, w, N, K, n0, k);
+        }
+        commit_async();  // of nothing, too: a wait counts groups
+    };
+    for (unsigned stage = 0; stage < STAGES - 1; stage++) fill(stage, stage * DEPTH);
+
+    int sum[DOWN][ACROSS][4] = {};
+    for (unsigned stage = 0, k0 = 0; k0 < K; stage++, k0 += DEPTH) {
+        wait_async<STAGES - 2>();
+        __syncthreads();  // this stage is there for all, and the one before it has been read by all
+        fill(stage + STAGES - 1, k0 + (STAGES - 1) * DEPTH);
+        const unsigned char *x_tile = stages + stage % STAGES * (X::SIZE + W::SIZE), *w_tile = x_tile + X::SIZE;
+#pragma unroll
+        for (unsigned chunk = 0; chunk < DEPTH / CHUNK; chunk++) {
+            const unsigned byte = chunk * CHUNK + t * 16;
+            unsigned a[DOWN][2][4];  // [..][step of mma][register]
+#pragma unroll
+            for (unsigned down = 0; down < DOWN; down++) {
+#pragma unroll
+                for (unsigned half = 0; half < 2; half++) {
+                    const auto codes = load<Words<4>>(x_tile + X::place(warp_m + down * 16 + half * 8 + g, byte));
+                    for (unsigned i = 0; i < 4; i++) a[down][i / 2][i % 2 * 2 + half] = codes.word[i];
+                }
+            }
+#pragma unroll
+            for (unsigned across = 0; across < ACROSS; across++) {
+                const auto codes = load<Words<4>>(w_tile + W::place(warp_n + across * 8 + g, byte));
+                const unsigned b[2][2] = {{codes.word[0], codes.word[1]}, {codes.word[2], codes.word[3]}};
+#pragma unroll
+                for (unsigned step = 0; step < 2; step++)
+                    for (unsigned down = 0; down < DOWN; down++) mma(sum[down][across], a[down][step], b[step]);
+            }
+        }
+    }
+    wait_async<0>();
+    for (unsigned down = 0; down < DOWN; down++) {
+        for (unsigned across = 0; across < ACROSS; across++) {
+            for (unsigned i = 0; i < 4; i++) {
+                const unsigned m = m0 + warp_m + down * 16 + i / 2 * 8 + g, n = n0 + warp_n + across * 8 + t * 2 + i % 2;
+                if (m >= M || n >= N) continue;
+                // Not to be contracted: the bits are those of the CPU.
+                const float scaled = __fmul_rn(__fmul_rn(float(sum[down][across][i]), x_scale[m * x_step]), w_scale[n * w_step]);
+                y[size_t(m) * N + n] = bias ? __fadd_rn(scaled, bias[n]) : scaled;
+            }
+        }
+    }
+}
+
+#define ENTRY(NAME, THREADS, ROWS, COLUMNS, WARP_ROWS, WARP_COLUMNS, STAGES)                                                    \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                                                       \
+        NAME(const signed char* x, const signed char* w, const float* x_scale, const float* w_scale, const float* bias,         \
+             float* y, unsigned M, unsigned N, unsigned K, unsigned x_step, unsigned w_step) {                                  \
+        w8a8<ROWS, COLUMNS, WARP_ROWS, WARP_COLUMNS, STAGES>(x, w, x_scale, w_scale, bias, y, M, N, K, x_step, w_step);         \
+    }
+
+ENTRY(w8a8_m16, 128, 16, 64, 16, 16, 4)
+ENTRY(w8a8_m128, 256, 128, 128, 64, 32, 3)

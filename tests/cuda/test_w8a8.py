@@ -1,0 +1,55 @@
+"""cuda/gemm/w8a8.cu on the CPU, beside the oracle: the same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from tests.emulator import Banks, Emulated
+from tests.oracles.case import Case
+from tests.oracles.w8a8 import case, cases
+
+# entry: rows and columns of its tile, threads, stages
+ENTRIES = {"w8a8_m16": (16, 64, 128, 4), "w8a8_m128": (128, 128, 256, 3)}
+#: Beside the oracle's own: tiles that are full, more stages than the ring holds, rows that a wide copy may begin at.
+TILES = [case(17, 65, 144), case(16, 64, 640), case(129, 3, 256), case(1, 130, 520, many=False)]
+
+
+@pytest.fixture(scope="module")
+def emulated(emulate: Callable[[str], Emulated]) -> Emulated:
+    return emulate("w8a8")
+
+
+def run(
+    emulated: Emulated, entry: str, given: Case, reverse: bool = False, count: bool = False
+) -> tuple[np.ndarray, Banks]:
+    x, weight, x_scale, w_scale, bias = (*given.args, None)[:5]
+    m, n, k = len(x), len(weight), x.shape[1]
+    rows, columns, threads, stages = ENTRIES[entry]
+    y = np.full((m, n), np.nan, np.float32)
+    args = [x, weight, x_scale, w_scale, bias, y, m, n, k, int(len(x_scale) > 1), int(len(w_scale) > 1)]
+    grid = (-(-m // rows) * -(-n // columns), 1, 1)
+    shared = stages * (rows + columns) * 128
+    return y, emulated.launch(entry, grid, (threads, 1, 1), args, out=[y], shared=shared, reverse=reverse, count=count)
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize("given", [each for each in cases() if each.args[0].shape[1] < 2**16] + TILES, ids=str)
+def test_agrees_with_the_oracle(emulated: Emulated, entry: str, given: Case) -> None:
+    expected = given.oracle(*given.args)
+    got, _ = run(emulated, entry, given, reverse=given.bytes % 2 == 1)
+    assert np.array_equal(got, expected)
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_bank_conflicts(emulated: Emulated, entry: str) -> None:
+    rows, columns, *_ = ENTRIES[entry]
+    _, banks = run(emulated, entry, case(rows, columns, 256), count=True)
+    assert banks.wavefronts > 100
+    assert banks.conflicts == 0
+
+
+def test_every_instance_is_covered(emulated: Emulated) -> None:
+    assert sorted(emulated.entries) == sorted(ENTRIES)
