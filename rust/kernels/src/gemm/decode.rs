@@ -167,14 +167,17 @@ mod avx2 {
             let (octets, tail) = x.split_at(8 * whole);
             let mut sums = [_mm256_setzero_ps(); APART];
             let (quads, single) = octets.as_chunks::<8>().0.as_chunks::<APART>();
-            for (q, quad) in quads.iter().enumerate() {
+            // Windows of one length: within them the compiler sees that every read is inside.
+            let spans = bytes[start..].windows((APART - 1) * BITS + width(BITS)).step_by(APART * BITS);
+            for (bytes, quad) in spans.zip(quads) {
                 for (i, (sum, x)) in sums.iter_mut().zip(quad).enumerate() {
-                    let value = _mm256_sub_ps(octet::<BITS>(bytes, start + (APART * q + i) * BITS), zero);
+                    let value = _mm256_sub_ps(octet::<BITS>(bytes, i * BITS), zero);
                     *sum = _mm256_fmadd_ps(value, load_f32x8(x), *sum);
                 }
             }
-            for (i, (sum, x)) in sums.iter_mut().zip(single).enumerate() {
-                let value = _mm256_sub_ps(octet::<BITS>(bytes, start + (APART * quads.len() + i) * BITS), zero);
+            let after = start + APART * quads.len() * BITS;
+            for ((bytes, sum), x) in bytes[after..].windows(width(BITS)).step_by(BITS).zip(&mut sums).zip(single) {
+                let value = _mm256_sub_ps(octet::<BITS>(bytes, 0), zero);
                 *sum = _mm256_fmadd_ps(value, load_f32x8(x), *sum);
             }
             let sum = _mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3]));
@@ -198,8 +201,9 @@ mod avx2 {
             let (octets, _) = values.as_chunks_mut::<8>();
             let start = first / 8 * BITS;
             let whole = whole(bytes, BITS, start, octets.len()); // the others are left to the portable body
-            for (i, values) in octets[..whole].iter_mut().enumerate() {
-                let value = _mm256_sub_ps(octet::<BITS>(bytes, start + i * BITS), zero);
+            let spans = bytes[start..].windows(width(BITS)).step_by(BITS);
+            for (bytes, values) in spans.zip(&mut octets[..whole]) {
+                let value = _mm256_sub_ps(octet::<BITS>(bytes, 0), zero);
                 store_f32x8(values, _mm256_mul_ps(scale, value));
             }
             portable::decode_from(row, g, first + 8 * whole, &mut values[8 * whole..]);
