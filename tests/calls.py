@@ -104,6 +104,17 @@ def calls() -> dict[str, Call]:
             any_axes=True,
             empty={"x": (0, 64), "words": (6, 8), "scale": (6, 2), "zero": (6, 2)},
         ),
+        "csr": Call(
+            {
+                "x": x,
+                "values": x[0, :40].astype(np.float16),
+                "columns": codes[0, :40].astype(np.uint16),
+                "pointers": np.arange(0, 41, 10, dtype=np.int32),
+                "base": x[:, :4].copy(),
+            },
+            any_axes=True,
+            empty={"x": (0, 64), "values": (0,), "columns": (0,), "pointers": (5,), "base": (0, 4)},
+        ),
         "w8a8": Call(
             {
                 "x": integers,

@@ -5,6 +5,7 @@ __all__ = [
     "Machine",
     "accumulate_gram",
     "coordinate_descent",
+    "csr",
     "decode_minifloat",
     "dequantize_affine",
     "dequantize_block",
@@ -177,6 +178,9 @@ def wna16(
 ) -> Buffer: ...
 def w8a8(
     x: Any, weight: Any, x_scale: Any, w_scale: Any, bias: Any | None = None, *, on: Machine | None = None
+) -> Buffer: ...
+def csr(
+    x: Any, values: Any, columns: Any, pointers: Any, base: Any | None = None, *, on: Machine | None = None
 ) -> Buffer: ...
 def nearest_codeword(
     x: Any, codebook: Any, weights: Any | None = None, metric: str = "l2", *, on: Machine | None = None

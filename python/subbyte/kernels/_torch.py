@@ -220,6 +220,11 @@ def _w8a8(x: Tensor, weight: Tensor, x_scale: Tensor, w_scale: Tensor, bias: Ten
     return x.new_empty((x.shape[0], weight.shape[0]), dtype=torch.float32)
 
 
+@_operator("csr(Tensor x, Tensor values, Tensor columns, Tensor pointers, Tensor? base=None) -> Tensor")
+def _csr(x: Tensor, values: Tensor, columns: Tensor, pointers: Tensor, base: Tensor | None = None) -> Tensor:
+    return x.new_empty((*x.shape[:-1], pointers.shape[0] - 1))
+
+
 @_operator("nearest_codeword(Tensor x, Tensor codebook, Tensor? weights=None, str metric='l2') -> (Tensor, Tensor)")
 def _nearest_codeword(x: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape[:1], dtype=torch.int32), x.new_empty(x.shape[:1])

@@ -98,8 +98,9 @@ def prepare(path: Path, recipe: Recipe, format: str) -> Job:
     schemes = {name: _fitting(source, name, scheme) for name, scheme in recipe.assign(whole).items()}
     layers: formats.Layers = {name: (scheme, recipe.activations) for name, scheme in schemes.items()}
     indexed = recipe.solver.indexed and any(scheme.granularity == "group" for scheme in schemes.values())
-    chosen = formats.choose(layers, indexed=indexed) if format == "auto" else formats.get(format)
-    chosen.check(layers, indexed=indexed)
+    sparse = recipe.solver.sparse
+    chosen = formats.choose(layers, indexed=indexed, sparse=sparse) if format == "auto" else formats.get(format)
+    chosen.check(layers, indexed=indexed, sparse=sparse)
     stream = Stream(source.config, whole, source.read)
     real = {name for i in range(whole.n_blocks) for name in stream.anatomy.linears(i)}
     schemes = {name: scheme for name, scheme in schemes.items() if name in real}

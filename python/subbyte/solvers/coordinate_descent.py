@@ -34,6 +34,7 @@ class CoordinateDescent:
     """
 
     wanted: ClassVar[frozenset[str]] = frozenset({"gram"})
+    sparse = False
 
     sweeps: int = 30
     relax: int = 3

@@ -30,7 +30,7 @@ from subbyte.checkpoint.raw import Raw
 from subbyte.checkpoint.source import Source
 from subbyte.errors import CheckpointError, SchemeError, SubbyteError
 from subbyte.schemes import Int, Scheme
-from subbyte.tensors import QuantizedLayer, QuantizedTensor
+from subbyte.tensors import Decomposition, QuantizedLayer, QuantizedTensor
 
 __all__ = ["CompressedTensors"]
 
@@ -52,8 +52,10 @@ class CompressedTensors:
         "input_zero_point",
     )  # fmt: skip
 
-    def check(self, layers: Layers, *, indexed: bool = False) -> None:
-        """2 to 8 bits; no index; inputs as readers of this format quantize them."""
+    def check(self, layers: Layers, *, indexed: bool = False, sparse: bool = False) -> None:
+        """2 to 8 bits; no index; codes alone; inputs as readers of this format quantize them."""
+        if sparse:
+            raise SchemeError("outliers", "weights beside the codes", "codes alone in compressed-tensors", NATIVE)
         if indexed:
             raise SchemeError(
                 "act-order index", "columns of a group apart", "neighbouring columns", f"use static groups, or {NATIVE}"
@@ -79,8 +81,10 @@ class CompressedTensors:
     def tensors(self, name: str, layer: QuantizedLayer, dtype: str) -> dict[str, Raw]:
         """See `Format`."""
         weight, scheme = layer.weight, layer.weight.scheme
+        self.check({name: (scheme, layer.activation)}, sparse=isinstance(weight, Decomposition))
+        assert isinstance(weight, QuantizedTensor)  # what `check` let through
         self.check({name: (scheme, layer.activation)}, indexed=weight.index is not None)
-        scale = _scale(name, layer, dtype)
+        scale = _scale(name, weight, layer.activation, dtype)
         flat = scheme.granularity == "tensor"
         tensors = {"weight_scale": Raw(scale.dtype, scale.data.reshape(1)) if flat else scale}
         if _format(scheme, layer.activation) == BYTES:
@@ -190,17 +194,16 @@ def _check_packed_zeros(name: str, weight: Scheme, activation: Scheme | None, la
     raise SchemeError(f"scheme of {name}", given, expected, NATIVE)
 
 
-def _scale(name: str, layer: QuantizedLayer, dtype: str) -> Raw:
+def _scale(name: str, weight: QuantizedTensor, activation: Scheme | None, dtype: str) -> Raw:
     """The scales as they are stored: in the scheme's dtype, which for "auto" is the model's.
 
     Beside packed zero points, and in experts, a reader rounds each weight to the dtype of its scale. F16 has three bits
     more than BF16 and holds every BF16 number of usual size; where one is too small or too large, the scales are F32.
     """
-    weight = layer.weight
     scale = Raw.from_floats(weight.scale, stored_dtype(weight.scheme, dtype))
     if not np.array_equal(scale.floats(), weight.scale):
         raise inexact_scale(name, weight.scheme, dtype)
-    if scale.dtype != "BF16" or not (_packs_zeros(weight.scheme, layer.activation) or EXPERTS in name):
+    if scale.dtype != "BF16" or not (_packs_zeros(weight.scheme, activation) or EXPERTS in name):
         return scale
     half = Raw.from_floats(weight.scale, "F16")
     return half if np.array_equal(half.floats(), weight.scale) else Raw("F32", weight.scale)

@@ -1,4 +1,4 @@
-"""Our own format, "subbyte", version 1: docs/format.md, to the byte. Holds every scheme and act-order's index.
+"""Our own format, "subbyte", version 1: docs/format.md, to the byte. Holds every scheme, an index, and outliers.
 
 Its files are called subbyte.safetensors and not model.safetensors: transformers ignores a quant_method that it does not
 know and runs on random weights; this way it does not find any, and says so.
@@ -17,7 +17,7 @@ from subbyte.checkpoint.raw import Raw
 from subbyte.checkpoint.source import Source
 from subbyte.errors import CheckpointError, SchemeError, SubbyteError
 from subbyte.schemes import ScaleDtype, Scheme
-from subbyte.tensors import QuantizedLayer, QuantizedTensor
+from subbyte.tensors import Decomposition, Kept, QuantizedLayer, QuantizedTensor, Sparse, Weight
 
 __all__ = ["VERSION", "Native"]
 
@@ -37,10 +37,15 @@ class Native:
         "weight_zero",
         "weight_index",
         "weight_shape",
+        "sparse_values",
+        "sparse_columns",
+        "sparse_pointers",
+        "kept_values",
+        "kept_columns",
         "input_scale",
     )
 
-    def check(self, layers: Layers, *, indexed: bool = False) -> None:
+    def check(self, layers: Layers, *, indexed: bool = False, sparse: bool = False) -> None:
         """Every scheme that a weight can have is held."""
         for name, (weight, activation) in layers.items():
             if weight.granularity == "token" or weight.static:
@@ -50,7 +55,7 @@ class Native:
 
     def tensors(self, name: str, layer: QuantizedLayer, dtype: str) -> dict[str, Raw]:
         """See `Format`."""
-        weight = layer.weight
+        weight = layer.weight.dense if isinstance(layer.weight, Decomposition) else layer.weight
         scale = Raw.from_floats(weight.scale, stored_dtype(weight.scheme, dtype))
         if not np.array_equal(scale.floats(), weight.scale):
             raise inexact_scale(name, weight.scheme, dtype)
@@ -65,6 +70,8 @@ class Native:
             tensors["weight_zero"] = Raw("I32", kernels.pack(weight.zero.reshape(1, -1), weight.scheme.bits)[0])
         if weight.index is not None:
             tensors["weight_index"] = Raw("I32", weight.index)
+        if isinstance(layer.weight, Decomposition):
+            tensors |= _outliers(layer.weight)
         if layer.input_scale is not None:
             tensors["input_scale"] = Raw("F32", np.array([layer.input_scale], np.float32))
         return {f"{name}.{part}": raw for part, raw in tensors.items()}
@@ -115,7 +122,7 @@ class Native:
                 source.array(f"{name}.weight_index") if f"{name}.weight_index" in source else None,
             )
             return QuantizedLayer(
-                weight,
+                _with_outliers(source, name, weight),
                 None if activation is None else layer_scheme(name, activation),
                 input_scale(source, f"{name}.input_scale"),
             )
@@ -123,6 +130,37 @@ class Native:
             raise
         except SubbyteError as error:
             raise inconsistent(name, error) from error
+
+
+def _outliers(weight: Decomposition) -> dict[str, Raw]:
+    """The tensors of what stands beside the codes."""
+    tensors = {}
+    if weight.sparse is not None:
+        tensors["sparse_values"] = Raw.of(weight.sparse.values)
+        tensors["sparse_columns"] = Raw.of(weight.sparse.columns)
+        tensors["sparse_pointers"] = Raw.of(weight.sparse.pointers)
+    if weight.kept is not None:
+        tensors["kept_values"] = Raw.of(weight.kept.values)
+        tensors["kept_columns"] = Raw.of(weight.kept.columns)
+    return tensors
+
+
+def _with_outliers(source: Source, name: str, dense: QuantizedTensor) -> Weight:
+    """The codes, and what the file holds beside them; the tensors themselves refuse what does not fit."""
+
+    def read(part: str, *dtypes: str) -> Any:
+        given = source.dtype(f"{name}.{part}")
+        if given not in dtypes:
+            raise CheckpointError(f"{name}.{part}", given, " or ".join(dtypes))
+        return source.array(f"{name}.{part}")
+
+    sparse = kept = None
+    if any(f"{name}.{part}" in source for part in ("sparse_values", "sparse_columns", "sparse_pointers")):
+        columns, pointers = read("sparse_columns", "U16", "I32"), read("sparse_pointers", "I32")
+        sparse = Sparse(dense.shape, read("sparse_values", "F16", "F32"), columns, pointers)
+    if any(f"{name}.{part}" in source for part in ("kept_values", "kept_columns")):
+        kept = Kept(read("kept_values", "F16", "F32"), read("kept_columns", "I32"))
+    return dense if sparse is None and kept is None else Decomposition(dense, sparse, kept)
 
 
 def _section(source: Source) -> dict[str, Any]:

@@ -1,11 +1,14 @@
-//! Matrix products that read codes: floats times low-bit weights, and 8-bit integers times 8-bit integers.
+//! Matrix products that read codes: floats times low-bit weights, and 8-bit integers times 8-bit integers; and the product
+//! with the sparse outliers that stand beside codes.
 
+mod csr;
 mod decode;
 #[cfg(test)]
 mod tests;
 mod w8a8;
 mod wna16;
 
+pub use csr::{Column, Entries, csr};
 pub use w8a8::w8a8;
 pub use wna16::wna16;
 
