@@ -69,9 +69,12 @@ def calls() -> dict[str, Call]:
                 "scale": scale,
                 "zero": zero,
                 "index": np.repeat(np.arange(2, dtype=np.int32), 32),
-                "codes": codes,
+                "start": x * np.float32(0.5),
             },
             {"bits": 4, "sweeps": 6},
+        ),
+        "bilevel": Call(
+            {"weight": x, "factor": factor, "mask": (codes > 13).astype(np.uint8)}, {"bits": 3, "group": 16, "run": 3}
         ),
         "half_quadratic": Call({"weight": x}, {**g32, "steps": 3, "stop": False}),
         "gptq": Call(

@@ -25,6 +25,9 @@ from subbyte.solvers import SOLVERS, CoordinateDescent, Gptq, HalfQuadratic, Nea
         (CoordinateDescent, {"sweeps": 0}),
         (CoordinateDescent, {"relax": -1}),
         (CoordinateDescent, {"block": 0}),
+        (CoordinateDescent, {"outliers": 1.0}),
+        (CoordinateDescent, {"step": 2.5}),
+        (CoordinateDescent, {"start": "gptq", "outliers": 0.01}),
         (HalfQuadratic, {"beta": 0.0}),
         (HalfQuadratic, {"kappa": 0.5}),
         (HalfQuadratic, {"steps": 1001}),
@@ -46,6 +49,8 @@ def test_what_solvers_ask_for() -> None:
     assert not Gptq().indexed
     assert not Gptq(act_order=True, static_groups=True).indexed
     assert Gptq(act_order=True, static_groups=False).indexed
+    assert CoordinateDescent(outliers=0.01).sparse
+    assert not any(solver.sparse for solver in (Nearest(), Gptq(), HalfQuadratic(), CoordinateDescent()))
 
 
 def test_zero_points_are_floats_where_the_solver_finds_floats() -> None:

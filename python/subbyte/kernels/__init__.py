@@ -27,10 +27,11 @@ from subbyte.kernels.quantize import (
     quantize_tokens,
     search_clip,
 )
-from subbyte.kernels.solve import accumulate_gram, coordinate_descent, gptq, half_quadratic, inverse_factor
+from subbyte.kernels.solve import accumulate_gram, bilevel, coordinate_descent, gptq, half_quadratic, inverse_factor
 
 __all__ = [
     "accumulate_gram",
+    "bilevel",
     "coordinate_descent",
     "csr",
     "decode_minifloat",
