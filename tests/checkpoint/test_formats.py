@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tests.checkpoint.decoder import decode
 from tests.checkpoint.layers import layer
+from tests.tensors.test_quantized import TWO_LEVELS, nested
 
 from subbyte.checkpoint import Raw, Source, formats, write_json, write_shard
 from subbyte.errors import CheckpointError, SchemeError, UnknownNameError
@@ -131,6 +132,34 @@ def test_our_own_format_holds_an_index(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read.weight.dequantize(), weight.dequantize())
     with pytest.raises(SchemeError, match=r"static groups.*--format subbyte"):
         CT.tensors(NAME, QuantizedLayer(weight), "bfloat16")
+
+
+LEVELS = "int4/g16/asym/float_zero/s3z3r16/f16"
+
+
+@pytest.mark.parametrize("text", [text for text, *_ in TWO_LEVELS])
+def test_our_own_format_holds_two_levels(tmp_path: Path, text: str) -> None:
+    written = QuantizedLayer(QuantizedTensor.from_codes(**nested(text)))
+    source = store(tmp_path, NATIVE, {NAME: written})
+    read = NATIVE.read(source, NAME)
+    assert read.weight.scheme == written.weight.scheme
+    np.testing.assert_array_equal(read.weight.dequantize(), written.weight.dequantize())
+    stored = sum(source.nbytes(name) for name in source.names() if not name.endswith("shape"))
+    assert stored == written.nbytes
+    assert {name.removeprefix(f"{NAME}.") for name in source.names()} <= set(NATIVE.parts)
+    with pytest.raises(SchemeError, match="scales that are floats in compressed-tensors"):
+        CT.check({NAME: (written.weight.scheme, None)})
+
+
+@pytest.mark.parametrize("part", ["scale_codes", "scale_scale", "zero_zero"])
+def test_damaged_levels_are_refused(tmp_path: Path, part: str) -> None:
+    source = store(tmp_path, NATIVE, {NAME: QuantizedLayer(QuantizedTensor.from_codes(**nested(LEVELS)))})
+    tensors: dict[str, object] = {name: source.raw(name) for name in source.names()}
+    for wrong in (source.array(f"{NAME}.weight_{part}")[1:].copy(), np.zeros(3, np.int64), None):
+        changed = {**tensors, f"{NAME}.weight_{part}": wrong}
+        write_shard(tmp_path / "subbyte.safetensors", {name: one for name, one in changed.items() if one is not None})
+        with pytest.raises(CheckpointError):
+            NATIVE.read(Source.open(tmp_path), NAME)
 
 
 def outliers(cols: int = 96) -> QuantizedLayer:

@@ -7,7 +7,7 @@ import pytest
 
 from subbyte.errors import RecipeError, SchemeError
 from subbyte.schemes import Scheme
-from subbyte.solvers import SOLVERS, CoordinateDescent, Gptq, HalfQuadratic, Nearest
+from subbyte.solvers import SOLVERS, Bilevel, CoordinateDescent, Gptq, HalfQuadratic, Nearest
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,10 @@ from subbyte.solvers import SOLVERS, CoordinateDescent, Gptq, HalfQuadratic, Nea
         (CoordinateDescent, {"outliers": 1.0}),
         (CoordinateDescent, {"step": 2.5}),
         (CoordinateDescent, {"start": "gptq", "outliers": 0.01}),
+        (Bilevel, {"outliers": -0.1}),
+        (Bilevel, {"damp": float("nan")}),
+        (Bilevel, {"damp_retries": 11}),
+        (Bilevel, {"block": 0}),
         (HalfQuadratic, {"beta": 0.0}),
         (HalfQuadratic, {"kappa": 0.5}),
         (HalfQuadratic, {"steps": 1001}),
@@ -39,7 +43,7 @@ def test_refuses_options_out_of_range(kind: type, options: dict[str, float]) -> 
 
 
 def test_what_solvers_ask_for() -> None:
-    assert set(SOLVERS) == {"nearest", "gptq", "half_quadratic", "coordinate_descent"}
+    assert set(SOLVERS) == {"nearest", "gptq", "half_quadratic", "coordinate_descent", "bilevel"}
     assert not Nearest().wanted
     assert not HalfQuadratic().wanted
     assert not HalfQuadratic().indexed
@@ -50,6 +54,10 @@ def test_what_solvers_ask_for() -> None:
     assert not Gptq(act_order=True, static_groups=True).indexed
     assert Gptq(act_order=True, static_groups=False).indexed
     assert CoordinateDescent(outliers=0.01).sparse
+    assert Bilevel().sparse
+    assert Bilevel().indexed
+    assert not Bilevel(outliers=None, order="identity").sparse
+    assert not Bilevel(order="identity").indexed
     assert not any(solver.sparse for solver in (Nearest(), Gptq(), HalfQuadratic(), CoordinateDescent()))
 
 

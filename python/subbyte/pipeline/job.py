@@ -123,4 +123,7 @@ def _fitting(source: Source, name: str, scheme: Scheme) -> Scheme:
     except ShapeError as error:
         _, given, expected, hint = error.args
         raise ShapeError(f"group size of {name}", given, expected, hint) from None
+    if scheme.levels is not None and shape[0] % scheme.levels.run:
+        expected = f"a divisor of {shape[0]} (outputs of {name})"
+        raise ShapeError(f"rows of a run in {scheme}", scheme.levels.run, expected, "keep that layer, or take 8 or 16")
     return scheme.resolve(SCALES[dtype])

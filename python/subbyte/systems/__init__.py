@@ -14,5 +14,19 @@ from subbyte.systems.quantease import quantease
 from subbyte.systems.registry import Option, System, find, registry, system
 from subbyte.systems.rtn import rtn
 from subbyte.systems.smoothquant import smoothquant
+from subbyte.systems.spqr import spqr
 
-__all__ = ["Option", "System", "awq", "find", "gptq", "hqq", "quantease", "registry", "rtn", "smoothquant", "system"]
+__all__ = [
+    "Option",
+    "System",
+    "awq",
+    "find",
+    "gptq",
+    "hqq",
+    "quantease",
+    "registry",
+    "rtn",
+    "smoothquant",
+    "spqr",
+    "system",
+]

@@ -63,6 +63,8 @@ class CompressedTensors:
         for name, (weight, activation) in layers.items():
             if weight.bits < 2:
                 raise SchemeError(f"scheme of {name}", weight, "2 to 8 bits in compressed-tensors", NATIVE)
+            if weight.levels is not None:
+                raise SchemeError(f"scheme of {name}", weight, "scales that are floats in compressed-tensors", NATIVE)
             if weight.float_zero:
                 raise SchemeError(
                     f"scheme of {name}", weight, "zero points that are codes in compressed-tensors", NATIVE
@@ -84,19 +86,19 @@ class CompressedTensors:
         self.check({name: (scheme, layer.activation)}, sparse=isinstance(weight, Decomposition))
         assert isinstance(weight, QuantizedTensor)  # what `check` let through
         self.check({name: (scheme, layer.activation)}, indexed=weight.index is not None)
-        scale = _scale(name, weight, layer.activation, dtype)
+        scale, points = _scale(name, weight, layer.activation, dtype), weight.zeros()
         flat = scheme.granularity == "tensor"
         tensors = {"weight_scale": Raw(scale.dtype, scale.data.reshape(1)) if flat else scale}
         if _format(scheme, layer.activation) == BYTES:
             tensors["weight"] = Raw("I8", _signed(weight.codes(), scheme.element))
-            if weight.zero is not None:
-                zero = _signed(weight.zero, scheme.element)
+            if points is not None:
+                zero = _signed(points, scheme.element)
                 tensors["weight_zero_point"] = Raw("I8", zero.reshape(1) if flat else zero)
         else:
             tensors["weight_packed"] = Raw("I32", weight.words)
             tensors["weight_shape"] = Raw("I64", np.array(weight.shape, np.int64))
-            if weight.zero is not None:
-                packed = kernels.pack(np.ascontiguousarray(weight.zero.T), scheme.bits)
+            if points is not None:
+                packed = kernels.pack(np.ascontiguousarray(points.T), scheme.bits)
                 tensors["weight_zero_point"] = Raw("I32", np.ascontiguousarray(packed.T))
         if layer.input_scale is not None:
             tensors["input_scale"] = Raw("F32", np.array([layer.input_scale], np.float32))
@@ -200,13 +202,14 @@ def _scale(name: str, weight: QuantizedTensor, activation: Scheme | None, dtype:
     Beside packed zero points, and in experts, a reader rounds each weight to the dtype of its scale. F16 has three bits
     more than BF16 and holds every BF16 number of usual size; where one is too small or too large, the scales are F32.
     """
-    scale = Raw.from_floats(weight.scale, stored_dtype(weight.scheme, dtype))
-    if not np.array_equal(scale.floats(), weight.scale):
+    values = weight.scales()
+    scale = Raw.from_floats(values, stored_dtype(weight.scheme, dtype))
+    if not np.array_equal(scale.floats(), values):
         raise inexact_scale(name, weight.scheme, dtype)
     if scale.dtype != "BF16" or not (_packs_zeros(weight.scheme, activation) or EXPERTS in name):
         return scale
-    half = Raw.from_floats(weight.scale, "F16")
-    return half if np.array_equal(half.floats(), weight.scale) else Raw("F32", weight.scale)
+    half = Raw.from_floats(values, "F16")
+    return half if np.array_equal(half.floats(), values) else Raw("F32", values)
 
 
 def _check_activation(name: str, activation: Scheme) -> None:
