@@ -7,7 +7,7 @@ import pytest
 
 from subbyte.errors import RecipeError, SchemeError
 from subbyte.schemes import Scheme
-from subbyte.solvers import SOLVERS, Bilevel, CoordinateDescent, Gptq, HalfQuadratic, Nearest
+from subbyte.solvers import SOLVERS, Apart, Bilevel, CoordinateDescent, Gptq, HalfQuadratic, Nearest
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,8 @@ from subbyte.solvers import SOLVERS, Bilevel, CoordinateDescent, Gptq, HalfQuadr
         (CoordinateDescent, {"outliers": 1.0}),
         (CoordinateDescent, {"step": 2.5}),
         (CoordinateDescent, {"start": "gptq", "outliers": 0.01}),
+        (Apart, {"share": 1.1}),
+        (Apart, {"samples": 0}),
         (Bilevel, {"outliers": -0.1}),
         (Bilevel, {"damp": float("nan")}),
         (Bilevel, {"damp_retries": 11}),
@@ -43,7 +45,7 @@ def test_refuses_options_out_of_range(kind: type, options: dict[str, float]) -> 
 
 
 def test_what_solvers_ask_for() -> None:
-    assert set(SOLVERS) == {"nearest", "gptq", "half_quadratic", "coordinate_descent", "bilevel"}
+    assert set(SOLVERS) == {"nearest", "gptq", "half_quadratic", "coordinate_descent", "bilevel", "apart"}
     assert not Nearest().wanted
     assert not HalfQuadratic().wanted
     assert not HalfQuadratic().indexed
@@ -54,6 +56,9 @@ def test_what_solvers_ask_for() -> None:
     assert not Gptq(act_order=True, static_groups=True).indexed
     assert Gptq(act_order=True, static_groups=False).indexed
     assert CoordinateDescent(outliers=0.01).sparse
+    assert Apart().sparse
+    assert not Apart(share=0).sparse
+    assert not Apart().indexed
     assert Bilevel().sparse
     assert Bilevel().indexed
     assert not Bilevel(outliers=None, order="identity").sparse

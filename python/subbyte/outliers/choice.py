@@ -1,15 +1,20 @@
-"""The largest of many scores."""
+"""The largest of many scores, and what scores may be."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from subbyte.errors import NotFiniteError, RangeError, ShapeError
 
-__all__ = ["largest", "largest_columns"]
+__all__ = ["Reduce", "Score", "largest", "largest_columns"]
+
+Score = Literal["gradient", "gradient_weight"]
+"""|G| or |G * W|, G the gradient of the loss."""
+Reduce = Literal["mean_abs", "abs_mean", "square"]
+"""Over sequences: the mean of |G|, |mean of G|, or the mean of G squared."""
 
 
 def largest(score: NDArray[np.floating[Any]], count: int) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from subbyte.solvers.apart import Apart
 from subbyte.solvers.base import Grid, Solved, Solver
 from subbyte.solvers.bilevel import Bilevel
 from subbyte.solvers.coordinate_descent import CoordinateDescent
@@ -11,6 +12,7 @@ from subbyte.solvers.nearest import Nearest
 
 __all__ = [
     "SOLVERS",
+    "Apart",
     "Bilevel",
     "CoordinateDescent",
     "Gptq",
@@ -22,12 +24,13 @@ __all__ = [
 ]
 
 SOLVERS: dict[
-    str, type[Bilevel] | type[CoordinateDescent] | type[Gptq] | type[HalfQuadratic] | type[Nearest]
+    str, type[Apart] | type[Bilevel] | type[CoordinateDescent] | type[Gptq] | type[HalfQuadratic] | type[Nearest]
 ] = {
     "nearest": Nearest,
     "gptq": Gptq,
     "half_quadratic": HalfQuadratic,
     "coordinate_descent": CoordinateDescent,
     "bilevel": Bilevel,
+    "apart": Apart,
 }
 """The names that recipes use."""

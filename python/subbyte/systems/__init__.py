@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from subbyte.systems.awq import awq
 from subbyte.systems.gptq import gptq
+from subbyte.systems.gwq import gwq
 from subbyte.systems.hqq import hqq
 from subbyte.systems.quantease import quantease
 from subbyte.systems.registry import Option, System, find, registry, system
@@ -22,6 +23,7 @@ __all__ = [
     "awq",
     "find",
     "gptq",
+    "gwq",
     "hqq",
     "quantease",
     "registry",
