@@ -69,9 +69,12 @@ def calls() -> dict[str, Call]:
                 "scale": scale,
                 "zero": zero,
                 "index": np.repeat(np.arange(2, dtype=np.int32), 32),
-                "codes": codes,
+                "start": x * np.float32(0.5),
             },
             {"bits": 4, "sweeps": 6},
+        ),
+        "bilevel": Call(
+            {"weight": x, "factor": factor, "mask": (codes > 13).astype(np.uint8)}, {"bits": 3, "group": 16, "run": 3}
         ),
         "half_quadratic": Call({"weight": x}, {**g32, "steps": 3, "stop": False}),
         "gptq": Call(
@@ -103,6 +106,17 @@ def calls() -> dict[str, Call]:
             g32,
             any_axes=True,
             empty={"x": (0, 64), "words": (6, 8), "scale": (6, 2), "zero": (6, 2)},
+        ),
+        "csr": Call(
+            {
+                "x": x,
+                "values": x[0, :40].astype(np.float16),
+                "columns": codes[0, :40].astype(np.uint16),
+                "pointers": np.arange(0, 41, 10, dtype=np.int32),
+                "base": x[:, :4].copy(),
+            },
+            any_axes=True,
+            empty={"x": (0, 64), "values": (0,), "columns": (0,), "pointers": (5,), "base": (0, 4)},
         ),
         "w8a8": Call(
             {

@@ -29,13 +29,17 @@ def test_opcheck(kernel: str) -> None:
     torch.library.opcheck(getattr(torch.ops.subbyte, kernel).default, (), {**tensors(kernel), **CALLS[kernel].options})
 
 
-@pytest.mark.parametrize("kernel", ["wna16", "w8a8", "gptq", "coordinate_descent", "nearest_codeword", "kmeans"])
+@pytest.mark.parametrize(
+    "kernel", ["wna16", "csr", "w8a8", "gptq", "coordinate_descent", "bilevel", "nearest_codeword", "kmeans"]
+)
 def test_opcheck_without_the_optional_arrays(kernel: str) -> None:
     optional = {
         "wna16": ["zero"],
+        "csr": ["base"],
         "w8a8": ["bias"],
         "gptq": ["scale", "zero", "index"],
-        "coordinate_descent": ["codes"],
+        "coordinate_descent": ["start"],
+        "bilevel": ["mask"],
         "nearest_codeword": ["weights"],
         "kmeans": ["weights", "start"],
     }[kernel]

@@ -4,7 +4,9 @@ __all__ = [
     "Buffer",
     "Machine",
     "accumulate_gram",
+    "bilevel",
     "coordinate_descent",
+    "csr",
     "decode_minifloat",
     "dequantize_affine",
     "dequantize_block",
@@ -154,10 +156,28 @@ def coordinate_descent(
     sweeps: int = 30,
     relax: int = 3,
     block: int = 128,
-    codes: Any | None = None,
+    start: Any | None = None,
+    only: int | None = None,
     *,
     on: Machine | None = None,
-) -> tuple[Buffer, Buffer]: ...
+) -> tuple[Buffer, Buffer, Buffer]: ...
+def bilevel(
+    weight: Any,
+    factor: Any | None,
+    bits: int,
+    group: int,
+    threshold: float | None = None,
+    simplified: bool = False,
+    scale_bits: int = 3,
+    zero_bits: int = 3,
+    run: int = 16,
+    round_zero: bool = False,
+    scale_dtype: str = "f16",
+    block: int = 128,
+    mask: Any | None = None,
+    *,
+    on: Machine | None = None,
+) -> tuple[Buffer, Buffer, Buffer, Buffer, Buffer, Buffer, Buffer, Buffer, Buffer, Buffer]: ...
 def half_quadratic(
     weight: Any,
     bits: int,
@@ -188,6 +208,9 @@ def fp8(
     bias: Any | None = None,
     *,
     on: Machine | None = None,
+) -> Buffer: ...
+def csr(
+    x: Any, values: Any, columns: Any, pointers: Any, base: Any | None = None, *, on: Machine | None = None
 ) -> Buffer: ...
 def nearest_codeword(
     x: Any, codebook: Any, weights: Any | None = None, metric: str = "l2", *, on: Machine | None = None

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from tests.checkpoint.decoder import decode
 from tests.checkpoint.layers import layer
+from tests.tensors.test_quantized import TWO_LEVELS, nested
 
 from subbyte.checkpoint import Raw, Source, formats, write_json, write_shard
 from subbyte.errors import CheckpointError, SchemeError, UnknownNameError
 from subbyte.schemes import Scheme
-from subbyte.tensors import QuantizedLayer, QuantizedTensor
+from subbyte.tensors import Decomposition, Kept, QuantizedLayer, QuantizedTensor, Sparse
 
 CT, NATIVE = formats.get("compressed-tensors"), formats.get("subbyte")
 NAME = "model.layers.0.mlp.up_proj"
@@ -131,6 +132,98 @@ def test_our_own_format_holds_an_index(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read.weight.dequantize(), weight.dequantize())
     with pytest.raises(SchemeError, match=r"static groups.*--format subbyte"):
         CT.tensors(NAME, QuantizedLayer(weight), "bfloat16")
+
+
+LEVELS = "int4/g16/asym/float_zero/s3z3r16/f16"
+
+
+@pytest.mark.parametrize("text", [text for text, *_ in TWO_LEVELS])
+def test_our_own_format_holds_two_levels(tmp_path: Path, text: str) -> None:
+    written = QuantizedLayer(QuantizedTensor.from_codes(**nested(text)))
+    source = store(tmp_path, NATIVE, {NAME: written})
+    read = NATIVE.read(source, NAME)
+    assert read.weight.scheme == written.weight.scheme
+    np.testing.assert_array_equal(read.weight.dequantize(), written.weight.dequantize())
+    stored = sum(source.nbytes(name) for name in source.names() if not name.endswith("shape"))
+    assert stored == written.nbytes
+    assert {name.removeprefix(f"{NAME}.") for name in source.names()} <= set(NATIVE.parts)
+    with pytest.raises(SchemeError, match="scales that are floats in compressed-tensors"):
+        CT.check({NAME: (written.weight.scheme, None)})
+
+
+@pytest.mark.parametrize("part", ["scale_codes", "scale_scale", "zero_zero"])
+def test_damaged_levels_are_refused(tmp_path: Path, part: str) -> None:
+    source = store(tmp_path, NATIVE, {NAME: QuantizedLayer(QuantizedTensor.from_codes(**nested(LEVELS)))})
+    tensors: dict[str, object] = {name: source.raw(name) for name in source.names()}
+    for wrong in (source.array(f"{NAME}.weight_{part}")[1:].copy(), np.zeros(3, np.int64), None):
+        changed = {**tensors, f"{NAME}.weight_{part}": wrong}
+        write_shard(tmp_path / "subbyte.safetensors", {name: one for name, one in changed.items() if one is not None})
+        with pytest.raises(CheckpointError):
+            NATIVE.read(Source.open(tmp_path), NAME)
+
+
+def outliers(cols: int = 96) -> QuantizedLayer:
+    """A layer with entries and kept columns beside its codes."""
+    dense, random = layer("int4/g32/bf16", cols=cols).weight, np.random.default_rng(4)
+    weight = random.standard_normal((40, cols)).astype(np.float32)
+    sparse = Sparse.of(weight, random.random((40, cols)) < 0.03)
+    return QuantizedLayer(Decomposition(dense, sparse, Kept.of(weight, np.array([5, 60]))))
+
+
+def test_our_own_format_holds_outliers(tmp_path: Path) -> None:
+    written = outliers()
+    source = store(tmp_path, NATIVE, {NAME: written})
+    read = NATIVE.read(source, NAME).weight
+    assert isinstance(read, Decomposition)
+    np.testing.assert_array_equal(read.dequantize(), written.weight.dequantize())
+    assert read.sparse is not None
+    assert read.sparse.columns.dtype == np.uint16
+    stored = sum(source.nbytes(name) for name in source.names() if not name.endswith("shape"))
+    assert stored == written.nbytes
+    assert {name.removeprefix(f"{NAME}.") for name in source.names()} <= set(NATIVE.parts)
+    with pytest.raises(SchemeError, match=r"codes alone.*--format subbyte"):
+        CT.tensors(NAME, written, "bfloat16")
+    assert formats.choose(schemes(("a", "int4/g128", None)), sparse=True) is NATIVE
+
+
+@pytest.mark.parametrize(
+    ("part", "array"),
+    [
+        ("sparse_pointers", np.arange(41, dtype=np.int32)[::-1].copy()),
+        ("sparse_pointers", np.zeros(41, np.int32)),
+        ("sparse_pointers", np.zeros(40, np.int32)),
+        ("sparse_columns", None),
+        ("sparse_columns", np.full(3, 96, np.uint16)),
+        ("sparse_values", None),
+        ("sparse_values", np.ones(3, np.float16)),
+        ("sparse_values", np.full(1, np.nan, np.float32)),
+        ("kept_columns", np.array([5, 96], np.int32)),
+        ("kept_columns", np.array([60, 5], np.int32)),
+        ("kept_columns", None),
+        ("kept_values", np.ones((39, 2), np.float16)),
+        ("kept_values", np.ones((40, 2), np.int32)),
+    ],
+)
+def test_damaged_outliers_are_refused(tmp_path: Path, part: str, array: np.ndarray | None) -> None:
+    source = store(tmp_path, NATIVE, {NAME: outliers()})
+    tensors: dict[str, object] = {name: source.raw(name) for name in source.names()}
+    if array is None:
+        del tensors[f"{NAME}.{part}"]
+    else:
+        tensors[f"{NAME}.{part}"] = array
+    write_shard(tmp_path / "subbyte.safetensors", tensors)
+    with pytest.raises(CheckpointError):
+        NATIVE.read(Source.open(tmp_path), NAME)
+
+
+def test_columns_beyond_the_weight_are_refused(tmp_path: Path) -> None:
+    source = store(tmp_path, NATIVE, {NAME: outliers()})
+    tensors: dict[str, object] = {name: source.raw(name) for name in source.names()}
+    columns = source.array(f"{NAME}.sparse_columns").copy()
+    columns[-1] = 96
+    write_shard(tmp_path / "subbyte.safetensors", {**tensors, f"{NAME}.sparse_columns": columns})
+    with pytest.raises(CheckpointError, match="0 to 95"):
+        NATIVE.read(Source.open(tmp_path), NAME)
 
 
 def test_scales_that_the_file_cannot_hold_are_refused() -> None:

@@ -28,9 +28,9 @@ def test_does_not_depend_on_the_threads(path: str) -> None:
     for threads in (1, 2, 5):
         with kernels.forced(path, threads):
             results.append(kernels.coordinate_descent(**given, bits=3, sweeps=4, block=32))
-    for codes, loss in results[1:]:
-        np.testing.assert_array_equal(codes, results[0][0])
-        np.testing.assert_array_equal(loss, results[0][1])
+    for result in results[1:]:
+        for one, other in zip(result, results[0], strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 @paths
@@ -48,11 +48,13 @@ def test_a_diagonal_hessian_gives_nearest(path: str) -> None:
 def test_without_relaxed_sweeps_the_loss_never_rises_and_ends_where_no_code_lowers_it(path: str) -> None:
     given = problem(8, 24, 1, 3, seed=3)
     codes = kernels.quantize_affine(given["weight"], given["scale"], given["zero"], 3)
+    start = kernels.dequantize_affine(codes, given["scale"], given["zero"])
     with kernels.forced(path):
         losses = [
-            kernels.coordinate_descent(**given, bits=3, sweeps=n, relax=0, codes=codes)[1] for n in (1, 2, 3, 5, 40)
+            kernels.coordinate_descent(**given, bits=3, sweeps=n, relax=0, start=start)[1] for n in (1, 2, 3, 5, 40)
         ]
-        final, _ = kernels.coordinate_descent(**given, bits=3, sweeps=40, relax=0, codes=codes)
+        final, _, values = kernels.coordinate_descent(**given, bits=3, sweeps=40, relax=0, start=start)
+    np.testing.assert_array_equal(values, kernels.dequantize_affine(final, given["scale"], given["zero"]))
     for one, other in pairwise(losses):
         assert (other <= one * (1 + 1e-4)).all()
     form = given["hessian"].astype(np.float64)
@@ -70,9 +72,24 @@ def test_without_relaxed_sweeps_the_loss_never_rises_and_ends_where_no_code_lowe
                 assert error(other, row) >= least * (1 - 1e-5)
 
 
+@paths
+def test_sweeps_one_by_one_are_the_sweeps_together(path: str) -> None:
+    given = problem(40, 24, 2, 3, seed=6)
+    with kernels.forced(path):
+        codes, loss, values = kernels.coordinate_descent(**given, bits=3, sweeps=9)
+        now = given["weight"]
+        for sweep in range(9):
+            one = kernels.coordinate_descent(**given, bits=3, sweeps=9, start=now, only=sweep)
+            now = one[2]
+    # The kept gradient and the new one differ in their last bits, and so may a code at a tie.
+    assert (one[0] != codes).mean() < 0.01
+    np.testing.assert_allclose(one[1], loss, rtol=1e-3)
+    np.testing.assert_array_equal(now != values, one[0] != codes)
+
+
 def test_nothing_gives_nothing() -> None:
     none, index = np.zeros((0, 2), np.float32), np.zeros(3, np.int32)
-    codes, loss = kernels.coordinate_descent(
+    codes, loss, _ = kernels.coordinate_descent(
         np.zeros((0, 3), np.float32), np.eye(3, dtype=np.float32), none, none.astype(np.uint8), index, bits=4
     )
     assert codes.shape == (0, 3)
@@ -90,14 +107,16 @@ def test_nothing_gives_nothing() -> None:
         ({"index": np.full(24, -1, np.int32)}, RangeError),
         ({"zero": np.full((8, 2), 8, np.uint8)}, RangeError),
         ({"scale": np.zeros((8, 2), np.float32)}, RangeError),
-        ({"codes": np.full((8, 24), 8, np.uint8)}, RangeError),
+        ({"only": 30}, RangeError),
+        ({"only": -1}, RangeError),
+        ({"start": np.full((8, 24), np.nan, np.float32)}, NotFiniteError),
         ({"hessian": -np.eye(24, dtype=np.float32)}, RangeError),
         ({"hessian": np.full((24, 24), np.nan, np.float32)}, NotFiniteError),
         ({"weight": np.full((8, 24), np.inf, np.float32)}, NotFiniteError),
         ({"weight": np.full((8, 24), 3e38, np.float32)}, NotFiniteError),
         ({"index": np.zeros(23, np.int32)}, ShapeError),
         ({"hessian": np.eye(23, dtype=np.float32)}, ShapeError),
-        ({"codes": np.zeros((8, 23), np.uint8)}, ShapeError),
+        ({"start": np.zeros((8, 23), np.float32)}, ShapeError),
     ],
 )
 def test_wrong_calls_are_refused(change: dict[str, Any], error: type[Exception]) -> None:

@@ -11,7 +11,7 @@ from subbyte import kernels
 from subbyte.errors import SchemeError, ShapeError
 from subbyte.modules import QuantizedLinear
 from subbyte.schemes import Scheme
-from subbyte.tensors import QuantizedLayer, QuantizedTensor
+from subbyte.tensors import Decomposition, Kept, QuantizedLayer, QuantizedTensor, Sparse
 
 ROWS, COLS, GROUP = 24, 96, 32
 
@@ -40,7 +40,7 @@ def quantized(text: str, rows: int = ROWS, cols: int = COLS, act_order: bool = F
     return quantize(weight, text, index)
 
 
-def reference(tensor: QuantizedTensor, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+def reference(tensor: QuantizedTensor | Decomposition, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     return functional.linear(
         x.double(), torch.from_numpy(tensor.dequantize()).double(), None if bias is None else bias.double()
     )
@@ -69,6 +69,54 @@ def test_act_order_gathers_the_input(text: str) -> None:
     x = torch.randn(7, COLS)
     torch.testing.assert_close(layer(x), reference(tensor, x, None).float(), rtol=1e-5, atol=2e-4)
     assert "act_order=True" in repr(layer)
+
+
+def decomposed(text: str, sparse: bool = True, kept: bool = True, act_order: bool = False) -> Decomposition:
+    random = np.random.default_rng(7)
+    weight = random.standard_normal((ROWS, COLS)).astype(np.float32)
+    entries = Sparse.of(weight, random.random((ROWS, COLS)) < 0.05) if sparse else None
+    columns = Kept.of(weight, np.array([3, 90])) if kept else None
+    return Decomposition(quantized(text, act_order=act_order), entries, columns)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize(("sparse", "kept"), [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("text", ["int4/g32", "int3/g32/asym", "int3/channel/asym/f16"])
+@pytest.mark.parametrize("rows", [1, 9])
+def test_outliers_are_added(text: str, sparse: bool, kept: bool, biased: bool, rows: int) -> None:
+    weight = decomposed(text, sparse, kept)
+    bias = torch.randn(ROWS) if biased else None
+    layer = QuantizedLinear(QuantizedLayer(weight), bias)
+    x = torch.randn(rows, COLS)
+    torch.testing.assert_close(layer(x), reference(weight, x, bias).float(), rtol=1e-5, atol=2e-4)
+    assert layer.nbytes == weight.dense.words.nbytes + sum(
+        buffer.nbytes for name, buffer in layer.named_buffers() if name != "words"
+    )
+
+
+def test_outliers_beside_scattered_groups() -> None:
+    weight = decomposed("int4/g32", act_order=True)
+    x = torch.randn(3, COLS)
+    layer = QuantizedLinear(QuantizedLayer(weight))
+    torch.testing.assert_close(layer(x), reference(weight, x, None).float(), rtol=1e-5, atol=2e-4)
+    assert "sparse=" in repr(layer)
+    assert "kept=2" in repr(layer)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_outliers_in_half_precision_are_rounded_once(dtype: torch.dtype) -> None:
+    weight = decomposed("int4/g32")
+    x = torch.randn(5, COLS).to(dtype)
+    got, exact = QuantizedLinear(QuantizedLayer(weight))(x), reference(weight, x, None)
+    assert got.dtype == dtype
+    # Half a unit in the last place, and what f32 sums may be off.
+    assert ((got.double() - exact).abs() <= exact.abs() * torch.finfo(dtype).eps / 2 + 1e-4).all()
+
+
+def test_quantized_inputs_beside_outliers_are_refused() -> None:
+    layer = QuantizedLayer(decomposed("int8/channel"), Scheme.parse("int8/token"))
+    with pytest.raises(SchemeError, match="float inputs"):
+        QuantizedLinear(layer)
 
 
 @pytest.mark.parametrize("shape", [(COLS,), (0, COLS), (1, COLS), (2, 3, 4, COLS)])
@@ -150,6 +198,15 @@ def test_memory_is_that_of_the_codes(text: str, dtype: torch.dtype, share: float
     assert not list(layer.parameters())
     integer = QuantizedLinear(QuantizedLayer(quantized("int8/channel"), Scheme.parse("int8/token")))
     assert integer.nbytes == ROWS * COLS + 4 * ROWS
+
+
+def test_outliers_are_in_the_state_dict() -> None:
+    layer: Any = QuantizedLinear(QuantizedLayer(decomposed("int4/g32")))
+    parts = {"sparse_values", "sparse_columns", "sparse_pointers", "kept_values", "kept_columns"}
+    assert set(layer.state_dict()) == {"words", "scale", *parts}
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    x = torch.randn(3, COLS)
+    torch.testing.assert_close(compiled(x), layer(x))
 
 
 def test_buffers_round_trip_through_a_state_dict() -> None:

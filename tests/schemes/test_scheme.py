@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subbyte.errors import SchemeError, ShapeError
-from subbyte.schemes import SCALE_DTYPES, Int, Scheme
+from subbyte.schemes import SCALE_DTYPES, Int, Levels, Scheme
 
 
 @st.composite
@@ -15,6 +15,11 @@ def schemes(draw: st.DrawFn) -> Scheme:
     element = Int(draw(st.integers(1, 8)))
     granularity = draw(st.sampled_from(["tensor", "channel", "group", "token"]))
     symmetric, static = draw(st.booleans()), draw(st.booleans()) and granularity == "tensor"
+    float_zero = draw(st.booleans()) and not (symmetric or static or granularity == "token")
+    levels = None
+    if granularity in ("channel", "group") and draw(st.booleans()):
+        scale, zero = draw(st.integers(1, 8)), draw(st.integers(1, 8)) if float_zero else None
+        levels = Levels(scale if zero is None or draw(st.booleans()) else None, zero, draw(st.integers(1, 999)))
     return Scheme(
         element,
         granularity,
@@ -22,8 +27,9 @@ def schemes(draw: st.DrawFn) -> Scheme:
         symmetric=symmetric,
         narrow=draw(st.booleans()) and element.bits > 1,
         static=static,
-        float_zero=draw(st.booleans()) and not (symmetric or static or granularity == "token"),
+        float_zero=float_zero,
         scale_dtype=draw(st.sampled_from(SCALE_DTYPES)),
+        levels=levels,
     )
 
 
@@ -48,6 +54,11 @@ def test_whatever_parses_has_one_spelling(text: str) -> None:
         ("int4/g128", Scheme(Int(4), "group", 128)),
         ("int4/g128/asym", Scheme(Int(4), "group", 128, symmetric=False)),
         ("int2/g16/asym/float_zero", Scheme(Int(2), "group", 16, symmetric=False, float_zero=True)),
+        (
+            "int3/g16/asym/float_zero/s3z4r16/f16",
+            Scheme(Int(3), "group", 16, symmetric=False, float_zero=True, levels=Levels(3, 4, 16), scale_dtype="f16"),
+        ),
+        ("int4/channel/s8r32", Scheme(Int(4), "channel", levels=Levels(8, None, 32))),
         ("int8/channel", Scheme(Int(8), "channel")),
         ("int8/token", Scheme(Int(8), "token")),
         ("int8/tensor", Scheme(Int(8), "tensor")),
@@ -82,6 +93,14 @@ def test_means(text: str, scheme: Scheme) -> None:
         ("int4/g128 ", "'g128 ' as part 2"),
         ("INT4/g128", "'INT4' as part 1"),
         ("int8/token/static", "int8/tensor/static"),
+        ("int4/g16/s9r16", "'s9r16' as part 3"),
+        ("int4/g16/r16", "'r16' as part 3"),
+        ("int4/g16/s3r0", "'s3r0' as part 3"),
+        ("int4/g16/f16/s3r16", "out of order"),
+        ("int4/g16/s3r16/s3r16", "twice"),
+        ("int4/g16/asym/z3r16", "zero points that are floats"),
+        ("int4/tensor/s3r16", "a scale for each row"),
+        ("int8/token/s3r16", "a scale for each row"),
         ("int1/channel/narrow", "2 bits or more"),
     ],
 )
@@ -106,6 +125,14 @@ def test_a_wrong_string_says_which_part(text: str, says: str) -> None:
 def test_a_combination_without_meaning_is_refused(arguments: dict[str, object]) -> None:
     with pytest.raises(SchemeError):
         Scheme(Int(4), **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "arguments", [(None, None, 16), (0, 3, 16), (3, 9, 16), (True, 3, 16), (3, 3, 0), (3, 3, True), (3, 3, 1.5)]
+)
+def test_levels_without_meaning_are_refused(arguments: tuple[object, ...]) -> None:
+    with pytest.raises(SchemeError, match="levels"):
+        Levels(*arguments)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bits", [0, 9, -1, True, 4.0, "4"])

@@ -7,7 +7,7 @@ import pytest
 
 from subbyte.errors import RecipeError, SchemeError
 from subbyte.schemes import Scheme
-from subbyte.solvers import SOLVERS, CoordinateDescent, Gptq, HalfQuadratic, Nearest
+from subbyte.solvers import SOLVERS, Apart, Bilevel, CoordinateDescent, Gptq, HalfQuadratic, Nearest
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,15 @@ from subbyte.solvers import SOLVERS, CoordinateDescent, Gptq, HalfQuadratic, Nea
         (CoordinateDescent, {"sweeps": 0}),
         (CoordinateDescent, {"relax": -1}),
         (CoordinateDescent, {"block": 0}),
+        (CoordinateDescent, {"outliers": 1.0}),
+        (CoordinateDescent, {"step": 2.5}),
+        (CoordinateDescent, {"start": "gptq", "outliers": 0.01}),
+        (Apart, {"share": 1.1}),
+        (Apart, {"samples": 0}),
+        (Bilevel, {"outliers": -0.1}),
+        (Bilevel, {"damp": float("nan")}),
+        (Bilevel, {"damp_retries": 11}),
+        (Bilevel, {"block": 0}),
         (HalfQuadratic, {"beta": 0.0}),
         (HalfQuadratic, {"kappa": 0.5}),
         (HalfQuadratic, {"steps": 1001}),
@@ -36,7 +45,7 @@ def test_refuses_options_out_of_range(kind: type, options: dict[str, float]) -> 
 
 
 def test_what_solvers_ask_for() -> None:
-    assert set(SOLVERS) == {"nearest", "gptq", "half_quadratic", "coordinate_descent"}
+    assert set(SOLVERS) == {"nearest", "gptq", "half_quadratic", "coordinate_descent", "bilevel", "apart"}
     assert not Nearest().wanted
     assert not HalfQuadratic().wanted
     assert not HalfQuadratic().indexed
@@ -46,6 +55,15 @@ def test_what_solvers_ask_for() -> None:
     assert not Gptq().indexed
     assert not Gptq(act_order=True, static_groups=True).indexed
     assert Gptq(act_order=True, static_groups=False).indexed
+    assert CoordinateDescent(outliers=0.01).sparse
+    assert Apart().sparse
+    assert not Apart(share=0).sparse
+    assert not Apart().indexed
+    assert Bilevel().sparse
+    assert Bilevel().indexed
+    assert not Bilevel(outliers=None, order="identity").sparse
+    assert not Bilevel(order="identity").indexed
+    assert not any(solver.sparse for solver in (Nearest(), Gptq(), HalfQuadratic(), CoordinateDescent()))
 
 
 def test_zero_points_are_floats_where_the_solver_finds_floats() -> None:

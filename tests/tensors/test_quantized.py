@@ -58,6 +58,60 @@ def test_codes_come_back_and_mean_what_they_say(text: str) -> None:
     np.testing.assert_array_equal(tensor.dequantize(), meant(**given), strict=True)
 
 
+def nested(text: str, rows: int = 32, cols: int = 96) -> dict[str, Any]:
+    """Arguments whose scales, and zero points where the scheme says so, are tensors."""
+    given, draw = example(text, rows, cols), np.random.default_rng(5)
+    for part in ("scale", "zero"):
+        level = given["scheme"].level(part)
+        if level is not None:
+            shape = (cols // 16, rows // given["scheme"].levels.run)
+            codes = draw.integers(0, level.element.levels, (cols // 16, rows), np.uint8)
+            scale, zero = (draw.integers(1, 64, shape).astype(np.float32) / 256 for _ in range(2))
+            given[part] = QuantizedTensor.from_codes(codes, scale, -zero, level)
+    return given
+
+
+TWO_LEVELS = [
+    ("int4/g16/asym/float_zero/s3z3r16/f16", 3 + 3, 2 * 2),
+    ("int3/g16/asym/float_zero/s5r8/bf16", 5 + 16, 2 * 4),
+    ("int3/g16/asym/float_zero/z2r32/f16", 16 + 2, 2 * 1),
+    ("int4/g16/s8r16/f32", 8, 2 * 2 * 2),
+]
+
+
+@pytest.mark.parametrize(("text", "bits", "halves"), TWO_LEVELS)
+def test_a_second_level_is_a_tensor_of_scales(text: str, bits: int, halves: int) -> None:
+    given = nested(text)
+    tensor = QuantizedTensor.from_codes(**given)
+    plain = {part: given[part] for part in ("scale", "zero")}
+    for part, value in plain.items():
+        if isinstance(value, QuantizedTensor):
+            own = meant(value.codes(), value.scale, value.zero, value.scheme)
+            plain[part] = own.T
+    expected = meant(given["codes"], plain["scale"], plain["zero"], given["scheme"])
+    np.testing.assert_allclose(tensor.dequantize(), expected, rtol=2e-7)
+    np.testing.assert_array_equal(tensor.scales(), plain["scale"])
+    # Six groups: first-level codes of 32 rows fill their words, and each run adds scale and zero point once a part.
+    parts = sum(isinstance(given[part], QuantizedTensor) for part in ("scale", "zero"))
+    assert tensor.nbytes * 8 == 32 * 96 * given["scheme"].bits + 6 * 32 * bits + 6 * 16 * halves * parts
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"scale": np.ones((32, 6), np.float32)}, SchemeError),
+        ({"scale": nested("int4/g16/asym/float_zero/s3z3r8/f16")["scale"]}, SchemeError),
+        ({"scale": nested("int4/g16/asym/float_zero/s3z3r16/f16", rows=48)["scale"]}, ShapeError),
+        ({"zero": np.ones((32, 6), np.float32)}, SchemeError),
+        ({"zero": None}, SchemeError),
+        ({"scheme": Scheme.parse("int4/g16/asym/float_zero/f16")}, DtypeError),
+    ],
+)
+def test_levels_that_do_not_fit_are_refused(change: dict[str, Any], error: type[SubbyteError]) -> None:
+    with pytest.raises(error):
+        QuantizedTensor.from_codes(**{**nested("int4/g16/asym/float_zero/s3z3r16/f16"), **change})
+
+
 def test_an_index_moves_columns_between_groups() -> None:
     given = example("int4/g32/asym")
     given["index"] = np.random.default_rng(0).permutation(np.repeat(np.arange(3, dtype=np.int32), 32))

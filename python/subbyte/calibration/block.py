@@ -121,6 +121,27 @@ class Block:
                 with suppress(_Served):
                     self.run_module(self.module, call)
 
+    def backward(self, hidden: torch.Tensor, upstream: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """The gradients of the linears' weights, by full name, and that of the inputs, for one sequence.
+
+        hidden, upstream   [1, T, H]: inputs, and the gradient to the outputs; f32
+        """
+        weights = {name: linear.weight for name, linear in self.linears.items() if hasattr(linear, "weight")}
+        ((_, call),) = self.calls(hidden)
+        x = call.args[0].detach().requires_grad_()
+        for weight in weights.values():
+            weight.requires_grad_(True)
+        try:
+            with torch.enable_grad():
+                output = self.run_module(self.module, Call((x, *call.args[1:]), call.kwargs))
+            # An expert that no token reached has no part in the output.
+            found = torch.autograd.grad(output, [x, *weights.values()], upstream, allow_unused=True)
+        finally:
+            for weight in weights.values():
+                weight.requires_grad_(False)
+        gradients = zip(weights.items(), found[1:], strict=True)
+        return {name: torch.zeros_like(w) if g is None else g for (name, w), g in gradients}, found[0]
+
     @torch.no_grad()
     def capture(self, name: str, hidden: torch.Tensor) -> list[Call]:
         """How the inner module `name` (full name) is called while the block runs on `hidden`: one Call a batch."""

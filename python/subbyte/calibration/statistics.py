@@ -28,6 +28,7 @@ class Statistics:
     absmax    [C]     largest |x|
     absmean   [C]     mean of |x|
     sample    [n, C]  evenly spread tokens: all of them up to 512, then 512 to 1023
+    apart     [k] i64: places in the weight, row after row, as `outliers.gradient.locate` found; may be empty
     With no token at all (an expert that nothing was routed to) the arrays are zero or empty.
     """
 
@@ -36,6 +37,7 @@ class Statistics:
     absmax: torch.Tensor | None = None
     absmean: torch.Tensor | None = None
     sample: torch.Tensor | None = None
+    apart: torch.Tensor | None = None
 
     @property
     def hessian(self) -> torch.Tensor:

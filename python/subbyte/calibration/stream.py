@@ -146,6 +146,35 @@ class Stream:
             raise CalibrationError("hidden states", f"shape {list(hidden.shape)}", "at least one sequence")
         return result
 
+    def loss(self, hidden: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mean next-token cross entropy of each sequence [S] f32, and its gradient [S, T, H] f32 to hidden states.
+
+        hidden   [S, T, H] behind the last block
+        tokens   [S, T] i64 that they come from, T at least 2
+        Raises CalibrationError (sequences without a next token).
+        """
+        if tokens.shape[1] < 2:
+            raise CalibrationError("tokens", f"sequences of {tokens.shape[1]}", "at least 2 tokens", "one to predict")
+        outside = self._outside(head=True)
+        for name in outside:
+            materialise(self._model, name, self._read, self._dtype)
+        losses, gradient = torch.empty(len(hidden)), allocate(tuple(hidden.shape))
+        try:
+            for n in range(len(hidden)):
+                x = hidden[n : n + 1].to(self._dtype).detach().requires_grad_()
+
+                def put(i: int, inner: torch.Tensor, call: Call, x: torch.Tensor = x) -> torch.Tensor:
+                    return x if i == 0 else inner
+
+                with torch.enable_grad():
+                    logits = self._run_outer(torch.zeros(1, hidden.shape[1], dtype=torch.int64), put).logits
+                    loss = torch.nn.functional.cross_entropy(logits[0, :-1].float(), tokens[n, 1:])
+                (found,) = torch.autograd.grad(loss, x)
+                losses[n], gradient[n] = loss.detach(), found[0]
+        finally:
+            self._release(outside)
+        return losses, gradient
+
     def _run_outer(self, tokens: torch.Tensor, instead: Callable[[int, torch.Tensor, Call], torch.Tensor]) -> Any:
         with self._blocks_replaced(instead), self._embedding_for(tokens):
             try:

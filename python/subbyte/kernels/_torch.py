@@ -149,10 +149,39 @@ def _accumulate_gram(gram: Tensor, x: Tensor) -> None:
 
 @_operator(
     "coordinate_descent(Tensor weight, Tensor hessian, Tensor scale, Tensor zero, Tensor index, int bits, "
-    "int sweeps=30, int relax=3, int block=128, Tensor? codes=None) -> (Tensor, Tensor)"
+    "int sweeps=30, int relax=3, int block=128, Tensor? start=None, int? only=None) -> (Tensor, Tensor, Tensor)"
 )
-def _coordinate_descent(weight: Tensor, *_: object) -> tuple[Tensor, Tensor]:
-    return weight.new_empty(weight.shape, dtype=torch.uint8), weight.new_empty(weight.shape[:1])
+def _coordinate_descent(weight: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor, Tensor]:
+    codes = weight.new_empty(weight.shape, dtype=torch.uint8)
+    return codes, weight.new_empty(weight.shape[:1]), weight.new_empty(weight.shape)
+
+
+@_operator(
+    "bilevel(Tensor weight, Tensor? factor, int bits, SymInt group, float? threshold=None, bool simplified=False, "
+    "int scale_bits=3, int zero_bits=3, int run=16, bool round_zero=False, str scale_dtype='f16', int block=128, "
+    "Tensor? mask=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+def _bilevel(
+    weight: Tensor,
+    factor: Tensor | None,
+    bits: int,
+    group: int,
+    threshold: float | None = None,
+    simplified: bool = False,
+    scale_bits: int = 3,
+    zero_bits: int = 3,
+    run: int = 16,
+    *_: object,
+    **__: object,
+) -> tuple[Tensor, ...]:
+    rows, cols = weight.shape
+    count = _groups(cols, group)
+    codes = [weight.new_empty(shape, dtype=torch.uint8) for shape in ((rows, cols), (rows, count), (rows, count))]
+    floats = [weight.new_empty((rows, count)) for _ in range(2)]
+    grids = [weight.new_empty((rows // run, count, 2)) for _ in range(2)]
+    mask = weight.new_empty(weight.shape, dtype=torch.uint8)
+    last = weight.new_empty(weight.shape), weight.new_empty((rows,))
+    return (codes[0], *floats, *codes[1:], *grids, mask, *last)
 
 
 @_operator(
@@ -225,6 +254,11 @@ def _w8a8(x: Tensor, weight: Tensor, x_scale: Tensor, w_scale: Tensor, bias: Ten
 )
 def _fp8(x: Tensor, weight: Tensor, *_: object) -> Tensor:
     return x.new_empty((x.shape[0], weight.shape[0]), dtype=torch.float32)
+
+
+@_operator("csr(Tensor x, Tensor values, Tensor columns, Tensor pointers, Tensor? base=None) -> Tensor")
+def _csr(x: Tensor, values: Tensor, columns: Tensor, pointers: Tensor, base: Tensor | None = None) -> Tensor:
+    return x.new_empty((*x.shape[:-1], pointers.shape[0] - 1))
 
 
 @_operator("nearest_codeword(Tensor x, Tensor codebook, Tensor? weights=None, str metric='l2') -> (Tensor, Tensor)")

@@ -154,8 +154,9 @@ def coordinate_descent(
     sweeps: int = 30,
     relax: int = 3,
     block: int = 128,
-    codes: Array | None = None,
-) -> tuple[Array, Array]:
+    start: Array | None = None,
+    only: int | None = None,
+) -> tuple[Array, Array, Array]:
     """Rounds a weight column by column, over and over, each to the best code with all others as they are.
 
     weight       [R, C] f32, finite; CPU, contiguous
@@ -165,20 +166,81 @@ def coordinate_descent(
     sweeps       passes over all columns, at least 1
     relax        sweeps k with k % relax == 1, but for the last four, move columns without rounding them; 0: none does
     block        columns between two updates of the gradient: changes the speed and the order of sums, no more
-    codes        [R, C] u8: where to start; None: at the weight itself
-    returns      codes [R, C] u8, loss [R] f32 (half of (w - q) hessian (w - q)^T)
+    start        [R, C] f32: the values to begin with, on the grid or off it; None: the weight itself
+    only         one sweep of these alone, numbered from 0, for callers that change weight or grid between sweeps
+    returns      codes [R, C] u8, loss [R] f32 (half of (w - q) hessian (w - q)^T), q [R, C] f32: what the codes stand
+                 for, or, after a relaxed sweep alone, the values off the grid
 
     Behdin et al., 2023 (QuantEase, lemma 2): column j goes to the code nearest to
     q_j + (w - q) hessian[:, j] / hessian[j, j]; where that diagonal is 0, to the nearest of its value. Without relaxed
-    sweeps the loss never rises. Does not depend on the number of threads. Raises RangeError (a grid, index, codes,
-    diagonal, sweeps or block out of range), ShapeError, NotFiniteError, DtypeError, StrideError, DeviceError.
+    sweeps the loss never rises. Does not depend on the number of threads. Raises RangeError (a grid, index,
+    diagonal, sweeps, only or block out of range), ShapeError, NotFiniteError, DtypeError, StrideError, DeviceError.
 
     >>> import numpy as np
     >>> weight, hessian = np.float32([[0.375, 0.375]]), np.float32([[1.0, 0.75], [0.75, 1.0]])
     >>> scale, zero, index = np.float32([[1.0]]), np.uint8([[1]]), np.zeros(2, np.int32)
     >>> coordinate_descent(weight, hessian, scale, zero, index, bits=2, sweeps=1)
-    (array([[1, 2]], dtype=uint8), array([0.08984375], dtype=float32))
+    (array([[1, 2]], dtype=uint8), array([0.08984375], dtype=float32), array([[0., 1.]], dtype=float32))
     """
-    arrays = {"weight": weight, "hessian": hessian, "scale": scale, "zero": zero, "index": index, "codes": codes}
-    found, loss = call("coordinate_descent", arrays, bits=bits, sweeps=sweeps, relax=relax, block=block)
-    return found, loss
+    arrays = {"weight": weight, "hessian": hessian, "scale": scale, "zero": zero, "index": index, "start": start}
+    options = {"sweeps": sweeps, "relax": relax, "block": block, "only": only}
+    codes, loss, values = call("coordinate_descent", arrays, bits=bits, **options)
+    return codes, loss, values
+
+
+def bilevel(
+    weight: Array,
+    factor: Array | None,
+    bits: int,
+    group: int,
+    threshold: float | None = None,
+    simplified: bool = False,
+    scale_bits: int = 3,
+    zero_bits: int = 3,
+    run: int = 16,
+    round_zero: bool = False,
+    scale_dtype: str = "f16",
+    block: int = 128,
+    mask: Array | None = None,
+) -> tuple[Array, Array, Array, Array, Array, Array, Array, Array, Array, Array]:
+    """Rounds a weight by error feedback on grids that are quantized themselves, with outliers kept apart.
+
+    weight       [R, C] f32, finite; CPU, contiguous
+    factor       [C, C] f32: `inverse_factor` of the Hessian; None: errors are measured as they are, and not fed back
+    bits, group  of a code, and the columns that share a scale and a zero point; group -1: all
+    threshold    squared errors (w - q)^2 / factor[j, j]^2 above this keep a weight apart; None: none does
+    simplified   fit each grid to all weights of its group; else without those that, left out, lower the squared error
+                 of the others by more than the threshold (in their place: the mean of the others)
+    scale_bits, zero_bits  bits of the codes of scales and zero points; 0: they are floats of scale_dtype
+    run          rows, dividing R, whose scales (zero points) of one group share a grid of the second level
+    round_zero   zero points are whole numbers before they are quantized
+    scale_dtype  "f32", "f16" or "bf16": what the floats are rounded to that are stored
+    block        columns between two updates of the rest: changes the speed and the order of sums, no more
+    mask         [R, C] u8: what is kept apart, not 0 there, is given, whatever threshold and simplified say
+    returns      codes [R, C] u8; scale, zero [R, G] f32, by which they are decoded: scale * (code - zero); codes of
+                 the scales and of the zero points [R, G] u8; their grids [R / run, G, 2] f32, each a scale and a zero
+                 point; mask [R, C] u8; the compensated weight [R, C] f32, each column as it was when it was rounded;
+                 loss [R] f32, half the squared errors of what is not kept apart
+
+    Dettmers et al., 2023 (SpQR, algorithm 1). A grid reaches from the least to the largest value; its zero point
+    is no whole number; equal values get the range -1 to 1, in the second level a grid that holds just that value. What
+    is kept apart has the code nearest to 0, and leaves no error. Does not depend on the number of threads. Raises
+    RangeError (bits, threshold, block, a factor without positive diagonal), ShapeError (group, run), NotFiniteError,
+    UnknownNameError (scale_dtype), DtypeError, StrideError, DeviceError.
+
+    >>> import numpy as np
+    >>> weight = np.array([[0.0, 1.0, 2.0, 3.5], [4.0, 0.0, 6.0, 0.0]], np.float32)
+    >>> codes, scale, zero, *_ = bilevel(weight, None, bits=2, group=2, scale_bits=0, zero_bits=0, run=1)
+    >>> codes, scale, zero
+    (array([[0, 3, 0, 3],
+           [3, 0, 3, 0]], dtype=uint8), array([[0.33325195, 0.5       ],
+           [1.3330078 , 2.        ]], dtype=float32), array([[-0., -4.],
+           [-0., -0.]], dtype=float32))
+    """
+    arrays = {"weight": weight, "factor": factor, "mask": mask}
+    levels = {"scale_bits": scale_bits, "zero_bits": zero_bits, "run": run, "round_zero": round_zero}
+    apart = {"threshold": threshold, "simplified": simplified}
+    found: tuple[Array, Array, Array, Array, Array, Array, Array, Array, Array, Array] = call(
+        "bilevel", arrays, bits=bits, group=group, **apart, **levels, scale_dtype=scale_dtype, block=block
+    )
+    return found

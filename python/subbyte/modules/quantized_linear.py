@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -11,10 +11,11 @@ from torch import nn
 
 from subbyte import kernels
 from subbyte.errors import SchemeError, ShapeError
+from subbyte.tensors import Decomposition, QuantizedTensor
 
 if TYPE_CHECKING:
     from subbyte.schemes import Scheme
-    from subbyte.tensors import QuantizedLayer, QuantizedTensor
+    from subbyte.tensors import QuantizedLayer, Weight
 
 __all__ = ["QuantizedLinear"]
 
@@ -29,7 +30,12 @@ class QuantizedLinear(nn.Module):
     Weights alone (activation scheme None): `kernels.wna16` reads the packed words, 1 to 8 bits, symmetric or not, any
     granularity. Buffers: `words` i32 [O, ceil(I * bits / 32)], `scale` [O, G] in the scale dtype, `zero` [O, G]
     (asymmetric only; u8, or in the scale dtype where zero points are floats), `order` i32 [I] (act-order only: the
-    columns sorted by group, by which x is gathered).
+    columns sorted by group, by which x is gathered). What a `Decomposition` keeps beside the codes is added while sums
+    are still f32: entries by `kernels.csr` from `sparse_values` [E], `sparse_columns` [E] u16 or i32 and
+    `sparse_pointers` i32 [O + 1], whole columns by a product with `kept_values` [O, k] of the columns `kept_columns`.
+
+    With a second level, `scale` (and `zero`) give way to `scale_words` i32 [G, ceil(O * bits / 32)], `scale_scale` and
+    `scale_zero` [G, O / run]: they stay packed, and each call decodes them for itself.
 
     int8 activations: `kernels.w8a8`; weights symmetric with one scale per row or per tensor. Buffers: `codes` i8 [O, I]
     (fewer bits are widened: the kernel takes bytes), `scale` f32 [O] or [1]. The activation scheme says where the other
@@ -37,19 +43,26 @@ class QuantizedLinear(nn.Module):
     "int8/tensor/static" has it from calibration.
 
     x may be f32, f16 or bf16 of any leading shape; the result has its dtype.
-    Raises SchemeError (a pair of schemes that no kernel runs), ShapeError (bias); `name` says where.
+    Raises SchemeError (what no kernel runs: a pair of schemes, or quantized inputs beside outliers), ShapeError (bias);
+    `name` says where.
     """
 
     words: torch.Tensor
     codes: torch.Tensor
-    scale: torch.Tensor
+    scale: torch.Tensor | None
     zero: torch.Tensor | None
     order: torch.Tensor | None
     bias: torch.Tensor | None
+    sparse_values: torch.Tensor | None
+    sparse_columns: torch.Tensor | None
+    sparse_pointers: torch.Tensor | None
+    kept_values: torch.Tensor | None
+    kept_columns: torch.Tensor | None
 
     def __init__(self, layer: QuantizedLayer, bias: torch.Tensor | None = None, name: str = "layer") -> None:
         super().__init__()
-        weight = layer.weight
+        whole = layer.weight
+        weight = whole.dense if isinstance(whole, Decomposition) else whole
         self.out_features, self.in_features = weight.shape
         self.scheme = weight.scheme
         self.activation = layer.activation
@@ -58,14 +71,18 @@ class QuantizedLinear(nn.Module):
         if bias is not None and tuple(bias.shape) != (self.out_features,):
             raise ShapeError(f"bias of {name}", list(bias.shape), [self.out_features])
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
+        self._keep_outliers(whole)
         if self.activation is None:
             self._keep_words(weight)
         else:
+            if isinstance(whole, Decomposition):
+                given = f"inputs {self.activation} and weights beside the codes"
+                raise SchemeError(f"layer {name}", given, "float inputs, where weights stand beside the codes")
             _check_activation(self.activation, weight.scheme, name)
             self._keep_codes(weight)
 
     def _keep_words(self, weight: QuantizedTensor) -> None:
-        words, scale, zero = weight.words, weight.scale, weight.zero
+        words = weight.words
         if weight.index is not None:
             order = np.argsort(weight.index, kind="stable").astype(np.int32)
             words = kernels.pack(np.ascontiguousarray(weight.codes()[:, order]), weight.scheme.bits)
@@ -74,14 +91,31 @@ class QuantizedLinear(nn.Module):
             self.register_buffer("order", None)
         self.register_buffer("words", torch.from_numpy(np.array(words)))
         dtype = SCALE_DTYPES.get(weight.scheme.scale_dtype, torch.float32)
-        self.register_buffer("scale", self._per_row(scale).to(dtype))
-        offset = None if zero is None else self._per_row(zero)
-        self.register_buffer("zero", offset.to(dtype) if offset is not None and weight.scheme.float_zero else offset)
+        for name, values in (("scale", weight.scale), ("zero", weight.zero)):
+            self.register_buffer(name, None)
+            if isinstance(values, QuantizedTensor):
+                self.register_buffer(f"{name}_words", torch.from_numpy(np.array(values.words)))
+                for part, level in (("scale", values.scales()), ("zero", values.zeros())):
+                    self.register_buffer(f"{name}_{part}", torch.from_numpy(np.array(level)).to(dtype))
+            elif values is not None:
+                rows = self._per_row(values)
+                self.register_buffer(name, rows.to(dtype) if values.dtype == np.float32 else rows)
+
+    def _keep_outliers(self, weight: Weight) -> None:
+        sparse = weight.sparse if isinstance(weight, Decomposition) else None
+        kept = weight.kept if isinstance(weight, Decomposition) else None
+        for prefix, part, names in (
+            ("sparse", sparse, ("values", "columns", "pointers")),
+            ("kept", kept, ("values", "columns")),
+        ):
+            for name in names:
+                array = None if part is None else torch.from_numpy(np.array(getattr(part, name)))
+                self.register_buffer(f"{prefix}_{name}", array)
 
     def _keep_codes(self, weight: QuantizedTensor) -> None:
         signed = weight.codes().astype(np.int16) - (1 << (weight.scheme.bits - 1))
         self.register_buffer("codes", torch.from_numpy(signed.astype(np.int8)))
-        self.register_buffer("scale", torch.from_numpy(np.array(weight.scale, np.float32).reshape(-1)))
+        self.register_buffer("scale", torch.from_numpy(np.array(weight.scales(), np.float32).reshape(-1)))
 
     def _per_row(self, values: NDArray[Any]) -> torch.Tensor:
         """[O, G] from what the tensor keeps: one scale for the whole tensor is stored once, the kernel wants rows."""
@@ -94,11 +128,29 @@ class QuantizedLinear(nn.Module):
         return out.reshape(*x.shape[:-1], self.out_features)
 
     def _weight_only(self, x: torch.Tensor) -> torch.Tensor:
-        x = x.contiguous() if self.order is None else x.index_select(1, self.order)
-        out = cast(
-            "torch.Tensor", kernels.wna16(x, self.words, self.scale, self.zero, self.scheme.bits, group=self.group)
-        )
+        dtype = x.dtype
+        if self.sparse_values is not None or self.kept_values is not None:
+            x = x.float()  # the parts add up before the one rounding to the dtype of x
+        gathered = x.contiguous() if self.order is None else x.index_select(1, self.order)
+        scale, zero = self._decoded("scale"), self._decoded("zero")
+        out = cast("torch.Tensor", kernels.wna16(gathered, self.words, scale, zero, self.scheme.bits, group=self.group))
+        if self.sparse_values is not None:
+            entries = (self.sparse_values, self.sparse_columns, self.sparse_pointers)
+            out = cast("torch.Tensor", kernels.csr(x.contiguous(), *entries, base=out))
+        if self.kept_values is not None and self.kept_columns is not None:
+            out = torch.addmm(out, x.index_select(1, self.kept_columns), self.kept_values.float().T)
+        out = out.to(dtype)
         return out if self.bias is None else out + self.bias.to(out.dtype)
+
+    def _decoded(self, name: Literal["scale", "zero"]) -> torch.Tensor | None:
+        """Scales or zero points [O, G], from their codes where they have a second level."""
+        level = self.scheme.level(name)
+        if level is None:
+            return cast("torch.Tensor | None", getattr(self, name))
+        codes = kernels.unpack(getattr(self, f"{name}_words"), level.bits, self.out_features)
+        scale, zero = getattr(self, f"{name}_scale").float(), getattr(self, f"{name}_zero").float()
+        values = kernels.dequantize_affine(codes, scale, zero, group=level.group(self.out_features))
+        return cast("torch.Tensor", values.T.contiguous())
 
     def _integer(self, x: torch.Tensor, activation: Scheme) -> torch.Tensor:
         dtype, x = x.dtype, x.float().contiguous()
@@ -130,9 +182,11 @@ class QuantizedLinear(nn.Module):
         """Shown by print(model)."""
         activation = "" if self.activation is None else f", activation={self.activation}"
         ordered = "" if getattr(self, "order", None) is None else ", act_order=True"
+        apart = "" if self.sparse_values is None else f", sparse={self.sparse_values.numel()}"
+        apart += "" if self.kept_columns is None else f", kept={self.kept_columns.numel()}"
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, "
-            f"scheme={self.scheme}{activation}{ordered}"
+            f"scheme={self.scheme}{activation}{ordered}{apart}"
         )
 
 

@@ -98,8 +98,9 @@ def prepare(path: Path, recipe: Recipe, format: str) -> Job:
     schemes = {name: _fitting(source, name, scheme) for name, scheme in recipe.assign(whole).items()}
     layers: formats.Layers = {name: (scheme, recipe.activations) for name, scheme in schemes.items()}
     indexed = recipe.solver.indexed and any(scheme.granularity == "group" for scheme in schemes.values())
-    chosen = formats.choose(layers, indexed=indexed) if format == "auto" else formats.get(format)
-    chosen.check(layers, indexed=indexed)
+    sparse = recipe.solver.sparse
+    chosen = formats.choose(layers, indexed=indexed, sparse=sparse) if format == "auto" else formats.get(format)
+    chosen.check(layers, indexed=indexed, sparse=sparse)
     stream = Stream(source.config, whole, source.read)
     real = {name for i in range(whole.n_blocks) for name in stream.anatomy.linears(i)}
     schemes = {name: scheme for name, scheme in schemes.items() if name in real}
@@ -122,4 +123,7 @@ def _fitting(source: Source, name: str, scheme: Scheme) -> Scheme:
     except ShapeError as error:
         _, given, expected, hint = error.args
         raise ShapeError(f"group size of {name}", given, expected, hint) from None
+    if scheme.levels is not None and shape[0] % scheme.levels.run:
+        expected = f"a divisor of {shape[0]} (outputs of {name})"
+        raise ShapeError(f"rows of a run in {scheme}", scheme.levels.run, expected, "keep that layer, or take 8 or 16")
     return scheme.resolve(SCALES[dtype])

@@ -11,7 +11,7 @@ import numpy as np
 from subbyte.calibration import waiting_bytes
 from subbyte.calibration.storage import IN_MEMORY
 from subbyte.pipeline.progress import Plan
-from subbyte.solvers import Gptq
+from subbyte.solvers import Apart, Bilevel, Gptq
 from subbyte.transforms import ActivationAwareScale
 
 if TYPE_CHECKING:
@@ -48,6 +48,12 @@ def plan(job: Job, sequences: int, length: int) -> Plan:
     waiting = waiting_bytes(tokens, hidden, widest) if job.recipe.true_sequential else 0
     waits = waiting <= IN_MEMORY
     activations += waiting if waits else 0
+    solver = job.recipe.solver
+    few = min(sequences, solver.samples) * length if isinstance(solver, Apart) else 0
+    if few:
+        # The gradient's pass keeps the inputs of every block, and the gradients of one; nothing else is gathered.
+        activations = 4 * few * hidden * (anatomy.n_blocks + 2)
+        in_block += 8 * max(blocks)
     # Embedding and head are read in the stored dtype and widened; one at a time.
     peak = _resident() + int(ALLOCATOR * (activations + max(in_block, 6 * max(outside, default=0))))
 
@@ -58,10 +64,12 @@ def plan(job: Job, sequences: int, length: int) -> Plan:
         passes = 1.0 + (again if job.recipe.propagate == "quantized" else 0)
     for transform in job.recipe.transforms:
         passes += transform.grid if isinstance(transform, ActivationAwareScale) else 0
+    if few:
+        passes = 4.0 * few / tokens  # forward, forward again, and backward twice as long
     work = passes * forward
     if needs_gram:
         work += sum(2 * tokens * columns**2 for _, columns in sizes.values())
-    if isinstance(job.recipe.solver, Gptq):
+    if isinstance(solver, Bilevel | Gptq):
         work += sum(2 * rows * columns**2 + 2 * columns**3 for rows, columns in sizes.values())
     seconds = work / _throughput() + parameters * 2e-8
     return Plan(

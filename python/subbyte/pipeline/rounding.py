@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -32,10 +32,13 @@ class Rounded:
     notes: tuple[str, ...]
 
 
-def round_block(job: Job, i: int, block: Block, hidden: torch.Tensor | None) -> tuple[Rounded, torch.Tensor | None]:
+def round_block(
+    job: Job, i: int, block: Block, hidden: torch.Tensor | None, located: Mapping[str, torch.Tensor]
+) -> tuple[Rounded, torch.Tensor | None]:
     """Rewrites and rounds block i in place; its linears then hold what the codes stand for.
 
     hidden    the block's inputs [S, T, H], overwritten; None where the recipe needs no calibration
+    located   what `outliers.gradient.locate` found, where the recipe asks for it
     returns   the layers, and the inputs of the next block: the outputs of the block that the recipe propagates; None
               where there is no next block
     """
@@ -79,7 +82,10 @@ def round_block(job: Job, i: int, block: Block, hidden: torch.Tensor | None) -> 
             stats = staged.measure(stage, for_solver)
         for name in stage:
             linear = cast("torch.nn.Linear", block.get(name))
-            solved = recipe.solver.solve(linear.weight.detach().numpy(), job.schemes[name], stats.get(name), name)
+            seen = stats.get(name)
+            if name in located:
+                seen = replace(seen or Statistics(tokens=0), apart=located[name])
+            solved = recipe.solver.solve(linear.weight.detach().numpy(), job.schemes[name], seen, name)
             layer = QuantizedLayer(solved.tensor, recipe.activations, _input_scale(job, name, stats))
             put(block, name, layer)
             layers[name] = layer
@@ -107,7 +113,8 @@ def put(block: Block, name: str, layer: QuantizedLayer, codes: bool = False) -> 
 
 
 def _wanted(names: frozenset[str]) -> set[Wanted]:
-    return cast("set[Wanted]", set(names))
+    """What a pass over the inputs can gather; "apart" comes from the whole model, before its blocks."""
+    return cast("set[Wanted]", set(names) - {"apart"})
 
 
 def _stored(job: Job, name: str) -> torch.dtype:

@@ -20,6 +20,7 @@ from torch import nn
 from subbyte.calibration import Block, tokens
 from subbyte.checkpoint import load
 from subbyte.errors import ArchitectureError, CalibrationError, OutputError, SubbyteError
+from subbyte.outliers.gradient import locate
 from subbyte.pipeline.job import Job, prepare
 from subbyte.pipeline.plan import plan
 from subbyte.pipeline.progress import BlockReport, Callback, LayerReport, Plan, Progress, Result
@@ -27,6 +28,7 @@ from subbyte.pipeline.rounding import DTYPES, Rounded, round_block
 from subbyte.pipeline.staging import Staging
 from subbyte.pipeline.verify import LAST, Written, compare, relative
 from subbyte.recipe import Recipe
+from subbyte.solvers import Apart
 
 __all__ = ["quantize"]
 
@@ -162,7 +164,9 @@ class _Run:
     def _blocks(self, done: list[int]) -> tuple[list[BlockReport], torch.Tensor]:
         """All blocks; the reports, and the logits of the quantized model on the probe."""
         job, stream = self.job, self.job.stream
-        hidden = None if self.tokens is None else stream.embed(self.tokens)
+        located = self._locate()
+        streamed = self.tokens is not None and job.recipe.wanted != {"apart"}
+        hidden = stream.embed(self.tokens) if streamed and self.tokens is not None else None
         if hidden is None or self.tokens is None or not torch.equal(self.tokens[: len(self.probe)], self.probe):
             exact = stream.embed(self.probe)
         else:
@@ -181,7 +185,7 @@ class _Run:
                 rounded = again.forward(rounded, out=rounded)
                 reports.append(_read_report(self.staging.report(i)))
             else:
-                made, hidden = round_block(job, i, block, hidden)
+                made, hidden = round_block(job, i, block, hidden, located)
                 rounded = block.forward(rounded, out=rounded)
                 report = BlockReport(i, relative(rounded, exact), made.reports, made.notes)
                 self.staging.write(i, self._tensors(i, block, made), asdict(report))
@@ -190,6 +194,14 @@ class _Run:
             eta = seconds / (i + 1) * (self.blocks - i - 1)
             self._tell("block", i + 1, error=reports[-1].error, block=reports[-1], eta=eta)
         return reports, stream.logits(rounded[:, -LAST:])
+
+    def _locate(self) -> dict[str, torch.Tensor]:
+        """The places of outliers, for a solver that wants them from the whole float model."""
+        solver = self.job.recipe.solver
+        if not isinstance(solver, Apart) or self.tokens is None or not solver.share:
+            return {}
+        chosen = self.tokens[: solver.samples]
+        return locate(self.job.stream, chosen, self.job.schemes.keys(), solver.share, solver.score, solver.reduce)
 
     def _tensors(self, i: int, block: Block, made: Rounded) -> dict[str, object]:
         """What shard i holds: the quantized linears in the format's tensors, everything else in the source's dtype."""

@@ -1,12 +1,15 @@
 """Scheme: element format + granularity + symmetry + dtype of the scales, complete, hashable, one string.
 
-    scheme      = element "/" granularity ["/asym" ["/float_zero"]] ["/narrow"] ["/static"] ["/" scale]
+    scheme      = element "/" granularity ["/asym" ["/float_zero"]] ["/narrow"] ["/static"] ["/" levels] ["/" scale]
     element     = "int1" ... "int8"
     granularity = "tensor" | "channel" | "token" | "g" size        size: input columns that share a scale
+    levels      = ["s" bits] ["z" bits] "r" rows                   "s3z3r16": scales and zero points of 3 bits each,
+                                                                   whose grids serve 16 neighbouring rows
     scale       = "f32" | "f16" | "bf16"                           left out: the model's dtype ("auto")
 
 A code c of a group with scale s and zero point z means s * (c - z); symmetric schemes have z = 2^(bits - 1) and store
-none. Zero points are codes, or with float_zero floats in the scales' dtype. A part left out is the default, so every
+none. Zero points are codes, or with float_zero floats in the scales' dtype. With levels, scales or float zero points
+are quantized themselves: as a weight of the scheme that `Scheme.level` gives. A part left out is the default, so every
 scheme has exactly one spelling, and `Scheme.parse(str(s)) == s`.
 """
 
@@ -21,13 +24,53 @@ from typing import Literal, get_args
 from subbyte.errors import SchemeError, ShapeError
 from subbyte.schemes.element import Int
 
-__all__ = ["GRANULARITIES", "SCALE_DTYPES", "Granularity", "ScaleDtype", "Scheme"]
+__all__ = ["GRANULARITIES", "SCALE_DTYPES", "Granularity", "Levels", "ScaleDtype", "Scheme"]
 
 Granularity = Literal["tensor", "channel", "group", "token"]
 ScaleDtype = Literal["auto", "f32", "f16", "bf16"]
 GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
 SCALE_DTYPES: tuple[ScaleDtype, ...] = get_args(ScaleDtype)
 FLAGS = ("asym", "float_zero", "narrow", "static")
+LEVELS = "s3z3r16"
+"""An example of its part, for messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """A second level: scales, or zero points, that are quantized themselves, along the rows.
+
+    scale, zero   bits of their codes, 1 to 8; None: they are floats. One of the two is given
+    run           neighbouring rows whose scales (zero points) of one group of columns share a grid of the second level
+
+    >>> str(Levels(scale=3, zero=3, run=16))
+    's3z3r16'
+    """
+
+    scale: int | None
+    zero: int | None
+    run: int
+
+    def __post_init__(self) -> None:
+        for name, bits in (("scale", self.scale), ("zero", self.zero)):
+            if bits is not None and (isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 8):
+                raise SchemeError(f"levels.{name}", bits, "1 to 8 bits, or None")
+        if self.scale is None and self.zero is None:
+            raise SchemeError("levels", "neither scales nor zero points", "one of them at least", f"as in {LEVELS}")
+        if isinstance(self.run, bool) or not isinstance(self.run, int) or self.run < 1:
+            raise SchemeError("levels.run", self.run, "a positive number of rows")
+
+    def __str__(self) -> str:
+        scale = "" if self.scale is None else f"s{self.scale}"
+        return f"{scale}{'' if self.zero is None else f'z{self.zero}'}r{self.run}"
+
+    @classmethod
+    def parse(cls, text: str) -> Levels | None:
+        """The inverse of `str`; None for what is none."""
+        found = re.fullmatch(r"(?:s([1-8]))?(?:z([1-8]))?r([1-9][0-9]{0,8})", text)
+        if found is None or found[1] is found[2] is None:
+            return None
+        scale, zero = (None if bits is None else int(bits) for bits in found.group(1, 2))
+        return cls(scale, zero, int(found[3]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +86,8 @@ class Scheme:
     narrow        symmetric codes leave out the lowest one: -127 to 127, scale max|x| / 127, in place of -128 to 127,
                   scale max|x| / 127.5 (at 8 bits)
     static        activations: one scale fixed by calibration, in place of one found while running
+    levels        weights: scales or float zero points that are quantized themselves; the scale dtype is then that
+                  of the second level
     scale_dtype   what the scales are rounded to before the codes are chosen; "auto" is the dtype of the model
 
     Raises SchemeError for a combination that means nothing.
@@ -61,6 +106,7 @@ class Scheme:
     static: bool = False
     scale_dtype: ScaleDtype = "auto"
     float_zero: bool = False
+    levels: Levels | None = None
 
     def __post_init__(self) -> None:
         if self.granularity not in GRANULARITIES:
@@ -90,6 +136,12 @@ class Scheme:
             raise SchemeError(
                 "float_zero", str(replace(self, float_zero=False)), "an asymmetric scheme of weights", hint
             )
+        if self.levels is not None and (self.granularity not in ("channel", "group") or self.static):
+            hint = f"for example int4/g16/asym/float_zero/{LEVELS}"
+            raise SchemeError("levels", str(replace(self, levels=None)), "a weight with a scale for each row", hint)
+        if self.levels is not None and self.levels.zero is not None and not self.float_zero:
+            hint = "whole zero points are codes already: leave z out, or write asym/float_zero"
+            raise SchemeError("levels", str(self.levels), "zero points that are floats", hint)
         if self.narrow and self.bits == 1:
             raise SchemeError("narrow", "a 1-bit scheme", "2 bits or more", "a narrow 1-bit code has one value only")
 
@@ -102,6 +154,7 @@ class Scheme:
         where = f"g{self.group_size}" if self.granularity == "group" else self.granularity
         given = (not self.symmetric, self.float_zero, self.narrow, self.static)
         flags = [name for name, on in zip(FLAGS, given, strict=True) if on]
+        flags += [] if self.levels is None else [str(self.levels)]
         scale = [] if self.scale_dtype == "auto" else [self.scale_dtype]
         return "/".join([str(self.element), where, *flags, *scale])
 
@@ -113,7 +166,7 @@ class Scheme:
         Traceback (most recent call last):
             ...
         subbyte.errors.SchemeError: scheme 'int4/g128/asmy': given 'asmy' as part 3, expected asym, float_zero, \
-narrow, static, f32, f16 or bf16; did you mean 'asym'?
+narrow, static, s3z3r16, f32, f16 or bf16; did you mean 'asym'?
         """
         if not isinstance(text, str):
             raise SchemeError("scheme", f"{type(text).__name__} {text!r}", "a string such as int4/g128/asym")
@@ -130,19 +183,23 @@ narrow, static, f32, f16 or bf16; did you mean 'asym'?
         granularity, size = _granularity(text, parts[0])
         flags = dict.fromkeys(FLAGS, False)
         scale: ScaleDtype = "auto"
-        allowed = [*FLAGS, *SCALE_DTYPES[1:]]
+        levels: Levels | None = None
+        allowed = [*FLAGS, LEVELS, *SCALE_DTYPES[1:]]
         for place, part in enumerate(parts[1:], start=3):
-            if part not in allowed:
-                out_of_order = part in FLAGS or part in SCALE_DTYPES[1:]
+            found = Levels.parse(part)
+            if (part if found is None else LEVELS) not in allowed:
+                out_of_order = part in FLAGS or part in SCALE_DTYPES[1:] or found is not None
                 raise _wrong(text, part, place, allowed, "out of order or twice: " if out_of_order else "")
-            if part in flags:
+            if found is not None:
+                levels, allowed = found, allowed[allowed.index(LEVELS) + 1 :]
+            elif part in flags:
                 flags[part] = True
                 allowed = allowed[allowed.index(part) + 1 :]
             else:
                 scale, allowed = part, []  # type: ignore[assignment]
         symmetric, narrow, static = not flags["asym"], flags["narrow"], flags["static"]
         return cls(
-            Int(int(element[3:])), granularity, size, symmetric, narrow, static, scale, float_zero=flags["float_zero"]
+            Int(int(element[3:])), granularity, size, symmetric, narrow, static, scale, flags["float_zero"], levels
         )
 
     def group(self, cols: int) -> int:
@@ -163,6 +220,20 @@ narrow, static, f32, f16 or bf16; did you mean 'asym'?
     def groups(self, cols: int) -> int:
         """Scales in a row of `cols` columns."""
         return cols // self.group(cols) if cols else 0
+
+    def level(self, part: Literal["scale", "zero"]) -> Scheme | None:
+        """The scheme of the scales, or zero points, as a weight [G, O]: groups as rows, runs of rows as groups.
+
+        None where they are not quantized.
+
+        >>> str(Scheme.parse("int4/g16/asym/float_zero/s3z3r16/f16").level("scale"))
+        'int3/g16/asym/float_zero/f16'
+        """
+        bits = None if self.levels is None else self.levels.scale if part == "scale" else self.levels.zero
+        if bits is None or self.levels is None:
+            return None
+        run, dtype = self.levels.run, self.scale_dtype
+        return Scheme(Int(bits), "group", run, symmetric=False, scale_dtype=dtype, float_zero=True)
 
     def resolve(self, scale_dtype: ScaleDtype) -> Scheme:
         """The same scheme with "auto" scales made `scale_dtype`; a scheme that names its own keeps it.

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+from subbyte.solvers.apart import Apart
 from subbyte.solvers.base import Grid, Solved, Solver
+from subbyte.solvers.bilevel import Bilevel
 from subbyte.solvers.coordinate_descent import CoordinateDescent
 from subbyte.solvers.gptq import Gptq
 from subbyte.solvers.half_quadratic import HalfQuadratic
 from subbyte.solvers.nearest import Nearest
 
-__all__ = ["SOLVERS", "CoordinateDescent", "Gptq", "Grid", "HalfQuadratic", "Nearest", "Solved", "Solver"]
+__all__ = [
+    "SOLVERS",
+    "Apart",
+    "Bilevel",
+    "CoordinateDescent",
+    "Gptq",
+    "Grid",
+    "HalfQuadratic",
+    "Nearest",
+    "Solved",
+    "Solver",
+]
 
-SOLVERS: dict[str, type[CoordinateDescent] | type[Gptq] | type[HalfQuadratic] | type[Nearest]] = {
+SOLVERS: dict[
+    str, type[Apart] | type[Bilevel] | type[CoordinateDescent] | type[Gptq] | type[HalfQuadratic] | type[Nearest]
+] = {
     "nearest": Nearest,
     "gptq": Gptq,
     "half_quadratic": HalfQuadratic,
     "coordinate_descent": CoordinateDescent,
+    "bilevel": Bilevel,
+    "apart": Apart,
 }
 """The names that recipes use."""

@@ -14,7 +14,7 @@ from subbyte.errors import SchemeError
 if TYPE_CHECKING:
     from subbyte.calibration import Statistics
     from subbyte.schemes import Scheme
-    from subbyte.tensors import QuantizedTensor
+    from subbyte.tensors import Weight
 
 __all__ = ["Floats", "Grid", "Solved", "Solver", "refuse_float_zero"]
 
@@ -26,7 +26,7 @@ class Solved:
     """A rounded weight: `loss` is half its squared error in the metric of the solver (summed over rows), `note` says
     what a reader of the log should know (a fallback, a raised damping), empty when there is nothing."""
 
-    tensor: QuantizedTensor
+    tensor: Weight
     loss: float
     note: str = ""
 
@@ -39,6 +39,11 @@ class Solver(Protocol):
     @property
     def indexed(self) -> bool:
         """Whether groups may be made of scattered columns, so that a group index must be stored."""
+        ...
+
+    @property
+    def sparse(self) -> bool:
+        """Whether weights may be kept beside the codes, as a `Decomposition`."""
         ...
 
     def solve(self, weight: Floats, scheme: Scheme, stats: Statistics | None = None, name: str = "weight") -> Solved:

@@ -37,6 +37,7 @@ class Gptq:
     """
 
     wanted: ClassVar[frozenset[str]] = frozenset({"gram"})
+    sparse = False
 
     act_order: bool = False
     static_groups: bool = False

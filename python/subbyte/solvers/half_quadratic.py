@@ -35,6 +35,7 @@ class HalfQuadratic:
     """
 
     wanted: ClassVar[frozenset[str]] = frozenset()
+    sparse = False
 
     p: float = 0.7
     beta: float = 10.0

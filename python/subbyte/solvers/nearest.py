@@ -31,6 +31,7 @@ class Nearest:
     """
 
     wanted: ClassVar[frozenset[str]] = frozenset()
+    sparse = False
 
     forced_zero: bool = True
     eps: float = 0.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from subbyte.errors import NotFiniteError, SchemeError
 from subbyte.schemes import Scheme
-from subbyte.tensors.quantized import QuantizedTensor
+from subbyte.tensors.decomposition import Weight
 
 __all__ = ["QuantizedLayer"]
 
@@ -16,7 +16,7 @@ __all__ = ["QuantizedLayer"]
 class QuantizedLayer:
     """One linear layer, without its bias.
 
-    weight        the codes [O, I]
+    weight        [O, I] as codes, alone or with what is kept beside them
     activation    None: inputs stay float. Otherwise their scheme: a granularity of token or tensor, the scale found
                   while running, or fixed (`static`) and then given as
     input_scale   the scale of the inputs, with an activation scheme that is static and only then
@@ -24,7 +24,7 @@ class QuantizedLayer:
     Raises SchemeError for a combination that cannot run, NotFiniteError for an input scale that is no positive number.
     """
 
-    weight: QuantizedTensor
+    weight: Weight
     activation: Scheme | None = None
     input_scale: float | None = None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +26,10 @@ class QuantizedTensor:
     words    [O, ceil(I * bits / 32)] i32, the codes of each row in the dense layout (docs/layouts.md)
     scale    [O, G] f32, G groups of neighbouring columns; [1, 1] where the granularity is tensor. Every value is
              one that the scheme's scale dtype can hold
+             With levels of scales: those as a QuantizedTensor of scheme `scheme.level`, [G, O]
     zero     same shape, u8, 0 to 2^bits - 1, or f32 where the scheme has float zero points, of values that its scale
-             dtype can hold; None where the scheme is symmetric (then it is 2^(bits - 1))
+             dtype can hold; None where the scheme is symmetric (then it is 2^(bits - 1)). With levels of zero
+             points: as the scales
     index    [I] i32, the group of each column, where groups are not neighbouring columns (GPTQ's act-order); every
              group has as many columns as the others. None: column i is in group i // group_size
 
@@ -38,8 +40,8 @@ class QuantizedTensor:
     scheme: Scheme
     shape: tuple[int, int]
     words: npt.NDArray[np.int32]
-    scale: npt.NDArray[np.float32]
-    zero: npt.NDArray[Any] | None = None
+    scale: npt.NDArray[np.float32] | QuantizedTensor
+    zero: npt.NDArray[Any] | QuantizedTensor | None = None
     index: npt.NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:
@@ -51,16 +53,17 @@ class QuantizedTensor:
         rows, cols = self.shape
         _check("words", self.words, np.int32, (rows, -(-cols * scheme.bits // WORD)))
         parameters = (1, 1) if scheme.granularity == "tensor" else (rows, scheme.groups(cols))
-        _check_floats("scale", self.scale, scheme, parameters)
+        _check_level("scale", self.scale, scheme, parameters)
         if (self.zero is None) != scheme.symmetric:
             given = "no zero points" if self.zero is None else "zero points"
             raise SchemeError("zero", given, "zero points exactly where the scheme is asymmetric", f"scheme {scheme}")
         if self.zero is not None and scheme.float_zero:
-            _check_floats("zero", self.zero, scheme, parameters)
+            _check_level("zero", self.zero, scheme, parameters)
         elif self.zero is not None:
             _check("zero", self.zero, np.uint8, parameters)
-            if self.zero.size and int(self.zero.max()) >= scheme.element.levels:
-                raise RangeError("zero", int(self.zero.max()), f"0 to {scheme.element.levels - 1}")
+            zero = self.zeros()
+            if zero is not None and zero.size and int(zero.max()) >= scheme.element.levels:
+                raise RangeError("zero", int(zero.max()), f"0 to {scheme.element.levels - 1}")
         if self.index is not None:
             self._check_index(self.index, cols)
 
@@ -80,8 +83,8 @@ class QuantizedTensor:
     def from_codes(
         cls,
         codes: npt.NDArray[np.uint8],
-        scale: npt.NDArray[np.float32],
-        zero: npt.NDArray[Any] | None,
+        scale: npt.NDArray[np.float32] | QuantizedTensor,
+        zero: npt.NDArray[Any] | QuantizedTensor | None,
         scheme: Scheme,
         index: npt.NDArray[np.int32] | None = None,
     ) -> QuantizedTensor:
@@ -92,7 +95,7 @@ class QuantizedTensor:
         """
         if not isinstance(codes, np.ndarray) or codes.ndim != 2:
             raise ShapeError("codes", getattr(codes, "shape", type(codes).__name__), "a NumPy array [O, I]")
-        if scheme.symmetric and zero is not None:
+        if scheme.symmetric and isinstance(zero, np.ndarray):
             if (zero != scheme.element.middle).any():
                 raise RangeError(
                     "zero", "other zero points", f"{scheme.element.middle} everywhere: {scheme} is symmetric"
@@ -108,27 +111,35 @@ class QuantizedTensor:
         codes: npt.NDArray[np.uint8] = kernels.unpack(self.words, self.scheme.bits, self.shape[1])
         return codes
 
+    def scales(self) -> npt.NDArray[np.float32]:
+        """The scales [O, G] f32 ([1, 1] for a tensor): kept as they are, or decoded from their own codes."""
+        scale = self.scale
+        return np.ascontiguousarray(scale.dequantize().T) if isinstance(scale, QuantizedTensor) else scale
+
+    def zeros(self) -> npt.NDArray[Any] | None:
+        """The zero points, of the shape of the scales; None where the scheme is symmetric."""
+        zero = self.zero
+        return np.ascontiguousarray(zero.dequantize().T) if isinstance(zero, QuantizedTensor) else zero
+
     def dequantize(self) -> npt.NDArray[np.float32]:
         """The weight that the codes stand for: [O, I] f32, newly allocated; each value is one rounded product."""
         rows, cols = self.shape
-        zero = self.zero
+        scale, zero = self.scales(), self.zeros()
         if zero is None:
-            zero = np.full(self.scale.shape, self.scheme.element.middle, np.uint8)
+            zero = np.full(scale.shape, self.scheme.element.middle, np.uint8)
         codes = self.codes()
         weight: npt.NDArray[np.float32]
         if self.scheme.granularity == "tensor":
-            weight = kernels.dequantize_affine(codes.reshape(1, rows * cols), self.scale, zero)
+            weight = kernels.dequantize_affine(codes.reshape(1, rows * cols), scale, zero)
             return weight.reshape(rows, cols)
         group = self.scheme.group(cols)
         if self.index is None:
-            weight = kernels.dequantize_affine(codes, self.scale, zero, group=group)
+            weight = kernels.dequantize_affine(codes, scale, zero, group=group)
             return weight
         # Sorted by group, columns of a group are neighbours, which is what the kernel reads.
         order = np.argsort(self.index, kind="stable")
         weight = np.empty(self.shape, np.float32)
-        weight[:, order] = kernels.dequantize_affine(
-            np.ascontiguousarray(codes[:, order]), self.scale, zero, group=group
-        )
+        weight[:, order] = kernels.dequantize_affine(np.ascontiguousarray(codes[:, order]), scale, zero, group=group)
         return weight
 
     @property
@@ -137,14 +148,17 @@ class QuantizedTensor:
 
         Words as they are, scales in the scheme's scale dtype ("auto" counts as the f32 that it is held in), zero points
         in `bits` bits each, packed into whole words, or as scales where they are floats, and four bytes for each column
-        of an index.
+        of an index. What has a second level counts as the tensor that it is.
         """
         width = 2 if self.scheme.scale_dtype in ("f16", "bf16") else 4
-        size = self.words.nbytes + self.scale.size * width
-        if self.zero is not None and self.scheme.float_zero:
-            size += self.zero.size * width
-        elif self.zero is not None:
-            size += -(-self.zero.size * self.scheme.bits // WORD) * 4
+        size = self.words.nbytes
+        for part in (self.scale, self.zero):
+            if isinstance(part, QuantizedTensor):
+                size += part.nbytes
+            elif part is not None and part.dtype == np.float32:
+                size += part.size * width
+            elif part is not None:
+                size += -(-part.size * self.scheme.bits // WORD) * 4
         return size + (0 if self.index is None else self.index.nbytes)
 
     @property
@@ -161,6 +175,18 @@ def _check(what: str, array: object, dtype: type[np.generic], shape: tuple[int, 
         raise DtypeError(what, given, f"a NumPy array of {np.dtype(dtype)}")
     if array.shape != shape:
         raise ShapeError(what, list(array.shape), list(shape))
+
+
+def _check_level(what: Literal["scale", "zero"], given: object, scheme: Scheme, shape: tuple[int, int]) -> None:
+    """Scales or zero points: floats, or the tensor of a second level, groups by rows."""
+    level = scheme.level(what)
+    if level is None:
+        _check_floats(what, cast("npt.NDArray[Any]", given), scheme, shape)
+    elif not isinstance(given, QuantizedTensor) or given.scheme != level:
+        found = given.scheme if isinstance(given, QuantizedTensor) else type(given).__name__
+        raise SchemeError(what, found, f"a QuantizedTensor of {level}", f"that is what {scheme} says")
+    elif given.shape != shape[::-1]:
+        raise ShapeError(what, list(given.shape), list(shape[::-1]))
 
 
 def _check_floats(what: str, array: npt.NDArray[Any], scheme: Scheme, shape: tuple[int, ...]) -> None:

@@ -392,6 +392,52 @@ impl<'a> NarrowZeros<'a> {
     }
 }
 
+/// Numbers of columns: two bytes each where that is enough, else four.
+pub enum Places {
+    /// Up to 65 536 columns.
+    U16(Input<u16>),
+    /// More.
+    I32(Input<i32>),
+}
+
+impl Places {
+    /// Takes `object`, called `what` in errors.
+    pub fn take(what: &'static str, object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let py = object.py();
+        let import = Import::new(what, object)?;
+        match import.view(py, what)?.dtype() {
+            given if given.is::<u16>() => Input::of(what, py, import).map(Self::U16),
+            given if given.is::<i32>() => Input::of(what, py, import).map(Self::I32),
+            given => Err(error(py, "DtypeError", what, dtype_name(given), "u16 or i32", "cast it first")),
+        }
+    }
+
+    /// Checks the length of every axis.
+    pub fn expect(&self, py: Python<'_>, what: &str, expected: &[usize]) -> PyResult<()> {
+        match self {
+            Self::U16(places) => expect(py, what, places.shape(), expected),
+            Self::I32(places) => expect(py, what, places.shape(), expected),
+        }
+    }
+
+    /// The elements.
+    pub fn narrow(&self) -> NarrowPlaces<'_> {
+        match self {
+            Self::U16(places) => NarrowPlaces::U16(places.slice()),
+            Self::I32(places) => NarrowPlaces::I32(places.slice()),
+        }
+    }
+}
+
+/// The elements of [`Places`], without anything of Python.
+#[derive(Clone, Copy)]
+pub enum NarrowPlaces<'a> {
+    /// In two bytes.
+    U16(&'a [u16]),
+    /// In four.
+    I32(&'a [i32]),
+}
+
 /// A result while a kernel writes it: contiguous, of the given shape.
 pub struct Output<T> {
     memory: Memory,

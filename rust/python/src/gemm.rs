@@ -1,14 +1,16 @@
-//! Products with quantized weights.
+//! Products with quantized weights and with sparse ones.
 
 use dlpark::DlpackElement;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use pyo3::prelude::*;
 use subbyte_kernels as kernels;
+use subbyte_kernels::gemm::Entries;
 use subbyte_kernels::minifloat::{Bf16, E4m3fn, E5m2, F16, Format, encode};
 use subbyte_kernels::{gemm, pack};
 
-use crate::array::{Buffer, Floats, Input, Output, Zeros};
+use crate::array::{Buffer, Floats, Input, Narrow, NarrowPlaces, Output, Places, Zeros};
+use crate::errors::error;
 use crate::machine::{Machine, run};
 use crate::numbers::{bits, groups, named};
 
@@ -142,4 +144,60 @@ pub fn fp8(
         Fp8::E5m2 => gemm::fp8::<E5m2>(m, x, weight, x_scale, w_scale, bias, rows, cols, depth, to),
     })?;
     Ok(out.finish())
+}
+
+#[pyfunction]
+#[pyo3(signature = (x, values, columns, pointers, base = None, *, on = None))]
+pub fn csr(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    values: &Bound<'_, PyAny>,
+    columns: &Bound<'_, PyAny>,
+    pointers: &Bound<'_, PyAny>,
+    base: Option<&Bound<'_, PyAny>>,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    let (x, values) = (Floats::take("x", x)?, Floats::take("values", values)?);
+    let (columns, pointers) = (Places::take("columns", columns)?, Input::<i32>::take("pointers", pointers)?);
+    let base = base.map(|base| Floats::take("base", base)).transpose()?;
+    let (others, depth) = x.last_axis(py, "x")?;
+    let (rows, [starts]) = (others.iter().product(), pointers.axes(py)?);
+    let cols = starts
+        .checked_sub(1)
+        .ok_or_else(|| error(py, "ShapeError", "pointers", "shape [0]", "shape [N + 1]", "the first pointer is 0"))?;
+    let (_, count) = values.last_axis(py, "values")?;
+    values.expect(py, "values", &[count])?;
+    columns.expect(py, "columns", &[count])?;
+    let shape = [others, &[cols]].concat();
+    if let Some(base) = &base {
+        base.expect(py, "base", &shape)?;
+    }
+    let (mut out, mut wide_x) = (Output::zeroed(&shape)?, x.room()?);
+    let mut wide_base = base.as_ref().map_or_else(|| Output::zeroed(&[0]), Floats::room)?;
+    let (narrow_x, base, columns, pointers) =
+        (x.narrow(), base.as_ref().map(Floats::narrow), columns.narrow(), pointers.slice());
+    let entries = match values.narrow() {
+        Narrow::F32(values) => Entries::F32(values),
+        Narrow::F16(bits) => Entries::F16(bits),
+        Narrow::Bf16(bits) => Entries::Bf16(bits),
+    };
+    let (room_x, room_base, to) = (wide_x.slice_mut(), wide_base.slice_mut(), out.slice_mut());
+    let mut product = move |m: &kernels::Machine, to: &mut [f32]| {
+        let x = narrow_x.widen(m, room_x)?;
+        if let Some(base) = base {
+            to.copy_from_slice(base.widen(m, room_base)?);
+        }
+        match columns {
+            NarrowPlaces::U16(columns) => gemm::csr(m, x, entries, columns, pointers, rows, cols, depth, to),
+            NarrowPlaces::I32(columns) => gemm::csr(m, x, entries, columns, pointers, rows, cols, depth, to),
+        }
+    };
+    match &x {
+        Floats::F32(_) => {
+            run(py, on, |m| product(m, to))?;
+            Ok(out.finish())
+        }
+        Floats::F16(_) => rounded::<F16, f16>(py, &shape, on, to, product),
+        Floats::Bf16(_) => rounded::<Bf16, bf16>(py, &shape, on, to, product),
+    }
 }

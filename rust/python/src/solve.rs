@@ -1,7 +1,7 @@
 //! Half-quadratic zero points; Gram matrices, their inverse factor, and rounding with error feedback.
 
 use pyo3::prelude::*;
-use subbyte_kernels::solve::{self as kernels, Descent, Groups, Proximal};
+use subbyte_kernels::solve::{self as kernels, Bilevel, Descent, Found, Groups, Proximal};
 
 use crate::array::{Buffer, InOut, Input, Output};
 use crate::errors::error;
@@ -175,7 +175,8 @@ pub fn half_quadratic(
 
 #[pyfunction]
 #[pyo3(signature = (
-    weight, hessian, scale, zero, index, bits, sweeps = 30, relax = 3, block = 128, codes = None, *, on = None
+    weight, hessian, scale, zero, index, bits, sweeps = 30, relax = 3, block = 128, start = None, only = None, *,
+    on = None
 ))]
 #[expect(clippy::too_many_arguments, reason = "a weight, its grid and the options of the solver")]
 pub fn coordinate_descent(
@@ -189,26 +190,108 @@ pub fn coordinate_descent(
     sweeps: i64,
     relax: i64,
     block: i64,
-    codes: Option<&Bound<'_, PyAny>>,
+    start: Option<&Bound<'_, PyAny>>,
+    only: Option<i64>,
     on: Option<&Bound<'_, Machine>>,
-) -> PyResult<(Buffer, Buffer)> {
+) -> PyResult<(Buffer, Buffer, Buffer)> {
     let (bits, sweeps) = (self::bits(py, bits)?, natural(py, "sweeps", sweeps)?);
     let (relax, block) = (natural(py, "relax", relax)?, natural(py, "block", block)?);
     let (weight, hessian) = (Input::<f32>::take("weight", weight)?, Input::<f32>::take("hessian", hessian)?);
     let [rows, cols] = weight.axes(py)?;
     hessian.expect(py, &[cols, cols])?;
     let given = Given::take(py, [rows, cols], [Some(scale), Some(zero), Some(index)])?;
-    let codes = codes.map(|codes| Input::<u8>::take("codes", codes)).transpose()?;
-    let (mut found, mut loss) = (Output::zeroed(&[rows, cols])?, Output::zeroed(&[rows])?);
-    if let Some(codes) = &codes {
-        codes.expect(py, &[rows, cols])?;
-        found.slice_mut().copy_from_slice(codes.slice());
+    let start = start.map(|start| Input::<f32>::take("start", start)).transpose()?;
+    if let Some(start) = &start {
+        start.expect(py, &[rows, cols])?;
     }
+    let only = only.map(|only| natural(py, "only", only)).transpose()?;
+    let (mut codes, mut loss) = (Output::zeroed(&[rows, cols])?, Output::zeroed(&[rows])?);
+    let mut values = Output::zeroed(&[rows, cols])?;
+    values.slice_mut().copy_from_slice(start.as_ref().unwrap_or(&weight).slice());
     if let Some(Given { scale, zero, index, .. }) = &given {
-        let (scale, zero, from_codes) = (scale.slice(), zero.slice(), codes.is_some());
-        let descent = Descent { bits, scale, zero, index, sweeps, relax, block, from_codes };
-        let (weight, hessian, to, losses) = (weight.slice(), hessian.slice(), found.slice_mut(), loss.slice_mut());
-        run(py, on, |m| kernels::coordinate_descent(m, weight, hessian, rows, cols, &descent, to, losses))?;
+        let (scale, zero) = (scale.slice(), zero.slice());
+        let descent = Descent { bits, scale, zero, index, sweeps, relax, block, only };
+        let (weight, hessian, losses) = (weight.slice(), hessian.slice(), loss.slice_mut());
+        let (at, to) = (values.slice_mut(), codes.slice_mut());
+        run(py, on, |m| kernels::coordinate_descent(m, weight, hessian, rows, cols, &descent, at, to, losses))?;
     }
-    Ok((found.finish(), loss.finish()))
+    Ok((codes.finish(), loss.finish(), values.finish()))
+}
+
+/// What `bilevel` returns: ten arrays.
+type Levels = (Buffer, Buffer, Buffer, Buffer, Buffer, Buffer, Buffer, Buffer, Buffer, Buffer);
+
+#[pyfunction]
+#[pyo3(signature = (
+    weight, factor, bits, group, threshold = None, simplified = false, scale_bits = 3, zero_bits = 3, run = 16,
+    round_zero = false, scale_dtype = "f16", block = 128, mask = None, *, on = None
+))]
+#[expect(clippy::too_many_arguments, reason = "the options of the solver, flat as Python spells them")]
+pub fn bilevel(
+    py: Python<'_>,
+    weight: &Bound<'_, PyAny>,
+    factor: Option<&Bound<'_, PyAny>>,
+    bits: i64,
+    group: i64,
+    threshold: Option<f32>,
+    simplified: bool,
+    scale_bits: i64,
+    zero_bits: i64,
+    run: i64,
+    round_zero: bool,
+    scale_dtype: &str,
+    block: i64,
+    mask: Option<&Bound<'_, PyAny>>,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Levels> {
+    let (bits, run) = (self::bits(py, bits)?, natural::<usize>(py, "run", run)?);
+    let (scale_bits, zero_bits) = (natural(py, "scale_bits", scale_bits)?, natural(py, "zero_bits", zero_bits)?);
+    let (dtype, block) = (scale_type(py, scale_dtype)?, natural(py, "block", block)?);
+    let weight = Input::<f32>::take("weight", weight)?;
+    let [rows, cols] = weight.axes(py)?;
+    let factor = factor.map(|factor| Input::<f32>::take("factor", factor)).transpose()?;
+    if let Some(factor) = &factor {
+        factor.expect(py, &[cols, cols])?;
+    }
+    let given = mask.map(|mask| Input::<u8>::take("mask", mask)).transpose()?;
+    let (group, count) = groups(py, cols, group)?;
+    let runs = rows.checked_div(run).unwrap_or(0);
+    let (mut codes, mut mask) = (Output::zeroed(&[rows, cols])?, Output::zeroed(&[rows, cols])?);
+    let (mut scale, mut zero) = (Output::zeroed(&[rows, count])?, Output::zeroed(&[rows, count])?);
+    let (mut scale_codes, mut zero_codes) = (Output::zeroed(&[rows, count])?, Output::zeroed(&[rows, count])?);
+    let (mut scale_grid, mut zero_grid) = (Output::zeroed(&[runs, count, 2])?, Output::zeroed(&[runs, count, 2])?);
+    let (mut compensated, mut loss) = (Output::zeroed(&[rows, cols])?, Output::zeroed(&[rows])?);
+    if let Some(given) = &given {
+        given.expect(py, &[rows, cols])?;
+        mask.slice_mut().copy_from_slice(given.slice());
+    }
+    compensated.slice_mut().copy_from_slice(weight.slice());
+    let threshold = threshold.unwrap_or(f32::INFINITY);
+    let options = Bilevel { bits, group, scale_bits, zero_bits, run, round_zero, threshold, simplified, dtype, block };
+    let found = Found {
+        weight: compensated.slice_mut(),
+        codes: codes.slice_mut(),
+        mask: mask.slice_mut(),
+        scale: scale.slice_mut(),
+        zero: zero.slice_mut(),
+        scale_codes: scale_codes.slice_mut(),
+        zero_codes: zero_codes.slice_mut(),
+        scale_grid: scale_grid.slice_mut(),
+        zero_grid: zero_grid.slice_mut(),
+        loss: loss.slice_mut(),
+    };
+    let (factor, masked) = (factor.as_ref().map(Input::slice), given.is_some());
+    crate::machine::run(py, on, |m| kernels::bilevel(m, factor, rows, cols, &options, masked, found))?;
+    Ok((
+        codes.finish(),
+        scale.finish(),
+        zero.finish(),
+        scale_codes.finish(),
+        zero_codes.finish(),
+        scale_grid.finish(),
+        zero_grid.finish(),
+        mask.finish(),
+        compensated.finish(),
+        loss.finish(),
+    ))
 }

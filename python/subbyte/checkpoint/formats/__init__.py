@@ -33,15 +33,16 @@ def get(name: str) -> Format:
     raise UnknownNameError("checkpoint format", repr(name), f"one of {', '.join(FORMATS)}", hint)
 
 
-def choose(layers: Layers, *, indexed: bool = False) -> Format:
-    """The first format that can hold these layers; `indexed` says that groups are no neighbouring columns (act-order).
+def choose(layers: Layers, *, indexed: bool = False, sparse: bool = False) -> Format:
+    """The first format that can hold these layers; `indexed` says that groups are no neighbouring columns (act-order),
+    `sparse` that weights stand beside the codes.
 
     Raises SchemeError, with every format's reason, if none can.
     """
     reasons = []
     for form in FORMATS.values():
         try:
-            form.check(layers, indexed=indexed)
+            form.check(layers, indexed=indexed, sparse=sparse)
         except SchemeError as error:
             reasons.append(f"{form.name}: {error}")
         else:

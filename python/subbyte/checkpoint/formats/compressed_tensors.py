@@ -30,7 +30,7 @@ from subbyte.checkpoint.raw import Raw
 from subbyte.checkpoint.source import Source
 from subbyte.errors import CheckpointError, SchemeError, SubbyteError
 from subbyte.schemes import Int, Scheme
-from subbyte.tensors import QuantizedLayer, QuantizedTensor
+from subbyte.tensors import Decomposition, QuantizedLayer, QuantizedTensor
 
 __all__ = ["CompressedTensors"]
 
@@ -52,8 +52,10 @@ class CompressedTensors:
         "input_zero_point",
     )  # fmt: skip
 
-    def check(self, layers: Layers, *, indexed: bool = False) -> None:
-        """2 to 8 bits; no index; inputs as readers of this format quantize them."""
+    def check(self, layers: Layers, *, indexed: bool = False, sparse: bool = False) -> None:
+        """2 to 8 bits; no index; codes alone; inputs as readers of this format quantize them."""
+        if sparse:
+            raise SchemeError("outliers", "weights beside the codes", "codes alone in compressed-tensors", NATIVE)
         if indexed:
             raise SchemeError(
                 "act-order index", "columns of a group apart", "neighbouring columns", f"use static groups, or {NATIVE}"
@@ -61,6 +63,8 @@ class CompressedTensors:
         for name, (weight, activation) in layers.items():
             if weight.bits < 2:
                 raise SchemeError(f"scheme of {name}", weight, "2 to 8 bits in compressed-tensors", NATIVE)
+            if weight.levels is not None:
+                raise SchemeError(f"scheme of {name}", weight, "scales that are floats in compressed-tensors", NATIVE)
             if weight.float_zero:
                 raise SchemeError(
                     f"scheme of {name}", weight, "zero points that are codes in compressed-tensors", NATIVE
@@ -79,20 +83,22 @@ class CompressedTensors:
     def tensors(self, name: str, layer: QuantizedLayer, dtype: str) -> dict[str, Raw]:
         """See `Format`."""
         weight, scheme = layer.weight, layer.weight.scheme
+        self.check({name: (scheme, layer.activation)}, sparse=isinstance(weight, Decomposition))
+        assert isinstance(weight, QuantizedTensor)  # what `check` let through
         self.check({name: (scheme, layer.activation)}, indexed=weight.index is not None)
-        scale = _scale(name, layer, dtype)
+        scale, points = _scale(name, weight, layer.activation, dtype), weight.zeros()
         flat = scheme.granularity == "tensor"
         tensors = {"weight_scale": Raw(scale.dtype, scale.data.reshape(1)) if flat else scale}
         if _format(scheme, layer.activation) == BYTES:
             tensors["weight"] = Raw("I8", _signed(weight.codes(), scheme.element))
-            if weight.zero is not None:
-                zero = _signed(weight.zero, scheme.element)
+            if points is not None:
+                zero = _signed(points, scheme.element)
                 tensors["weight_zero_point"] = Raw("I8", zero.reshape(1) if flat else zero)
         else:
             tensors["weight_packed"] = Raw("I32", weight.words)
             tensors["weight_shape"] = Raw("I64", np.array(weight.shape, np.int64))
-            if weight.zero is not None:
-                packed = kernels.pack(np.ascontiguousarray(weight.zero.T), scheme.bits)
+            if points is not None:
+                packed = kernels.pack(np.ascontiguousarray(points.T), scheme.bits)
                 tensors["weight_zero_point"] = Raw("I32", np.ascontiguousarray(packed.T))
         if layer.input_scale is not None:
             tensors["input_scale"] = Raw("F32", np.array([layer.input_scale], np.float32))
@@ -190,20 +196,20 @@ def _check_packed_zeros(name: str, weight: Scheme, activation: Scheme | None, la
     raise SchemeError(f"scheme of {name}", given, expected, NATIVE)
 
 
-def _scale(name: str, layer: QuantizedLayer, dtype: str) -> Raw:
+def _scale(name: str, weight: QuantizedTensor, activation: Scheme | None, dtype: str) -> Raw:
     """The scales as they are stored: in the scheme's dtype, which for "auto" is the model's.
 
     Beside packed zero points, and in experts, a reader rounds each weight to the dtype of its scale. F16 has three bits
     more than BF16 and holds every BF16 number of usual size; where one is too small or too large, the scales are F32.
     """
-    weight = layer.weight
-    scale = Raw.from_floats(weight.scale, stored_dtype(weight.scheme, dtype))
-    if not np.array_equal(scale.floats(), weight.scale):
+    values = weight.scales()
+    scale = Raw.from_floats(values, stored_dtype(weight.scheme, dtype))
+    if not np.array_equal(scale.floats(), values):
         raise inexact_scale(name, weight.scheme, dtype)
-    if scale.dtype != "BF16" or not (_packs_zeros(weight.scheme, layer.activation) or EXPERTS in name):
+    if scale.dtype != "BF16" or not (_packs_zeros(weight.scheme, activation) or EXPERTS in name):
         return scale
-    half = Raw.from_floats(weight.scale, "F16")
-    return half if np.array_equal(half.floats(), weight.scale) else Raw("F32", weight.scale)
+    half = Raw.from_floats(values, "F16")
+    return half if np.array_equal(half.floats(), values) else Raw("F32", values)
 
 
 def _check_activation(name: str, activation: Scheme) -> None:

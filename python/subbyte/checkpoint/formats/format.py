@@ -29,7 +29,7 @@ class Format(Protocol):
     parts: tuple[str, ...]
     """The names that the tensors of a layer may have, below the layer's own; its bias is not among them."""
 
-    def check(self, layers: Layers, *, indexed: bool = False) -> None:
+    def check(self, layers: Layers, *, indexed: bool = False, sparse: bool = False) -> None:
         """SchemeError naming the first layer that this format cannot hold, and what can."""
 
     def tensors(self, name: str, layer: QuantizedLayer, dtype: str) -> dict[str, Raw]:

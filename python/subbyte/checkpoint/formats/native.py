@@ -1,4 +1,4 @@
-"""Our own format, "subbyte", version 1: docs/format.md, to the byte. Holds every scheme and act-order's index.
+"""Our own format, "subbyte", version 1: docs/format.md, to the byte. Holds every scheme, an index, and outliers.
 
 Its files are called subbyte.safetensors and not model.safetensors: transformers ignores a quant_method that it does not
 know and runs on random weights; this way it does not find any, and says so.
@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from subbyte import kernels
 from subbyte.checkpoint.formats.format import Layers, layer_scheme, stored_dtype
@@ -17,7 +18,7 @@ from subbyte.checkpoint.raw import Raw
 from subbyte.checkpoint.source import Source
 from subbyte.errors import CheckpointError, SchemeError, SubbyteError
 from subbyte.schemes import ScaleDtype, Scheme
-from subbyte.tensors import QuantizedLayer, QuantizedTensor
+from subbyte.tensors import Decomposition, Kept, QuantizedLayer, QuantizedTensor, Sparse, Weight
 
 __all__ = ["VERSION", "Native"]
 
@@ -34,13 +35,24 @@ class Native:
     parts: tuple[str, ...] = (
         "weight_codes",
         "weight_scale",
+        "weight_scale_codes",
+        "weight_scale_scale",
+        "weight_scale_zero",
         "weight_zero",
+        "weight_zero_codes",
+        "weight_zero_scale",
+        "weight_zero_zero",
         "weight_index",
         "weight_shape",
+        "sparse_values",
+        "sparse_columns",
+        "sparse_pointers",
+        "kept_values",
+        "kept_columns",
         "input_scale",
     )
 
-    def check(self, layers: Layers, *, indexed: bool = False) -> None:
+    def check(self, layers: Layers, *, indexed: bool = False, sparse: bool = False) -> None:
         """Every scheme that a weight can have is held."""
         for name, (weight, activation) in layers.items():
             if weight.granularity == "token" or weight.static:
@@ -50,21 +62,18 @@ class Native:
 
     def tensors(self, name: str, layer: QuantizedLayer, dtype: str) -> dict[str, Raw]:
         """See `Format`."""
-        weight = layer.weight
-        scale = Raw.from_floats(weight.scale, stored_dtype(weight.scheme, dtype))
-        if not np.array_equal(scale.floats(), weight.scale):
-            raise inexact_scale(name, weight.scheme, dtype)
+        weight = layer.weight.dense if isinstance(layer.weight, Decomposition) else layer.weight
         tensors = {
             "weight_codes": Raw("I32", weight.words),
-            "weight_scale": scale,
             "weight_shape": Raw("I64", np.array(weight.shape, np.int64)),
+            **_parameter("weight_scale", name, weight.scale, weight.scheme, dtype),
         }
-        if weight.zero is not None and weight.scheme.float_zero:
-            tensors["weight_zero"] = Raw.from_floats(weight.zero, scale.dtype)
-        elif weight.zero is not None:
-            tensors["weight_zero"] = Raw("I32", kernels.pack(weight.zero.reshape(1, -1), weight.scheme.bits)[0])
+        if weight.zero is not None:
+            tensors |= _parameter("weight_zero", name, weight.zero, weight.scheme, dtype)
         if weight.index is not None:
             tensors["weight_index"] = Raw("I32", weight.index)
+        if isinstance(layer.weight, Decomposition):
+            tensors |= _outliers(layer.weight)
         if layer.input_scale is not None:
             tensors["input_scale"] = Raw("F32", np.array([layer.input_scale], np.float32))
         return {f"{name}.{part}": raw for part, raw in tensors.items()}
@@ -94,28 +103,22 @@ class Native:
         if not isinstance(entry, dict) or "weights" not in entry:
             raise CheckpointError(f"{name} in config.json", entry, 'an object with "weights" and "activations"')
         written, activation = layer_scheme(name, entry["weights"]), entry.get("activations")
-        scale = source.raw(f"{name}.weight_scale")
-        if scale.dtype not in SCALE_DTYPES:
-            raise CheckpointError(f"{name}.weight_scale", scale.dtype, f"one of {', '.join(SCALE_DTYPES)}")
-        scheme = written.resolve(SCALE_DTYPES[scale.dtype])
+        stored = f"{name}.weight_scale{'' if written.level('scale') is None else '_scale'}"
+        if source.dtype(stored) not in SCALE_DTYPES:
+            raise CheckpointError(stored, source.dtype(stored), f"one of {', '.join(SCALE_DTYPES)}")
+        scheme = written.resolve(SCALE_DTYPES[source.dtype(stored)])
         shape = self.shape(source, name)
         try:
-            zero: Any = None
-            if scheme.float_zero:
-                zero = source.floats(f"{name}.weight_zero")
-            elif not scheme.symmetric:
-                packed = source.array(f"{name}.weight_zero").reshape(1, -1)
-                zero = kernels.unpack(packed, scheme.bits, scale.data.size).reshape(scale.data.shape)
             weight = QuantizedTensor(
                 scheme,
                 shape,
                 source.array(f"{name}.weight_codes"),
-                scale.floats(),
-                zero,
+                _read_floats(source, f"{name}.weight_scale", scheme, shape, scheme.level("scale")),
+                _read_zero(source, f"{name}.weight_zero", scheme, shape),
                 source.array(f"{name}.weight_index") if f"{name}.weight_index" in source else None,
             )
             return QuantizedLayer(
-                weight,
+                _with_outliers(source, name, weight),
                 None if activation is None else layer_scheme(name, activation),
                 input_scale(source, f"{name}.input_scale"),
             )
@@ -123,6 +126,81 @@ class Native:
             raise
         except SubbyteError as error:
             raise inconsistent(name, error) from error
+
+
+def _parameter(
+    part: str, name: str, values: npt.NDArray[Any] | QuantizedTensor, scheme: Scheme, dtype: str
+) -> dict[str, Raw]:
+    """The tensors of scales or zero points: floats, codes, or codes with scales and zero points of their own."""
+    if isinstance(values, QuantizedTensor):
+        tensors = {f"{part}_codes": Raw("I32", values.words)}
+        for own, level in (("scale", values.scales()), ("zero", values.zeros())):
+            if level is not None:
+                tensors |= _parameter(f"{part}_{own}", name, level, values.scheme, dtype)
+        return tensors
+    if values.dtype == np.uint8:
+        return {part: Raw("I32", kernels.pack(values.reshape(1, -1), scheme.bits)[0])}
+    stored = Raw.from_floats(values, stored_dtype(scheme, dtype))
+    if not np.array_equal(stored.floats(), values):
+        raise inexact_scale(name, scheme, dtype)
+    return {part: stored}
+
+
+def _read_floats(
+    source: Source, part: str, scheme: Scheme, shape: tuple[int, int], level: Scheme | None
+) -> npt.NDArray[np.float32] | QuantizedTensor:
+    """Scales, or zero points that are floats, of one level or two."""
+    if level is None:
+        return source.floats(part)
+    return QuantizedTensor(
+        level,
+        (scheme.groups(shape[1]), shape[0]),
+        source.array(f"{part}_codes"),
+        source.floats(f"{part}_scale"),
+        source.floats(f"{part}_zero"),
+    )
+
+
+def _read_zero(source: Source, part: str, scheme: Scheme, shape: tuple[int, int]) -> Any:
+    """Zero points as the tensor wants them; None where the scheme has none."""
+    if scheme.symmetric:
+        return None
+    if scheme.float_zero:
+        return _read_floats(source, part, scheme, shape, scheme.level("zero"))
+    sizes = (1, 1) if scheme.granularity == "tensor" else (shape[0], scheme.groups(shape[1]))
+    packed = source.array(part).reshape(1, -1)
+    return kernels.unpack(packed, scheme.bits, sizes[0] * sizes[1]).reshape(sizes)
+
+
+def _outliers(weight: Decomposition) -> dict[str, Raw]:
+    """The tensors of what stands beside the codes."""
+    tensors = {}
+    if weight.sparse is not None:
+        tensors["sparse_values"] = Raw.of(weight.sparse.values)
+        tensors["sparse_columns"] = Raw.of(weight.sparse.columns)
+        tensors["sparse_pointers"] = Raw.of(weight.sparse.pointers)
+    if weight.kept is not None:
+        tensors["kept_values"] = Raw.of(weight.kept.values)
+        tensors["kept_columns"] = Raw.of(weight.kept.columns)
+    return tensors
+
+
+def _with_outliers(source: Source, name: str, dense: QuantizedTensor) -> Weight:
+    """The codes, and what the file holds beside them; the tensors themselves refuse what does not fit."""
+
+    def read(part: str, *dtypes: str) -> Any:
+        given = source.dtype(f"{name}.{part}")
+        if given not in dtypes:
+            raise CheckpointError(f"{name}.{part}", given, " or ".join(dtypes))
+        return source.array(f"{name}.{part}")
+
+    sparse = kept = None
+    if any(f"{name}.{part}" in source for part in ("sparse_values", "sparse_columns", "sparse_pointers")):
+        columns, pointers = read("sparse_columns", "U16", "I32"), read("sparse_pointers", "I32")
+        sparse = Sparse(dense.shape, read("sparse_values", "F16", "F32"), columns, pointers)
+    if any(f"{name}.{part}" in source for part in ("kept_values", "kept_columns")):
+        kept = Kept(read("kept_values", "F16", "F32"), read("kept_columns", "I32"))
+    return dense if sparse is None and kept is None else Decomposition(dense, sparse, kept)
 
 
 def _section(source: Source) -> dict[str, Any]:

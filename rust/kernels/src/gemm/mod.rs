@@ -1,5 +1,7 @@
-//! Matrix products that read codes: floats times low-bit weights, and 8-bit integers or floats times their like.
+//! Matrix products that read codes: floats times low-bit weights, and 8-bit integers or floats times their like; and the
+//! product with the sparse outliers that stand beside codes.
 
+mod csr;
 mod decode;
 mod fp8;
 #[cfg(test)]
@@ -7,6 +9,7 @@ mod tests;
 mod w8a8;
 mod wna16;
 
+pub use csr::{Column, Entries, csr};
 pub use fp8::{Scales, fp8};
 pub use w8a8::w8a8;
 pub use wna16::wna16;

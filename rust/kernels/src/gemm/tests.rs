@@ -183,3 +183,38 @@ fn fp8_scales_each_block_of_columns() {
     let refused = fp8::<E4m3fn>(&m, &x, &weight, wrong, all, None, 1, 2, 130, &mut out);
     assert!(matches!(refused, Err(Error::Shape(_))));
 }
+
+#[test]
+fn csr_adds_its_entries_on_every_machine() {
+    let (values, places, pointers) = ([2.0, -1.0, 0.5, 4.0], [0u16, 2, 1, 2], [0, 2, 2, 3, 4]);
+    let halves = [0x4000, 0xbc00, 0x3800, 0x4400];
+    for m in machines() {
+        for rows in [0usize, 1, 5, 17] {
+            let x: Vec<f32> = (0..3 * rows).map(|i| i as f32 - 4.0).collect();
+            for entries in [Entries::F32(&values), Entries::F16(&halves)] {
+                let mut out = vec![1.0; 4 * rows];
+                csr(&m, &x, entries, &places, &pointers, rows, 4, 3, &mut out).unwrap();
+                for (x, out) in x.chunks(3).zip(out.chunks(4)) {
+                    assert_eq!(out, [1.0 + 2.0 * x[0] - x[2], 1.0, 1.0 + 0.5 * x[1], 1.0 + 4.0 * x[2]]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn csr_refuses() {
+    let m = Machine::forced(Path::Scalar, 1).unwrap();
+    let run = |places: &[i32], pointers: &[i32]| {
+        csr(&m, &[1.0; 3], Entries::F32(&[1.0; 2]), places, pointers, 1, 2, 3, &mut [0.0; 2])
+    };
+    assert!(run(&[0, 2], &[0, 1, 2]).is_ok());
+    for pointers in [[0, 3, 2], [1, 1, 2], [0, 1, 1], [0, -1, 2], [0, 2, 3]] {
+        assert!(matches!(run(&[0, 2], &pointers), Err(Error::Range(_))), "{pointers:?}");
+    }
+    for places in [[0, 3], [-1, 0]] {
+        assert!(matches!(run(&places, &[0, 1, 2]), Err(Error::Range(_))), "{places:?}");
+    }
+    assert!(matches!(run(&[0], &[0, 1, 2]), Err(Error::Shape(_))));
+    assert!(matches!(run(&[0, 2], &[0, 2]), Err(Error::Shape(_))));
+}

@@ -37,13 +37,14 @@ pub struct Descent<'a> {
     pub relax: usize,
     /// Columns between two updates of the gradient: speed, and the order of sums.
     pub block: usize,
-    /// Start from the codes as they are; else from the weight itself.
-    pub from_codes: bool,
+    /// One sweep of these alone, numbered from 0: callers that change the weight between sweeps.
+    pub only: Option<usize>,
 }
 
 /// What one task owns: some rows of everything.
 struct Chunk<'a> {
     weight: &'a [f32],
+    values: &'a mut [f32],
     scale: &'a [f32],
     zero: &'a [u8],
     codes: &'a mut [u8],
@@ -52,7 +53,8 @@ struct Chunk<'a> {
 
 /// Rounds `weight` `[rows, cols]` towards the least `(w - b) H (w - b)^T` of each row, `H` the symmetric `hessian` `[cols, cols]`.
 ///
-/// `codes` `[rows, cols]` receive the codes (and are read before, with `from_codes`), `loss` `[rows]` half the error. A column whose
+/// `values` `[rows, cols]` is where the descent begins, on the grid or off it, and where it ends. `codes` `[rows, cols]` receive the
+/// codes nearest to what each column was to become last, `loss` `[rows]` half the error of the values. A column whose
 /// diagonal is 0 is rounded to nearest. [`Error::NotFinite`] for NaN or infinity in `weight` or `hessian`, [`Error::Range`] for a
 /// negative diagonal, bits, scales, zero points or groups out of range, [`Error::Shape`] for lengths. Where values overflow,
 /// [`Error::NotFinite`] comes after writing.
@@ -64,6 +66,7 @@ pub fn coordinate_descent(
     rows: usize,
     cols: usize,
     descent: &Descent<'_>,
+    values: &mut [f32],
     codes: &mut [u8],
     loss: &mut [f32],
 ) -> Result<()> {
@@ -79,6 +82,7 @@ pub fn coordinate_descent(
     expect_shape("hessian", hessian.len(), &[cols, cols])?;
     expect_shape("scale", scale.len(), &[rows, count])?;
     expect_shape("zero", zero.len(), &[rows, count])?;
+    expect_shape("start", values.len(), &[rows, cols])?;
     expect_shape("codes", codes.len(), &[rows, cols])?;
     expect_len("index", index.len(), cols)?;
     expect_len("loss", loss.len(), rows)?;
@@ -88,13 +92,13 @@ pub fn coordinate_descent(
     if let Some(scale) = scale.iter().find(|scale| !(scale.is_finite() && **scale > 0.0)) {
         return Err(Error::range("scale", scale, "finite numbers over 0"));
     }
-    let given = if descent.from_codes { &*codes } else { &[] };
-    for (what, values) in [("zero", zero), ("codes", given)] {
-        if let Some(value) = values.iter().find(|&&value| value > top) {
-            return Err(Error::range(what, value, format!("at most {top}")));
-        }
+    if let Some(zero) = zero.iter().find(|&&zero| zero > top) {
+        return Err(Error::range("zero", zero, format!("at most {top}")));
     }
-    for (what, values) in [("weight", weight), ("hessian", hessian)] {
+    if let Some(only) = descent.only.filter(|&only| only >= descent.sweeps) {
+        return Err(Error::range("only", only, format!("a sweep from 0 to {}", descent.sweeps - 1)));
+    }
+    for (what, values) in [("weight", weight), ("hessian", hessian), ("start", &*values)] {
         if let Some(at) = values.iter().position(|value| !value.is_finite()) {
             let place = format!("{} in row {}, column {}", values[at], at / cols, at % cols);
             return Err(Error::not_finite(what, place));
@@ -110,10 +114,11 @@ pub fn coordinate_descent(
     }
     let chunks: Vec<_> = weight
         .chunks(CHUNK * cols)
+        .zip(values.chunks_mut(CHUNK * cols))
         .zip(codes.chunks_mut(CHUNK * cols))
         .zip(scale.chunks(CHUNK * count).zip(zero.chunks(CHUNK * count)))
         .zip(loss.chunks_mut(CHUNK))
-        .map(|(((weight, codes), (scale, zero)), loss)| Chunk { weight, scale, zero, codes, loss })
+        .map(|((((weight, values), codes), (scale, zero)), loss)| Chunk { weight, values, scale, zero, codes, loss })
         .collect();
     m.each(chunks, |chunk| solve(m, hessian, cols, descent, chunk));
     match loss.iter().position(|loss| !loss.is_finite()) {
@@ -124,25 +129,20 @@ pub fn coordinate_descent(
 
 /// All sweeps over some rows.
 fn solve(m: &Machine, hessian: &[f32], cols: usize, descent: &Descent<'_>, chunk: Chunk<'_>) {
-    let Chunk { weight, scale, zero, codes, loss } = chunk;
+    let Chunk { weight, values, scale, zero, codes, loss } = chunk;
     let (rows, count) = (loss.len(), scale.len() / loss.len());
     let padded = rows.next_multiple_of(LANES);
     let whole = MatRef::from_row_major_slice(hessian, cols, cols);
-    let mut values = weight.to_vec();
     let mut gradient = vec![0.0; rows * cols];
-    if descent.from_codes {
-        for (at, value) in values.iter_mut().enumerate() {
-            let group = at / cols * count + descent.index[at % cols] as usize;
-            *value = scale[group] * (f32::from(codes[at]) - f32::from(zero[group]));
-        }
-        let missed: Vec<f32> = weight.iter().zip(&values).map(|(w, b)| w - b).collect();
+    if weight != values {
+        let missed: Vec<f32> = weight.iter().zip(&*values).map(|(w, b)| w - b).collect();
         let missed = MatRef::from_row_major_slice(&missed, rows, cols);
         let to = MatMut::from_row_major_slice_mut(&mut gradient, rows, cols);
         matmul(to, Accum::Replace, missed, whole, 1.0, Par::Seq);
     }
     let block = descent.block.min(cols);
     let mut moves = vec![0.0; block * padded];
-    for sweep in 0..descent.sweeps {
+    for sweep in descent.only.map_or(0..descent.sweeps, |only| only..only + 1) {
         let relaxed = descent.relax > 0 && sweep % descent.relax == 1 && sweep + SETTLED < descent.sweeps;
         for start in (0..cols).step_by(block) {
             let end = cols.min(start + block);

@@ -1,7 +1,8 @@
 //! Rounding that looks further than the nearest code: half-quadratic zero points; and by second-order statistics, the Gram
-//! matrix of the inputs, its inverse factor, and GPTQ's column loop.
+//! matrix of the inputs, its inverse factor, and the column loops of GPTQ and SpQR.
 
 mod accumulate_gram;
+mod bilevel;
 mod coordinate_descent;
 mod gptq;
 mod half_quadratic;
@@ -10,6 +11,7 @@ mod inverse_factor;
 mod tests;
 
 pub use accumulate_gram::accumulate_gram;
+pub use bilevel::{Bilevel, Found, bilevel};
 pub use coordinate_descent::{Descent, coordinate_descent};
 pub use gptq::{Groups, gptq};
 pub use half_quadratic::{Proximal, half_quadratic};

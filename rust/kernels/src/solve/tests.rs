@@ -349,24 +349,16 @@ fn coordinate_descent_is_the_same_on_every_machine_and_lowers_its_loss() {
     for (rows, cols, block) in [(1, 1, 1), (3, 20, 8), (140, 33, 16)] {
         let (weight, hessian) = (noise(rows * cols, 3), hessian(cols, 4));
         let (scale, zero, index) = (vec![0.3; rows], vec![4; rows], vec![0; cols]);
-        let descent = Descent {
-            bits: 3,
-            scale: &scale,
-            zero: &zero,
-            index: &index,
-            sweeps: 1,
-            relax: 0,
-            block,
-            from_codes: false,
-        };
+        let descent =
+            Descent { bits: 3, scale: &scale, zero: &zero, index: &index, sweeps: 1, relax: 0, block, only: None };
         let mut first = None;
         for m in machines() {
-            let (mut codes, mut loss) = (vec![0; rows * cols], vec![0.0; rows]);
-            coordinate_descent(&m, &weight, &hessian, rows, cols, &descent, &mut codes, &mut loss).unwrap();
-            let mut more = codes.clone();
-            let mut less = loss.clone();
-            let again = Descent { from_codes: true, sweeps: 3, ..descent };
-            coordinate_descent(&m, &weight, &hessian, rows, cols, &again, &mut more, &mut less).unwrap();
+            let (mut codes, mut loss, mut values) = (vec![0; rows * cols], vec![0.0; rows], weight.clone());
+            coordinate_descent(&m, &weight, &hessian, rows, cols, &descent, &mut values, &mut codes, &mut loss)
+                .unwrap();
+            let (mut more, mut less) = (codes.clone(), loss.clone());
+            let again = Descent { sweeps: 3, ..descent };
+            coordinate_descent(&m, &weight, &hessian, rows, cols, &again, &mut values, &mut more, &mut less).unwrap();
             assert!(less.iter().zip(&loss).all(|(less, loss)| *less <= loss * 1.001 + 1e-6));
             let found = (codes, more);
             assert_eq!(*first.get_or_insert(found.clone()), found, "{rows} {cols} {:?}", m.path());
@@ -377,18 +369,10 @@ fn coordinate_descent_is_the_same_on_every_machine_and_lowers_its_loss() {
 #[test]
 fn coordinate_descent_refuses() {
     let m = Machine::forced(Path::Scalar, 1).unwrap();
-    let good = Descent {
-        bits: 3,
-        scale: &[1.0],
-        zero: &[4],
-        index: &[0, 0],
-        sweeps: 1,
-        relax: 0,
-        block: 8,
-        from_codes: false,
-    };
+    let good =
+        Descent { bits: 3, scale: &[1.0], zero: &[4], index: &[0, 0], sweeps: 1, relax: 0, block: 8, only: None };
     let run = |descent: Descent<'_>, weight: [f32; 2], hessian: [f32; 4]| {
-        coordinate_descent(&m, &weight, &hessian, 1, 2, &descent, &mut [9, 0], &mut [0.0])
+        coordinate_descent(&m, &weight, &hessian, 1, 2, &descent, &mut weight.clone(), &mut [9, 0], &mut [0.0])
     };
     let eye = [1.0, 0.0, 0.0, 1.0];
     assert!(run(good, [0.0, 1.0], eye).is_ok());
@@ -399,11 +383,113 @@ fn coordinate_descent_refuses() {
         Descent { index: &[0, 1], ..good },
         Descent { sweeps: 0, ..good },
         Descent { block: 0, ..good },
-        Descent { from_codes: true, ..good },
+        Descent { only: Some(1), ..good },
     ] {
         assert!(matches!(run(bad, [0.0, 1.0], eye), Err(Error::Range(_))), "{bad:?}");
     }
     assert!(matches!(run(good, [0.0, 1.0], [-1.0, 0.0, 0.0, 1.0]), Err(Error::Range(_))));
     assert!(matches!(run(good, [0.0, f32::NAN], eye), Err(Error::NotFinite(_))));
     assert!(matches!(run(Descent { index: &[0], ..good }, [0.0, 1.0], eye), Err(Error::Shape(_))));
+}
+
+#[test]
+fn bilevel_is_the_same_on_every_machine() {
+    for (rows, cols, group, masked) in [(4, 12, 4, false), (136, 30, 10, false), (8, 30, 15, true)] {
+        let weight = noise(rows * cols, 5);
+        let mut factor = vec![0.0; cols * cols];
+        inverse_factor(&machines()[0], &hessian(cols, 4), cols, 0.5, &mut factor).unwrap();
+        for block in [1, 12, 128] {
+            let mut first = None;
+            for m in machines() {
+                let count = cols / group;
+                let options = Bilevel {
+                    bits: 3,
+                    group,
+                    scale_bits: 3,
+                    zero_bits: 3,
+                    run: 4,
+                    round_zero: false,
+                    threshold: 0.02,
+                    simplified: false,
+                    dtype: ScaleType::F16,
+                    block,
+                };
+                let mut values = weight.clone();
+                let (mut codes, mut mask) = (vec![0; rows * cols], vec![0; rows * cols]);
+                mask[5] = 1;
+                let (mut scale, mut zero) = (vec![0.0; rows * count], vec![0.0; rows * count]);
+                let (mut scale_codes, mut zero_codes) = (vec![0; rows * count], vec![0; rows * count]);
+                let (mut scale_grid, mut zero_grid) = (vec![0.0; rows / 2 * count], vec![0.0; rows / 2 * count]);
+                let mut loss = vec![0.0; rows];
+                let found = Found {
+                    weight: &mut values,
+                    codes: &mut codes,
+                    mask: &mut mask,
+                    scale: &mut scale,
+                    zero: &mut zero,
+                    scale_codes: &mut scale_codes,
+                    zero_codes: &mut zero_codes,
+                    scale_grid: &mut scale_grid,
+                    zero_grid: &mut zero_grid,
+                    loss: &mut loss,
+                };
+                bilevel(&m, Some(&factor), rows, cols, &options, masked, found).unwrap();
+                if masked {
+                    assert_eq!(mask.iter().map(|&mask| usize::from(mask)).sum::<usize>(), 1);
+                }
+                let found = (codes, mask, scale_codes, zero_codes);
+                assert_eq!(*first.get_or_insert(found.clone()), found, "{rows} {cols} {block} {:?}", m.path());
+            }
+        }
+    }
+}
+
+#[test]
+fn bilevel_refuses() {
+    let m = Machine::forced(Path::Scalar, 1).unwrap();
+    let good = Bilevel {
+        bits: 3,
+        group: 2,
+        scale_bits: 3,
+        zero_bits: 0,
+        run: 2,
+        round_zero: false,
+        threshold: 0.1,
+        simplified: true,
+        dtype: ScaleType::F32,
+        block: 8,
+    };
+    let run = |options: Bilevel, weight: [f32; 4], factor: [f32; 4]| {
+        let mut weight = weight;
+        let found = Found {
+            weight: &mut weight,
+            codes: &mut [0; 4],
+            mask: &mut [0; 4],
+            scale: &mut [0.0; 2],
+            zero: &mut [0.0; 2],
+            scale_codes: &mut [0; 2],
+            zero_codes: &mut [0; 2],
+            scale_grid: &mut [0.0; 2],
+            zero_grid: &mut [0.0; 2],
+            loss: &mut [0.0; 2],
+        };
+        bilevel(&m, Some(&factor), 2, 2, &options, false, found)
+    };
+    let (weight, eye) = ([0.0, 1.0, 2.0, -1.0], [1.0, 0.0, 0.0, 1.0]);
+    assert!(run(good, weight, eye).is_ok());
+    for bad in [
+        Bilevel { bits: 9, ..good },
+        Bilevel { scale_bits: 9, ..good },
+        Bilevel { block: 0, ..good },
+        Bilevel { threshold: -1.0, ..good },
+        Bilevel { threshold: f32::NAN, ..good },
+    ] {
+        assert!(matches!(run(bad, weight, eye), Err(Error::Range(_))), "{bad:?}");
+    }
+    for bad in [Bilevel { group: 3, ..good }, Bilevel { run: 3, ..good }, Bilevel { run: 0, ..good }] {
+        assert!(matches!(run(bad, weight, eye), Err(Error::Shape(_))), "{bad:?}");
+    }
+    assert!(matches!(run(good, weight, [1.0, 0.0, 0.0, 0.0]), Err(Error::Range(_))));
+    assert!(matches!(run(good, [0.0, f32::NAN, 0.0, 0.0], eye), Err(Error::NotFinite(_))));
+    assert!(matches!(run(good, weight, [1.0, f32::INFINITY, 0.0, 1.0]), Err(Error::NotFinite(_))));
 }
