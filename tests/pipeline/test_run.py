@@ -208,9 +208,9 @@ def test_gptq_calibrates_on_the_quantized_model_and_awq_on_the_float_one(
     for name, recipe in (("gptq", gptq(bits=2, group_size=GROUP)), ("awq", awq(bits=2, group_size=GROUP, grid=2))):
         inputs[name] = []
 
-        def watched(job: Any, i: int, block: Any, hidden: Any, name: str = name) -> Any:
+        def watched(job: Any, i: int, block: Any, hidden: Any, *others: Any, name: str = name) -> Any:
             inputs[name].append(hidden.clone())
-            return original(job, i, block, hidden)
+            return original(job, i, block, hidden, *others)
 
         monkeypatch.setattr(run_module, "round_block", watched)
         quantize(MINI, recipe, tmp_path / name, calibration=TOKENS, verify=False)
