@@ -69,8 +69,8 @@ def quantize(model: Path, out: Path, system: str, *options: str) -> float:
 
 
 def weights_only(system: str, bits: int, group: int) -> list[str]:
-    """Options of one row of the weight-only table; HQQ's codes always have zero points."""
-    asymmetric = [] if system == "hqq" else ["--set", "symmetric=false"]
+    """Options of one row of the weight-only table; some systems' codes always have zero points."""
+    asymmetric = [] if system in ("hqq", "spqr", "gwq") else ["--set", "symmetric=false"]
     return ["--bits", str(bits), "--group-size", str(group), *asymmetric]
 
 
@@ -87,7 +87,7 @@ def quality() -> Rows:
     for group in (128, 64):
         for bits in (4, 3, 2):
             lost = math.nan
-            for system in ("rtn", "hqq", "gptq", "quantease", "awq"):
+            for system in ("rtn", "hqq", "gptq", "quantease", "awq", "gwq"):
                 with folder() as work:
                     options = calibrated(FEW if system == "awq" else SAMPLES)
                     quantize(model, work / "out", system, *weights_only(system, bits, group), *options)
@@ -105,6 +105,13 @@ def quality() -> Rows:
                     | ({} if system == "rtn" else {"taken away": 1 - increase / lost})
                 )
                 print(rows[-1], flush=True)
+    for bits in (4, 3, 2):
+        with folder() as work:
+            quantize(model, work / "out", "spqr", *weights_only("spqr", bits, 16), *calibrated())
+            found = command("eval", str(work / "out"), "--text", str(TEXT), "--windows", "60", "--json")
+        sizes = {"bits": bits, "group": 16, "bits per weight": found["bits_per_weight"]}
+        rows.append({"system": "spqr", **sizes, "perplexity": found["perplexity"]})
+        print(rows[-1], flush=True)
     return rows
 
 
@@ -216,7 +223,7 @@ SECTIONS: dict[str, tuple[str, Callable[[], Rows]]] = {
     "quality": (
         "Weight-only quantization of a trained 6.8 M-parameter Llama (`../shared/models/llama`), asymmetric; "
         f"perplexity over the first 60 windows of WikiText-2 test; {SAMPLES} x {LENGTH} calibration tokens ({FEW} x "
-        f"{LENGTH} for AWQ, whose claim is that so few suffice; none for HQQ). *taken away*: the share of "
+        f"{LENGTH} for AWQ, whose claim is that so few suffice, 8 for GWQ; none for HQQ). *taken away*: the share of "
         "round-to-nearest's increase of log-perplexity that the system removes.",
         quality,
     ),
