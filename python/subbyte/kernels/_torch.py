@@ -41,7 +41,22 @@ def call(kernel: str, arrays: Mapping[str, Any], given: Mapping[str, Any], optio
     if device.type not in ("cpu", "meta") and (device.type, kernel) not in _ELSEWHERE:
         raise refuse_device(kernel, next(iter(given)), str(device))
     detached = {name: tensor.detach() if tensor.requires_grad else tensor for name, tensor in given.items()}
+    if device.type == "cpu" and _nobody_watches(detached):
+        return bring_back(run(kernel, **{**arrays, **detached}, **options), from_dlpack)
     return getattr(torch.ops.subbyte, kernel).default(**{**arrays, **detached}, **options)
+
+
+def _nobody_watches(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the operator's way through torch's dispatcher, longer than a small kernel takes, would change nothing:
+    nothing traces, no mode or transform is active, and every tensor is torch's own.
+    """
+    return (
+        all(type(tensor) is Tensor for tensor in tensors.values())
+        and not torch.compiler.is_compiling()
+        and not torch._C._get_tracing_state()
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._functorch.peek_interpreter_stack() is None
+    )
 
 
 def _operator(schema: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
