@@ -32,5 +32,5 @@ def int_mm(case: Case) -> Any:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def bench_w8a8(benchmark: Any, case: Case, who: Any) -> None:
     benchmark.group = f"w8a8 {case}"
-    benchmark.extra_info.update(bytes=case.bytes, flops=case.flops, limit="read int8")
+    benchmark.extra_info.update(bytes=case.bytes, flops=case.flops, limit="read sgemm")
     benchmark(who(case))

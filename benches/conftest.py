@@ -101,16 +101,8 @@ def sgemm(threads: int, _: int = 0) -> float:
     return 2 * 2048**3 / fastest(lambda: square @ square, 1)
 
 
-@cache
-def int8(threads: int, _: int = 0) -> float:
-    """Operations a second of torch's product of 8-bit matrices, 2048 x 2048."""
-    square = torch.ones(2048, 2048, dtype=torch.int8)
-    return 2 * 2048**3 / fastest(lambda: torch._int_mm(square, square), 1)
-
-
 LIMITS: dict[str, tuple[str, Any]] = {
     "copy": ("bytes", copy),
     "read": ("bytes", read),
     "sgemm": ("flops", lambda threads, _: sgemm(threads)),
-    "int8": ("flops", lambda threads, _: int8(threads)),
 }

@@ -35,7 +35,7 @@ CALIBRATION = SHARED / "data" / "calibration.txt"
 TEXT = SHARED / "data" / "wikitext2-test.txt"
 SAMPLES, FEW, LENGTH = 128, 16, 256
 
-Rows = list[dict[str, Any]]
+Row = dict[str, Any]
 
 
 @contextmanager
@@ -79,11 +79,11 @@ def calibrated(samples: int = SAMPLES) -> list[str]:
     return ["--calibration", str(CALIBRATION), "--samples", str(samples), "--seq-len", str(LENGTH), "--seed", "0"]
 
 
-def quality() -> Rows:
+def quality() -> Iterator[Row]:
     """Every weight-only system on the shared Llama."""
     model = SHARED / "models" / "llama"
     base = perplexity(model)
-    rows: Rows = [{"system": "float", "perplexity": base}]
+    yield {"system": "float", "perplexity": base}
     for group in (128, 64):
         for bits in (4, 3, 2):
             lost = math.nan
@@ -94,7 +94,7 @@ def quality() -> Rows:
                     found = command("eval", str(work / "out"), "--text", str(TEXT), "--windows", "60", "--json")
                 increase = math.log(found["perplexity"] / base)
                 lost = increase if system == "rtn" else lost
-                rows.append(
+                yield (
                     {
                         "system": system,
                         "bits": bits,
@@ -104,22 +104,19 @@ def quality() -> Rows:
                     }
                     | ({} if system == "rtn" else {"taken away": 1 - increase / lost})
                 )
-                print(rows[-1], flush=True)
     for bits in (4, 3, 2):
         with folder() as work:
             quantize(model, work / "out", "spqr", *weights_only("spqr", bits, 16), *calibrated())
             found = command("eval", str(work / "out"), "--text", str(TEXT), "--windows", "60", "--json")
         sizes = {"bits": bits, "group": 16, "bits per weight": found["bits_per_weight"]}
-        rows.append({"system": "spqr", **sizes, "perplexity": found["perplexity"]})
-        print(rows[-1], flush=True)
-    return rows
+        yield {"system": "spqr", **sizes, "perplexity": found["perplexity"]}
 
 
-def outliers() -> Rows:
+def outliers() -> Iterator[Row]:
     """W8A8 with and without smoothing, on the Llama with activation outliers."""
     model = SHARED / "models" / "llama-outliers"
     base = perplexity(model)
-    rows: Rows = [{"system": "float", "perplexity": base}]
+    yield {"system": "float", "perplexity": base}
     for level, activations in (("O1", "int8/token"), ("O2", "int8/tensor"), ("O3", "int8/tensor/static")):
         plain = ("rtn", "--bits", "8", "--group-size", "-1", "--set", f"activations={activations}")
         smooth = ("smoothquant", "--set", f"level={level}")
@@ -132,15 +129,12 @@ def outliers() -> Rows:
             with folder() as work:
                 quantize(model, work / "out", *options, *calibrated(FEW))
                 got = perplexity(work / "out")
-            rows.append({"system": name, "level": level, "perplexity": got, "change": got / base - 1})
-            print(rows[-1], flush=True)
-    return rows
+            yield {"system": name, "level": level, "perplexity": got, "change": got / base - 1}
 
 
-def peers() -> Rows:
+def peers() -> Iterator[Row]:
     """GPTQ beside llm-compressor and GPTQModel: the same model, tokens and settings."""
     model = SHARED / "models" / "llama"
-    rows: Rows = []
     with folder() as work:
         from subbyte import calibration
 
@@ -160,11 +154,12 @@ def peers() -> Rows:
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
                     text=True,
+                    cwd=work,  # GPTQModel leaves its logs where it is started
                 )
                 taken: dict[str, float] = json.loads(run.stdout.splitlines()[-1])
                 shutil.copy(model / "tokenizer.json", out)  # not every package writes it
                 ours = ours or taken
-                rows.append(
+                yield (
                     {
                         "package": package,
                         "bits": bits,
@@ -175,13 +170,10 @@ def peers() -> Rows:
                         "x whole": taken["whole"] / ours["whole"],
                     }
                 )
-                print(rows[-1], flush=True)
-    return rows
 
 
-def memory() -> Rows:
+def memory() -> Iterator[Row]:
     """Peak resident memory of `subbyte quantize` on a random Llama of about one billion parameters."""
-    rows: Rows = []
     with folder() as work:
         parameters = synthetic.write(work / "model")
         for system, options in (
@@ -189,21 +181,16 @@ def memory() -> Rows:
             ("gptq", ["--calibration", str(work / "model" / "tokens.npy"), "--samples", "8", "--seq-len", "256"]),
         ):
             peak = quantize(work / "model", work / system, system, "--group-size", "128", *options)
-            rows.append({"system": system, "parameters": parameters, "peak GiB": peak})
-            print(rows[-1], flush=True)
-    return rows
+            yield {"system": system, "parameters": parameters, "peak GiB": peak}
 
 
-def running() -> Rows:
+def running() -> Iterator[Row]:
     """Memory that evaluation adds on top of the imports, float beside packed codes, on a random Llama."""
-    rows: Rows = []
     with folder() as work:
         synthetic.write(work / "float", layers=4)
         quantize(work / "float", work / "int4", "rtn", "--bits", "4", "--group-size", "128")
         for name in ("float", "int4"):
-            rows.append({"model": name, "peak GiB": peak_of_eval(work / name, work / "float" / "tokens.npy")})
-            print(rows[-1], flush=True)
-    return rows
+            yield {"model": name, "peak GiB": peak_of_eval(work / name, work / "float" / "tokens.npy")}
 
 
 def peak_of_eval(model: Path, tokens: Path) -> float:
@@ -219,7 +206,7 @@ def peak_of_eval(model: Path, tokens: Path) -> float:
     return usage.ru_maxrss / 2**20
 
 
-SECTIONS: dict[str, tuple[str, Callable[[], Rows]]] = {
+SECTIONS: dict[str, tuple[str, Callable[[], Iterator[Row]]]] = {
     "quality": (
         "Weight-only quantization of a trained 6.8 M-parameter Llama (`../shared/models/llama`), asymmetric; "
         f"perplexity over the first 60 windows of WikiText-2 test; {SAMPLES} x {LENGTH} calibration tokens ({FEW} x "
@@ -268,7 +255,7 @@ def render(store: dict[str, Any]) -> str:
     for name, (text, _) in SECTIONS.items():
         if name not in store:
             continue
-        rows: Rows = store[name]["rows"]
+        rows: list[Row] = store[name]["rows"]
         columns = list(dict.fromkeys(column for row in rows for column in row))
         lines += [f"## {name.capitalize()}", "", text, "", f"Measured on {store[name]['machine']}.", ""]
         lines += ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
@@ -285,8 +272,12 @@ def main() -> None:
     store: dict[str, Any] = json.loads(STORE.read_text()) if STORE.exists() else {}
     for name in () if given.render else given.sections or SECTIONS:
         print(f"==> {name}", flush=True)
-        store[name] = {"machine": machine(), "rows": SECTIONS[name][1]()}
-        STORE.write_text(json.dumps(store, indent=1) + "\n")
+        rows: list[Row] = []
+        store[name] = {"machine": machine(), "rows": rows}
+        for row in SECTIONS[name][1]():
+            print(row, flush=True)
+            rows.append(row)
+            STORE.write_text(json.dumps(store, indent=1) + "\n")
     PAGE.write_text(render(store))
     print(PAGE)
 
