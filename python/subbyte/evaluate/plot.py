@@ -19,7 +19,8 @@ __all__ = ["png", "svg"]
 
 # Okabe and Ito's colours, which differ for colour-blind readers too, a little darker so that thin lines carry on white.
 SERIES = ("#c1540a", "#0b6fb0", "#0a8a66", "#a3477f", "#8a7400", "#4b55a0")
-MARKERS = ("o", "s", "^", "D", "v", "P")
+# One more than colours, so that together they repeat only after 42 series.
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK, QUIET, GRID = "#1f2328", "#656d76", "#d8dee4"
 
 # In a page every colour is a CSS variable, so that one picture serves light and dark readers.
