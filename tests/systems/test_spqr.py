@@ -209,8 +209,13 @@ def test_the_papers_defaults() -> None:
 
 
 def test_near_lossless_and_better_than_gptq(llama: Quality) -> None:
-    """The table of the sheet: less than one percent of perplexity lost, and less than by GPTQ on whole rows."""
+    """The table of the sheet: less than one percent of perplexity lost, and less than by GPTQ on whole rows.
+
+    At 4 bits both lose less than the perplexity of 60 windows can tell (0.008 and 0.006 nats; another order of sums in
+    the Hessian turns them round), so the divergence from the float model decides: 0.0046 and 0.0132 nats.
+    """
     found, small = llama.loss(spqr(), 32), llama.loss(spqr(bits=3), 32)
     assert found - llama.float_loss < 0.01
-    assert found < llama.loss(gptq(bits=4, group_size=-1), 32)
+    assert llama.divergence(spqr(), 32) < 0.5 * llama.divergence(gptq(bits=4, group_size=-1), 32)
     assert small < llama.loss(gptq(bits=3, group_size=-1), 32)
+    assert llama.divergence(spqr(bits=3), 32) < 0.5 * llama.divergence(gptq(bits=3, group_size=-1), 32)
