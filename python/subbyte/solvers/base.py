@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypedDict
 
@@ -9,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subbyte import kernels
-from subbyte.errors import SchemeError
+from subbyte.errors import NotFiniteError, RecipeError, SchemeError, SingularError
 
 if TYPE_CHECKING:
     from subbyte.calibration import Statistics
     from subbyte.schemes import Scheme
     from subbyte.tensors import Weight
 
-__all__ = ["Floats", "Grid", "Solved", "Solver", "refuse_float_zero"]
+__all__ = ["Floats", "Grid", "Solved", "Solver", "check_loop", "damped", "hessian", "refuse_float_zero"]
 
 Floats = NDArray[np.float32]
 
@@ -95,6 +97,46 @@ class Grid:
             "shrink_grid": self.shrink_grid,
             "shrink_steps": self.shrink_steps,
         }
+
+
+def check_loop(solver: str, damp: float, damp_retries: int, block: int, usual: str) -> None:
+    """RecipeError for damping or blocks of a column loop that no run can have; `usual` is the common damping."""
+    if not (damp >= 0 and math.isfinite(damp)):
+        raise RecipeError(f"{solver}.damp", damp, "a number >= 0", f"{usual} is the usual one")
+    if not 0 <= damp_retries <= 10:
+        raise RecipeError(f"{solver}.damp_retries", damp_retries, "0 to 10")
+    if block < 1:
+        raise RecipeError(f"{solver}.block", block, "at least 1", "128 is the usual one")
+
+
+def hessian(stats: Statistics, name: str) -> Floats:
+    """`stats.hessian` [I, I], newly allocated. Raises NotFiniteError where activations overflowed."""
+    found: Floats = np.asarray(stats.hessian)
+    if not np.isfinite(found.diagonal()).all():
+        raise NotFiniteError(
+            f"Hessian of {name}", "NaN or infinity", "finite activations", "look for overflow in the model"
+        )
+    return found
+
+
+def damped(factor: Callable[[float], Floats], damp: float, damp_retries: int, name: str) -> tuple[Floats, str]:
+    """`factor(damp)` of a Hessian, the damping raised tenfold as long as it stays singular; a note when it was raised.
+
+    Raises SingularError when it is singular at every damping.
+    """
+    raised = [max(damp, 0.001) * 10**k for k in range(1, damp_retries + 1)]
+    for share in (damp, *raised):
+        try:
+            found = factor(share)
+        except SingularError:
+            continue
+        return found, "" if share == damp else f"singular Hessian: damping raised to {share:g}"
+    raise SingularError(
+        f"Hessian of {name}",
+        f"singular even with {max(damp, *raised, 0):g} of its mean diagonal added",
+        "a positive definite matrix",
+        "use more or more varied calibration text, or raise damp or damp_retries",
+    )
 
 
 def refuse_float_zero(scheme: Scheme) -> None:

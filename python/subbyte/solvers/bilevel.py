@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subbyte import kernels
-from subbyte.errors import NotFiniteError, RecipeError, SchemeError, SingularError
-from subbyte.solvers.base import Floats, Solved
+from subbyte.errors import RecipeError, SchemeError
+from subbyte.solvers.base import Floats, Solved, check_loop, damped, hessian
 from subbyte.tensors import Decomposition, QuantizedTensor, Sparse
 
 if TYPE_CHECKING:
@@ -50,12 +50,7 @@ class Bilevel:
     def __post_init__(self) -> None:
         if self.outliers is not None and not (self.outliers >= 0 and math.isfinite(self.outliers)):
             raise RecipeError("bilevel.outliers", self.outliers, "a number >= 0, or none", "0.2 is the usual one")
-        if not (self.damp >= 0 and math.isfinite(self.damp)):
-            raise RecipeError("bilevel.damp", self.damp, "a number >= 0", "1 is the usual one")
-        if not 0 <= self.damp_retries <= 10:
-            raise RecipeError("bilevel.damp_retries", self.damp_retries, "0 to 10")
-        if self.block < 1:
-            raise RecipeError("bilevel.block", self.block, "at least 1", "128 is the usual one")
+        check_loop("bilevel", self.damp, self.damp_retries, self.block, "1")
 
     @property
     def sparse(self) -> bool:
@@ -79,16 +74,11 @@ class Bilevel:
         if stats is None or stats.tokens == 0:
             dense, *_, loss = two_levels(weight, None, scheme, round_zero=self.round_zero)
             return Solved(dense, loss, "saw no calibration tokens: rounded to nearest")
-        hessian = np.asarray(stats.gram, dtype=np.float32) * np.float32(2 / stats.tokens)
-        diagonal = hessian.diagonal().copy()
-        if not np.isfinite(diagonal).all():
-            raise NotFiniteError(
-                f"Hessian of {name}", "NaN or infinity", "finite activations", "look for overflow in the model"
-            )
+        moments = hessian(stats, name)
+        diagonal = moments.diagonal().copy()
         order = self._order(weight, diagonal)
         weight = np.where(diagonal == 0, np.float32(0), weight)[:, order]
-        hessian = hessian[np.ix_(order, order)]
-        factor, note = self._factor(hessian, diagonal[order], name)
+        factor, note = self._factor(moments[np.ix_(order, order)], diagonal[order], name)
         threshold = None
         if self.outliers is not None and len(weight) > 1:
             spread = weight.var(axis=0, ddof=1, dtype=np.float64) / np.square(factor.diagonal(), dtype=np.float64)
@@ -108,25 +98,17 @@ class Bilevel:
         first = np.argsort(-diagonal, kind="stable")
         return _chain(weight, int(first[0])) if self.order == "spearman" and len(first) else first
 
-    def _factor(self, hessian: Floats, diagonal: Floats, name: str) -> tuple[Floats, str]:
+    def _factor(self, moments: Floats, diagonal: Floats, name: str) -> tuple[Floats, str]:
         """The factor of the damped inverse; dead columns have a diagonal of 1, whatever the damping."""
         mean = float(np.abs(diagonal).mean(dtype=np.float64))
-        raised = [max(self.damp, 0.001) * 10**k for k in range(1, self.damp_retries + 1)]
         places = np.arange(len(diagonal))
-        for damp in (self.damp, *raised):
-            damped = np.where(diagonal == 0, np.float32(1), diagonal + np.float32(damp * mean))
-            hessian[places, places] = damped
-            try:
-                factor = kernels.inverse_factor(hessian, 0.0)
-            except SingularError:
-                continue
-            return factor, "" if damp == self.damp else f"singular Hessian: damping raised to {damp:g}"
-        raise SingularError(
-            f"Hessian of {name}",
-            f"singular even with {max(self.damp, *raised, 0):g} of its mean diagonal added",
-            "a positive definite matrix",
-            "use more or more varied calibration text, or raise damp or damp_retries",
-        )
+
+        def factor(damp: float) -> Floats:
+            moments[places, places] = np.where(diagonal == 0, np.float32(1), diagonal + np.float32(damp * mean))
+            found: Floats = kernels.inverse_factor(moments, 0.0)
+            return found
+
+        return damped(factor, self.damp, self.damp_retries, name)
 
 
 def two_levels(

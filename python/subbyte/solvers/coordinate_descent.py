@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subbyte import kernels
-from subbyte.errors import NotFiniteError, RecipeError
+from subbyte.errors import RecipeError
 from subbyte.outliers import largest, largest_columns
-from subbyte.solvers.base import Floats, Grid, Solved
+from subbyte.solvers.base import Floats, Grid, Solved, hessian
 from subbyte.solvers.gptq import Gptq
 from subbyte.solvers.nearest import Nearest
 from subbyte.tensors import Decomposition, Kept, QuantizedTensor, Sparse
@@ -62,7 +62,6 @@ class CoordinateDescent:
             raise RecipeError("coordinate_descent.relax", self.relax, "0 or more", "3 is the usual one")
         if self.block < 1:
             raise RecipeError("coordinate_descent.block", self.block, "at least 1", "128 is the usual one")
-
         if not 0 <= self.outliers < 1:
             raise RecipeError("coordinate_descent.outliers", self.outliers, "0 to 1, 1 excluded", "try 0.01")
         if not 0 < self.step <= 2:
@@ -90,18 +89,14 @@ class CoordinateDescent:
             plain = nearest.solve(weight, scheme)
             return Solved(plain.tensor, plain.loss, "saw no calibration tokens: rounded to nearest")
         columns = weight.shape[1]
-        hessian = np.asarray(stats.gram, dtype=np.float32) * np.float32(2 / stats.tokens)
-        if not np.isfinite(hessian.diagonal()).all():
-            raise NotFiniteError(
-                f"Hessian of {name}", "NaN or infinity", "finite activations", "look for overflow in the model"
-            )
-        order = np.argsort(-hessian.diagonal(), kind="stable") if self.act_order else np.arange(columns)
+        moments = hessian(stats, name)
+        order = np.argsort(-moments.diagonal(), kind="stable") if self.act_order else np.arange(columns)
         groups = 1 if scheme.granularity == "tensor" else scheme.groups(columns)
         descent = _Descent(
             self,
             scheme,
             weight,
-            np.ascontiguousarray(hessian[np.ix_(order, order)]),
+            np.ascontiguousarray(moments[np.ix_(order, order)]),
             order,
             (order // max(columns // max(groups, 1), 1)).astype(np.int32),
         )

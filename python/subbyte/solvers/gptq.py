@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from subbyte import kernels
-from subbyte.errors import NotFiniteError, RecipeError, SingularError
-from subbyte.solvers.base import Floats, Grid, Solved, refuse_float_zero
+from subbyte.solvers.base import Floats, Grid, Solved, check_loop, damped, hessian, refuse_float_zero
 from subbyte.solvers.nearest import Nearest
 from subbyte.tensors import QuantizedTensor
 
@@ -48,12 +47,7 @@ class Gptq:
     block: int = 128
 
     def __post_init__(self) -> None:
-        if not (self.damp >= 0 and math.isfinite(self.damp)):
-            raise RecipeError("gptq.damp", self.damp, "a number >= 0", "0.01 is the usual one")
-        if not 0 <= self.damp_retries <= 10:
-            raise RecipeError("gptq.damp_retries", self.damp_retries, "0 to 10")
-        if self.block < 1:
-            raise RecipeError("gptq.block", self.block, "at least 1", "128 is the usual one")
+        check_loop("gptq", self.damp, self.damp_retries, self.block, "0.01")
 
     @property
     def indexed(self) -> bool:
@@ -76,12 +70,8 @@ class Gptq:
             plain = Nearest(clip_search=self.mse).solve(weight, scheme)
             return Solved(plain.tensor, plain.loss, "saw no calibration tokens: rounded to nearest")
         columns = weight.shape[1]
-        hessian = np.asarray(stats.gram, dtype=np.float32) * np.float32(2 / stats.tokens)
-        diagonal = hessian.diagonal().copy()
-        if not np.isfinite(diagonal).all():
-            raise NotFiniteError(
-                f"Hessian of {name}", "NaN or infinity", "finite activations", "look for overflow in the model"
-            )
+        moments = hessian(stats, name)
+        diagonal = moments.diagonal().copy()
         # The grid of whole rows is fitted before dead columns are zeroed, that of groups after (as released).
         group = scheme.group(columns)
         by_row = scheme.granularity in ("channel", "tensor")
@@ -93,16 +83,17 @@ class Gptq:
         if dead.any():
             weight = np.where(dead, np.float32(0), weight)
             diagonal[dead] = 1
-            hessian[dead, dead] = 1
+            moments[dead, dead] = 1
         if not by_row and self.static_groups:
             scale, zero = self.grid.fit(weight, scheme)
             index = np.arange(columns, dtype=np.int32) // group
         order = np.argsort(-diagonal, kind="stable") if self.act_order else np.arange(columns)
         if self.act_order:
             weight = np.ascontiguousarray(weight[:, order])
-            hessian = np.ascontiguousarray(hessian[np.ix_(order, order)])
-        factor, note = self._factor(hessian, float(diagonal.mean(dtype=np.float64)), name)
-        del hessian
+            moments = np.ascontiguousarray(moments[np.ix_(order, order)])
+        mean = float(diagonal.mean(dtype=np.float64))
+        factor, note = damped(partial(_factor, moments, mean), self.damp, self.damp_retries, name)
+        del moments
 
         fixed = by_row or self.static_groups
         codes, scale, zero, _, loss = kernels.gptq(
@@ -131,18 +122,8 @@ class Gptq:
         tensor = QuantizedTensor.from_codes(codes, scale, None if scheme.symmetric else zero, scheme, stored)
         return Solved(tensor, float(loss.sum(dtype=np.float64)), note)
 
-    def _factor(self, hessian: Floats, mean: float, name: str) -> tuple[Floats, str]:
-        """Upper U with (H + damping)^-1 = U^T U, the damping raised tenfold as long as H stays singular."""
-        raised = [max(self.damp, 0.001) * 10**k for k in range(1, self.damp_retries + 1)]
-        for damp in (self.damp, *raised):
-            try:
-                factor = kernels.inverse_factor(hessian, damp * mean)
-            except SingularError:
-                continue
-            return factor, "" if damp == self.damp else f"singular Hessian: damping raised to {damp:g}"
-        raise SingularError(
-            f"Hessian of {name}",
-            f"singular even with {max(self.damp, *raised, 0):g} of its mean diagonal added",
-            "a positive definite matrix",
-            "use more or more varied calibration text, or raise damp or damp_retries",
-        )
+
+def _factor(moments: Floats, mean: float, damp: float) -> Floats:
+    """Upper U with (H + damp mean I)^-1 = U^T U."""
+    found: Floats = kernels.inverse_factor(moments, damp * mean)
+    return found
