@@ -39,23 +39,36 @@ pub fn wna16(
         zero.expect(py, "zero", &[cols, count])?;
     }
     let shape = [others, &[cols]].concat();
-    let (mut out, mut wide_x, mut wide_scale) = (Output::zeroed(&shape)?, x.room()?, scale.room()?);
+    let (mut wide_x, mut wide_scale) = (x.room()?, scale.room()?);
     let mut wide_zero = zero.as_ref().map_or_else(|| Output::zeroed(&[0]), Zeros::room)?;
     let (words, zero, room_zero) = (words.slice(), zero.as_ref().map(Zeros::narrow), wide_zero.slice_mut());
     let (narrow_x, narrow_scale) = (x.narrow(), scale.narrow());
-    let (room_x, room_scale, to) = (wide_x.slice_mut(), wide_scale.slice_mut(), out.slice_mut());
-    let mut product = move |m: &kernels::Machine, to: &mut [f32]| {
+    let (room_x, room_scale) = (wide_x.slice_mut(), wide_scale.slice_mut());
+    let product = move |m: &kernels::Machine, to: &mut [f32]| {
         let (x, scale) = (narrow_x.widen(m, room_x)?, narrow_scale.widen(m, room_scale)?);
         let zero = zero.map(|zero| zero.widen(m, room_zero)).transpose()?;
         gemm::wna16(m, x, words, scale, zero, rows, cols, depth, bits, group, to)
     };
-    match &x {
+    in_dtype_of(py, &x, &shape, on, product)
+}
+
+/// A product of `shape` in the dtype of `x`: its f32 sums as they are, or rounded once.
+fn in_dtype_of(
+    py: Python<'_>,
+    x: &Floats,
+    shape: &[usize],
+    on: Option<&Bound<'_, Machine>>,
+    product: impl FnOnce(&kernels::Machine, &mut [f32]) -> kernels::Result<()> + Send,
+) -> PyResult<Buffer> {
+    let mut sums = Output::zeroed(shape)?;
+    let to = sums.slice_mut();
+    match x {
         Floats::F32(_) => {
             run(py, on, |m| product(m, to))?;
-            Ok(out.finish())
+            Ok(sums.finish())
         }
-        Floats::F16(_) => rounded::<F16, f16>(py, &shape, on, to, product),
-        Floats::Bf16(_) => rounded::<Bf16, bf16>(py, &shape, on, to, product),
+        Floats::F16(_) => rounded::<F16, f16>(py, shape, on, to, product),
+        Floats::Bf16(_) => rounded::<Bf16, bf16>(py, shape, on, to, product),
     }
 }
 
@@ -172,7 +185,7 @@ pub fn csr(
     if let Some(base) = &base {
         base.expect(py, "base", &shape)?;
     }
-    let (mut out, mut wide_x) = (Output::zeroed(&shape)?, x.room()?);
+    let mut wide_x = x.room()?;
     let mut wide_base = base.as_ref().map_or_else(|| Output::zeroed(&[0]), Floats::room)?;
     let (narrow_x, base, columns, pointers) =
         (x.narrow(), base.as_ref().map(Floats::narrow), columns.narrow(), pointers.slice());
@@ -181,8 +194,8 @@ pub fn csr(
         Narrow::F16(bits) => Entries::F16(bits),
         Narrow::Bf16(bits) => Entries::Bf16(bits),
     };
-    let (room_x, room_base, to) = (wide_x.slice_mut(), wide_base.slice_mut(), out.slice_mut());
-    let mut product = move |m: &kernels::Machine, to: &mut [f32]| {
+    let (room_x, room_base) = (wide_x.slice_mut(), wide_base.slice_mut());
+    let product = move |m: &kernels::Machine, to: &mut [f32]| {
         let x = narrow_x.widen(m, room_x)?;
         if let Some(base) = base {
             to.copy_from_slice(base.widen(m, room_base)?);
@@ -192,12 +205,5 @@ pub fn csr(
             NarrowPlaces::I32(columns) => gemm::csr(m, x, entries, columns, pointers, rows, cols, depth, to),
         }
     };
-    match &x {
-        Floats::F32(_) => {
-            run(py, on, |m| product(m, to))?;
-            Ok(out.finish())
-        }
-        Floats::F16(_) => rounded::<F16, f16>(py, &shape, on, to, product),
-        Floats::Bf16(_) => rounded::<Bf16, bf16>(py, &shape, on, to, product),
-    }
+    in_dtype_of(py, &x, &shape, on, product)
 }
