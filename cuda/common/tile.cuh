@@ -47,3 +47,35 @@ template <unsigned ROWS_, unsigned BYTES_> struct Tile {
         }
     }
 };
+
+// A matrix as one operand of a product: `rows` rows of `bytes` bytes, of which a block reads those from `row` on.
+struct Operand {
+    const void* data;
+    unsigned rows;
+    size_t bytes;
+    unsigned row;
+};
+
+// The tiles of both operands in shared memory, STAGES pairs of them one behind the other, filled ahead of their use.
+template <class X, class W, unsigned STAGES, unsigned THREADS> struct Pipeline {
+    Operand x, w;
+    unsigned char* stages = dynamic_shared();
+
+    __device__ unsigned char* at(unsigned stage) const { return stages + stage % STAGES * (X::SIZE + W::SIZE); }
+
+    // Starts copying the tiles of a stage, from these bytes of the rows on; behind the end of K there are none.
+    __device__ void fill(unsigned stage, bool inside, size_t x_byte, size_t w_byte) const {
+        if (inside) {
+            X::template fill<THREADS>(at(stage), x.data, x.rows, x.bytes, x.row, x_byte);
+            W::template fill<THREADS>(at(stage) + X::SIZE, w.data, w.rows, w.bytes, w.row, w_byte);
+        }
+        commit_async();  // of nothing, too: a wait counts groups
+    }
+
+    // The tile of x of a stage, X::SIZE in front of that of w, once both are there for all. The stage before may then be filled anew.
+    __device__ const unsigned char* take(unsigned stage) const {
+        wait_async<STAGES - 2>();
+        __syncthreads();  // this stage is there for all, and the one before it has been read by all
+        return at(stage);
+    }
+};

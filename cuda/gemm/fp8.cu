@@ -49,29 +49,20 @@ __device__ void fp8(const unsigned char* x, const unsigned char* w, Scales x_sca
     using W = Tile<COLUMNS, DEPTH>;
     constexpr unsigned WARP_ROWS = ROWS == 16 ? 16 : 32, WARPS_DOWN = ROWS / WARP_ROWS, WARP_COLUMNS = COLUMNS / (8 / WARPS_DOWN);
     constexpr unsigned DOWN = WARP_ROWS / 16, ACROSS = WARP_COLUMNS / 8;  // mma tiles of a warp
-    unsigned char* stages = dynamic_shared();
     const unsigned downs = (M + ROWS - 1) / ROWS;
     // Blocks that read the same weights follow each other.
     const unsigned m0 = blockIdx.x % downs * ROWS, n0 = blockIdx.x / downs * COLUMNS;
     const unsigned warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     const unsigned warp_m = warp % WARPS_DOWN * WARP_ROWS, warp_n = warp / WARPS_DOWN * WARP_COLUMNS;
 
-    const auto fill = [&](unsigned stage, unsigned k) {
-        unsigned char* at = stages + stage % STAGES * (X::SIZE + W::SIZE);
-        if (k < K) {
-            X::template fill<THREADS>(at, x, M, K, m0, k);
-            W::template fill<THREADS>(at + X::SIZE, w, N, K, n0, k);
-        }
-        commit_async();  // of nothing, too: a wait counts groups
-    };
-    for (unsigned stage = 0; stage < STAGES - 1; stage++) fill(stage, stage * DEPTH);
+    const Pipeline<X, W, STAGES, THREADS> tiles{{x, M, K, m0}, {w, N, K, n0}};
+    for (unsigned stage = 0, k = 0; stage < STAGES - 1; stage++, k += DEPTH) tiles.fill(stage, k < K, k, k);
 
     float total[DOWN][ACROSS][4] = {};
     for (unsigned stage = 0, k0 = 0; k0 < K; stage++, k0 += DEPTH) {
-        wait_async<STAGES - 2>();
-        __syncthreads();  // this stage is there for all, and the one before it has been read by all
-        fill(stage + STAGES - 1, k0 + (STAGES - 1) * DEPTH);
-        const unsigned char *x_tile = stages + stage % STAGES * (X::SIZE + W::SIZE), *w_tile = x_tile + X::SIZE;
+        const unsigned char *x_tile = tiles.take(stage), *w_tile = x_tile + X::SIZE;
+        const unsigned next = k0 + (STAGES - 1) * DEPTH;
+        tiles.fill(stage + STAGES - 1, next < K, next, next);
         float sum[DOWN][ACROSS][4] = {};
 #pragma unroll
         for (unsigned chunk = 0; chunk < DEPTH / CHUNK; chunk++) {

@@ -25,7 +25,6 @@ enum Zero { SYM, ASYM, FLOAT };
 template <unsigned BITS, unsigned ROWS> struct Shape {
     using X = Tile<ROWS, DEPTH * 2>;
     using W = Tile<COLUMNS, DEPTH * BITS / 8>;
-    static constexpr unsigned STAGE = X::SIZE + W::SIZE;
     static constexpr unsigned WARP_ROWS = ROWS == 16 ? 16 : 32, WARPS_DOWN = ROWS / WARP_ROWS, WARP_COLUMNS = COLUMNS / (8 / WARPS_DOWN);
     static constexpr unsigned DOWN = WARP_ROWS / 16, ACROSS = WARP_COLUMNS / 8;  // mma tiles of a warp
 };
@@ -34,7 +33,6 @@ template <unsigned BITS, class T, Zero ZERO, unsigned ROWS>
 __device__ void wna16_mma(const T* x, const unsigned* words, const T* scale, const void* zero, T* y, float* parts, unsigned M, unsigned N,
                           unsigned K, unsigned group, unsigned depth) {
     using S = Shape<BITS, ROWS>;
-    unsigned char* stages = dynamic_shared();
     const unsigned downs = (M + ROWS - 1) / ROWS;
     // Blocks that read the same weights follow each other.
     const unsigned m0 = blockIdx.x % downs * ROWS, n0 = blockIdx.x / downs * COLUMNS;
@@ -43,14 +41,8 @@ __device__ void wna16_mma(const T* x, const unsigned* words, const T* scale, con
     const unsigned warp_m = warp % S::WARPS_DOWN * S::WARP_ROWS, warp_n = warp / S::WARPS_DOWN * S::WARP_COLUMNS;
     const size_t x_bytes = size_t(K) * 2, w_bytes = (size_t(K) * BITS + 31) / 32 * 4, groups = K / group;
 
-    const auto fill = [&](unsigned stage, unsigned k) {
-        unsigned char* at = stages + stage % STAGES * S::STAGE;
-        if (k < end) {
-            S::X::template fill<THREADS>(at, x, M, x_bytes, m0, size_t(k) * 2);
-            S::W::template fill<THREADS>(at + S::X::SIZE, words, N, w_bytes, n0, size_t(k) * BITS / 8);
-        }
-        commit_async();  // of nothing, too: a wait counts groups
-    };
+    const Pipeline<typename S::X, typename S::W, STAGES, THREADS> tiles{{x, M, x_bytes, m0}, {words, N, w_bytes, n0}};
+    const auto fill = [&](unsigned stage, unsigned k) { tiles.fill(stage, k < end, size_t(k) * 2, size_t(k) * BITS / 8); };
     for (unsigned stage = 0; stage < STAGES - 1; stage++) fill(stage, first + stage * DEPTH);
 
     float total[S::DOWN][S::ACROSS][4] = {}, sum[S::DOWN][S::ACROSS][4] = {}, x_sum[S::DOWN][4] = {};
@@ -60,10 +52,8 @@ __device__ void wna16_mma(const T* x, const unsigned* words, const T* scale, con
     unsigned at_group = first / group, left = 0;                 // columns until the next group
 
     for (unsigned stage = 0, k0 = first; k0 < end; stage++, k0 += DEPTH) {
-        wait_async<STAGES - 2>();
-        __syncthreads();  // this stage is there for all, and the one before it has been read by all
+        const unsigned char *x_tile = tiles.take(stage), *w_tile = x_tile + S::X::SIZE;
         fill(stage + STAGES - 1, k0 + (STAGES - 1) * DEPTH);
-        const unsigned char *x_tile = stages + stage % STAGES * S::STAGE, *w_tile = x_tile + S::X::SIZE;
 #pragma unroll
         for (unsigned chunk = 0; chunk < DEPTH / CHUNK; chunk++) {
             const unsigned k = k0 + chunk * CHUNK;
