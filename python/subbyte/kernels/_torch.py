@@ -7,7 +7,7 @@ differentiable: `subbyte.kernels` detaches what it is given.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -28,6 +28,8 @@ _library = _torch_library.Library("subbyte", "DEF")
 
 def call(kernel: str, arrays: Mapping[str, Any], given: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
     """Calls an operator, once it is clear that all arrays are tensors on one device that has it."""
+    if _plain(given.values()):
+        return bring_back(run(kernel, **arrays, **options), from_dlpack)
     if not all(isinstance(array, Tensor) for array in given.values()):
         for name, array in given.items():
             if not hasattr(array, "__dlpack__"):
@@ -41,18 +43,18 @@ def call(kernel: str, arrays: Mapping[str, Any], given: Mapping[str, Any], optio
     if device.type not in ("cpu", "meta") and (device.type, kernel) not in _ELSEWHERE:
         raise refuse_device(kernel, next(iter(given)), str(device))
     detached = {name: tensor.detach() if tensor.requires_grad else tensor for name, tensor in given.items()}
-    if device.type == "cpu" and _nobody_watches(detached):
-        return bring_back(run(kernel, **{**arrays, **detached}, **options), from_dlpack)
     return getattr(torch.ops.subbyte, kernel).default(**{**arrays, **detached}, **options)
 
 
-def _nobody_watches(tensors: Mapping[str, Tensor]) -> bool:
+def _plain(tensors: Iterable[Any]) -> bool:
     """Whether the operator's way through torch's dispatcher, longer than a small kernel takes, would change nothing:
-    nothing traces, no mode or transform is active, and every tensor is torch's own.
+    every tensor is torch's own, on the CPU and without gradient, nothing traces, no mode or transform is active.
     """
+    for tensor in tensors:
+        if type(tensor) is not Tensor or not tensor.is_cpu or tensor.requires_grad:
+            return False
     return (
-        all(type(tensor) is Tensor for tensor in tensors.values())
-        and not torch.compiler.is_compiling()
+        not torch.compiler.is_compiling()
         and not torch._C._get_tracing_state()
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._functorch.peek_interpreter_stack() is None

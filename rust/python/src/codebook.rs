@@ -86,7 +86,7 @@ pub fn e8p_encode(py: Python<'_>, x: &Bound<'_, PyAny>, on: Option<&Bound<'_, Ma
     if !cols.is_multiple_of(8) {
         return Err(error(py, "ShapeError", "x", format!("{cols} columns"), "a multiple of 8", "pad it with zeros"));
     }
-    let mut codes = Output::zeroed(&[rows, cols / 8])?;
+    let mut codes = Output::stale(&[rows, cols / 8])?;
     let (from, to) = (x.slice(), codes.slice_mut());
     run(py, on, |m| kernels::e8p_encode(m, from, to))?;
     Ok(codes.finish())
@@ -97,7 +97,7 @@ pub fn e8p_encode(py: Python<'_>, x: &Bound<'_, PyAny>, on: Option<&Bound<'_, Ma
 pub fn e8p_decode(py: Python<'_>, codes: &Bound<'_, PyAny>, on: Option<&Bound<'_, Machine>>) -> PyResult<Buffer> {
     let codes = Input::take("codes", codes)?;
     let [rows, cols] = codes.axes(py)?;
-    let mut x = Output::zeroed(&[rows, cols.saturating_mul(8)])?;
+    let mut x = Output::stale(&[rows, cols.saturating_mul(8)])?;
     let (from, to) = (codes.slice(), x.slice_mut());
     run(py, on, |m| kernels::e8p_decode(m, from, to))?;
     Ok(x.finish())
@@ -116,12 +116,12 @@ pub fn product_encode(
     x.expect(py, &[rows, parts.saturating_mul(dim)])?;
     let (product, from, books) = (Product { parts, count, dim }, x.slice(), codebooks.slice());
     if count <= 256 {
-        let mut codes = Output::<u8>::zeroed(&[rows, parts])?;
+        let mut codes = Output::<u8>::stale(&[rows, parts])?;
         let to = codes.slice_mut();
         run(py, on, |m| kernels::product_encode(m, from, books, rows, product, to))?;
         return Ok(codes.finish());
     }
-    let mut codes = Output::<u16>::zeroed(&[rows, parts])?;
+    let mut codes = Output::<u16>::stale(&[rows, parts])?;
     let to = codes.slice_mut();
     run(py, on, |m| kernels::product_encode(m, from, books, rows, product, to))?;
     Ok(codes.finish())
@@ -154,7 +154,7 @@ fn decoded<C: Code + DlpackElement>(
     let codes = Input::<C>::take("codes", codes)?;
     let [rows, parts] = codes.axes(py)?;
     codes.expect(py, &[rows, product.parts])?;
-    let mut x = Output::zeroed(&[rows, parts.saturating_mul(product.dim)])?;
+    let mut x = Output::stale(&[rows, parts.saturating_mul(product.dim)])?;
     let (from, to) = (codes.slice(), x.slice_mut());
     run(py, on, |m| kernels::product_decode(m, from, codebooks, rows, product, to))?;
     Ok(x.finish())

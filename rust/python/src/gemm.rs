@@ -60,7 +60,7 @@ fn in_dtype_of(
     on: Option<&Bound<'_, Machine>>,
     product: impl FnOnce(&kernels::Machine, &mut [f32]) -> kernels::Result<()> + Send,
 ) -> PyResult<Buffer> {
-    let mut sums = Output::zeroed(shape)?;
+    let mut sums = Output::stale(shape)?;
     let to = sums.slice_mut();
     match x {
         Floats::F32(_) => {
@@ -83,7 +83,7 @@ fn rounded<F: Format<Code = u16>, T: DlpackElement>(
 where
     [T]: HalfFloatSliceExt,
 {
-    let mut out = Output::<T>::zeroed(shape)?;
+    let mut out = Output::<T>::stale(shape)?;
     let bits = out.slice_mut().reinterpret_cast_mut();
     run(py, on, |m| {
         product(m, sums)?;
@@ -112,7 +112,7 @@ pub fn w8a8(
     if let Some(bias) = &bias {
         bias.expect(py, &[cols])?;
     }
-    let mut out = Output::zeroed(&[rows, cols])?;
+    let mut out = Output::stale(&[rows, cols])?;
     let (x, weight, to) = (x.slice(), weight.slice(), out.slice_mut());
     let (x_scale, w_scale, bias) = (x_scale.slice(), w_scale.slice(), bias.as_ref().map(Input::slice));
     run(py, on, |m| gemm::w8a8(m, x, weight, x_scale, w_scale, bias, rows, cols, depth, to))?;
@@ -148,7 +148,7 @@ pub fn fp8(
     if let Some(bias) = &bias {
         bias.expect(py, &[cols])?;
     }
-    let mut out = Output::zeroed(&[rows, cols])?;
+    let mut out = Output::stale(&[rows, cols])?;
     let (x, weight, bias, to) = (x.slice(), weight.slice(), bias.as_ref().map(Input::slice), out.slice_mut());
     let x_scale = gemm::Scales { values: x_scale.slice(), rows: x_rows, blocks: x_blocks };
     let w_scale = gemm::Scales { values: w_scale.slice(), rows: w_rows, blocks: w_blocks };

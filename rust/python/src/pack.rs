@@ -22,7 +22,7 @@ pub fn pack(
     let codes = Input::<u8>::take("codes", codes)?;
     let [rows, cols] = codes.axes(py)?;
     let (bits, order) = (self::bits(py, bits)?, named(py, "order", order, &ORDERS)?);
-    let mut words = Output::zeroed(&[rows, kernels::words_per_row(cols, bits)])?;
+    let mut words = Output::stale(&[rows, kernels::words_per_row(cols, bits)])?;
     let (from, to) = (codes.slice(), words.slice_mut());
     run(py, on, |m| kernels::pack(m, from, rows, cols, bits, order, to))?;
     Ok(words.finish())
@@ -44,7 +44,7 @@ pub fn unpack(
     let cols = natural(py, "cols", cols)?;
     // Before the codes are allocated: `cols` is only a number and may be anything.
     words.expect(py, &[rows, kernels::words_per_row(cols, bits)])?;
-    let mut codes = Output::zeroed(&[rows, cols])?;
+    let mut codes = Output::stale(&[rows, cols])?;
     let (from, to) = (words.slice(), codes.slice_mut());
     run(py, on, |m| kernels::unpack(m, from, rows, cols, bits, order, to))?;
     Ok(codes.finish())

@@ -55,7 +55,7 @@ pub fn quantize_affine(
     let (bits, (group, count)) = (self::bits(py, bits)?, groups(py, cols, group)?);
     scale.expect(py, &[rows, count])?;
     zero.expect(py, &[rows, count])?;
-    let mut codes = Output::zeroed(&[rows, cols])?;
+    let mut codes = Output::stale(&[rows, cols])?;
     let (from, scale, zero, to) = (x.slice(), scale.slice(), zero.slice(), codes.slice_mut());
     run(py, on, |m| kernels::quantize_affine(m, from, rows, cols, group, bits, scale, zero, to))?;
     Ok(codes.finish())
@@ -76,7 +76,7 @@ pub fn quantize_symmetric(
     let [rows, cols] = x.axes(py)?;
     let (bits, (group, count)) = (self::bits(py, bits)?, groups(py, cols, group)?);
     scale.expect(py, &[rows, count])?;
-    let mut codes = Output::zeroed(&[rows, cols])?;
+    let mut codes = Output::stale(&[rows, cols])?;
     let (from, scale, to) = (x.slice(), scale.slice(), codes.slice_mut());
     run(py, on, |m| kernels::quantize_symmetric(m, from, rows, cols, group, bits, narrow, scale, to))?;
     Ok(codes.finish())
@@ -97,7 +97,7 @@ pub fn dequantize_affine(
     let (group, count) = groups(py, cols, group)?;
     scale.expect(py, &[rows, count])?;
     zero.expect(py, "zero", &[rows, count])?;
-    let (mut out, mut wide) = (Output::zeroed(&[rows, cols])?, zero.room()?);
+    let (mut out, mut wide) = (Output::stale(&[rows, cols])?, zero.room()?);
     let (from, scale, zero, room, to) =
         (codes.slice(), scale.slice(), zero.narrow(), wide.slice_mut(), out.slice_mut());
     run(py, on, |m| kernels::dequantize_affine(m, from, rows, cols, group, scale, zero.widen(m, room)?, to))?;
@@ -114,7 +114,7 @@ pub fn quantize_tokens(
 ) -> PyResult<(Buffer, Buffer)> {
     let x = Input::take("x", x)?;
     let [rows, cols] = x.axes(py)?;
-    let (mut codes, mut scale) = (Output::zeroed(&[rows, cols])?, Output::zeroed(&[rows])?);
+    let (mut codes, mut scale) = (Output::stale(&[rows, cols])?, Output::stale(&[rows])?);
     let (from, to, scales) = (x.slice(), codes.slice_mut(), scale.slice_mut());
     run(py, on, |m| kernels::quantize_tokens(m, from, rows, cols, eps, to, scales))?;
     Ok((codes.finish(), scale.finish()))

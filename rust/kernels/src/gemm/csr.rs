@@ -1,19 +1,17 @@
 //! csr: `out += x S^T` with a sparse `S` in compressed rows: the outliers behind a dense product of codes.
 //!
-//! Few rows of `x`: each entry reads its one value of each row; limit: those reads, which the first cache serves. Many
-//! rows: `x` is laid out anew so that one entry multiplies a tile of rows at once; limit: multiplications.
+//! One row of `x`: each entry reads its one value; limit: those reads, which the first cache serves. More rows: `x` is
+//! laid out anew so that one entry multiplies a tile of rows at once; limit: the second cache, which holds a tile.
 
 use super::{Columns, columns};
 use crate::error::{expect_len, expect_shape};
 use crate::minifloat::{Bf16, F16, decode};
-use crate::{Error, Machine, Result};
+use crate::simd::Lanes;
+use crate::{Error, Machine, Path, Result};
+use std::borrow::Cow;
 
-/// Rows of `x` up to which entries read single values.
-const FEW: usize = 4;
-/// Rows of one tile: a cache line of values.
-const LANES: usize = 16;
 /// Rows of `S` of one task.
-const PANEL: usize = 64;
+const PANEL: usize = 256;
 
 /// The entries of a sparse matrix, in the order of its rows.
 #[derive(Debug, Clone, Copy)]
@@ -34,15 +32,18 @@ impl Entries<'_> {
         }
     }
 
-    /// Those from `first` on, as f32.
-    fn widen(&self, m: &Machine, first: usize, values: &mut [f32]) -> Result<()> {
-        let range = first..first + values.len();
+    /// All of them as f32.
+    fn widen(&self, m: &Machine) -> Result<Cow<'_, [f32]>> {
+        let mut values = match self {
+            Self::F32(values) => return Ok(Cow::Borrowed(values)),
+            Self::F16(bits) | Self::Bf16(bits) => vec![0.0; bits.len()],
+        };
         match self {
-            Self::F32(from) => values.copy_from_slice(&from[range]),
-            Self::F16(bits) => decode::<F16>(m, &bits[range], values)?,
-            Self::Bf16(bits) => decode::<Bf16>(m, &bits[range], values)?,
+            Self::F32(_) => {}
+            Self::F16(bits) => decode::<F16>(m, bits, &mut values)?,
+            Self::Bf16(bits) => decode::<Bf16>(m, bits, &mut values)?,
         }
-        Ok(())
+        Ok(Cow::Owned(values))
     }
 }
 
@@ -95,87 +96,122 @@ pub fn csr<C: Column>(
         let expected = format!("from 0 to {}, the number of values", places.len());
         return Err(Error::range("pointers", format!("from {first} to {last}"), expected));
     }
-    if let Some(at) = places.iter().position(|column| column.place() >= depth) {
+    let outside = |column: &C| column.place() >= depth;
+    // all at once, as vectors, before the search for the one to name
+    if places.iter().fold(false, |any, column| any | outside(column))
+        && let Some(at) = places.iter().position(outside)
+    {
         let given = format!("a column at {at} that is none of x");
         return Err(Error::range("columns", given, format!("numbers from 0 and below {depth}")));
     }
     if out.is_empty() || places.is_empty() {
         return Ok(());
     }
-    let tiles = if rows > FEW { tiles(x, depth) } else { Vec::new() };
-    m.each(columns(out, cols, PANEL), |Columns { range, rows: mut out }| {
-        let start = pointers[range.start].place();
-        let mut values = vec![0.0; pointers[range.end].place() - start];
-        // Lengths agree: nothing that could fail is left.
-        let _ = entries.widen(m, start, &mut values);
-        let panel = Panel { values: &values, places: &places[start..start + values.len()], start };
-        let pointers = &pointers[range.start..=range.end];
-        if rows <= FEW {
-            for (out, x) in out.iter_mut().zip(x.chunks_exact(depth)) {
-                single(&panel, pointers, x, out);
-            }
-            return;
-        }
-        for (out, tile) in out.chunks_mut(LANES).zip(tiles.chunks_exact(depth)) {
-            tiled(&panel, pointers, tile, out);
-        }
-    });
+    let sparse = Sparse { values: &entries.widen(m)?, places, pointers };
+    match rows {
+        1 => m.each(out.chunks_mut(PANEL).enumerate().collect(), |(panel, out)| single(&sparse, panel * PANEL, x, out)),
+        2..=8 => tiled::<C, 1>(m, &sparse, x, depth, out),
+        _ => tiled::<C, 2>(m, &sparse, x, depth, out),
+    }
     Ok(())
 }
 
-/// The entries of some rows of `S`, of which the first is entry `start` of all.
-struct Panel<'a, C> {
+/// A checked matrix.
+struct Sparse<'a, C> {
     values: &'a [f32],
     places: &'a [C],
-    start: usize,
+    pointers: &'a [i32],
 }
 
-impl<C: Column> Panel<'_, C> {
-    /// The entries of the row between two pointers.
-    fn row(&self, pair: &[i32]) -> (&[f32], &[C]) {
-        let range = pair[0].place() - self.start..pair[1].place() - self.start;
+impl<C: Column> Sparse<'_, C> {
+    /// The entries of a row.
+    #[inline(always)]
+    fn row(&self, n: usize) -> (&[f32], &[C]) {
+        let range = self.pointers[n].place()..self.pointers[n + 1].place();
         (&self.values[range.clone()], &self.places[range])
     }
 }
 
-/// `x` in tiles of `LANES` rows, each with a column's values side by side; rows that are not there are zeros.
-fn tiles(x: &[f32], depth: usize) -> Vec<[f32; LANES]> {
-    let mut tiles = vec![[0.0; LANES]; (x.len() / depth).div_ceil(LANES) * depth];
-    for (tile, rows) in tiles.chunks_exact_mut(depth).zip(x.chunks(LANES * depth)) {
-        for (lane, row) in rows.chunks_exact(depth).enumerate() {
-            tile.iter_mut().zip(row).for_each(|(lanes, &value)| lanes[lane] = value);
-        }
-    }
-    tiles
-}
-
-/// One row of `x`; four running sums hide the latency of the additions.
-fn single<C: Column>(panel: &Panel<'_, C>, pointers: &[i32], x: &[f32], out: &mut [f32]) {
-    for (out, pair) in out.iter_mut().zip(pointers.windows(2)) {
-        let (values, places) = panel.row(pair);
+/// One row of `x`, the outputs from `first` on; four running sums hide the latency of the additions.
+fn single<C: Column>(sparse: &Sparse<'_, C>, first: usize, x: &[f32], out: &mut [f32]) {
+    for (n, out) in (first..).zip(out) {
+        let (values, places) = sparse.row(n);
+        let ((values, last), (places, last_places)) = (values.as_chunks::<4>(), places.as_chunks::<4>());
         let mut sums = [0.0f32; 4];
-        for (values, places) in values.chunks(4).zip(places.chunks(4)) {
-            for ((sum, value), place) in sums.iter_mut().zip(values).zip(places) {
-                *sum += value * x[place.place()];
+        for (values, places) in values.iter().zip(places) {
+            for i in 0..4 {
+                sums[i] += values[i] * x[places[i].place()];
             }
+        }
+        for ((sum, value), place) in sums.iter_mut().zip(last).zip(last_places) {
+            *sum += value * x[place.place()];
         }
         *out += (sums[0] + sums[1]) + (sums[2] + sums[3]);
     }
 }
 
-/// One tile of rows of `x`. A body for wider vectors measured no faster: each entry waits for its values of `x`.
-fn tiled<C: Column>(panel: &Panel<'_, C>, pointers: &[i32], x: &[[f32; LANES]], out: &mut [&mut [f32]]) {
-    for (at, pair) in pointers.windows(2).enumerate() {
-        let (values, places) = panel.row(pair);
-        let mut sums = [0.0; LANES];
-        for (value, place) in values.iter().zip(places) {
-            let x = &x[place.place()];
-            for lane in 0..LANES {
-                sums[lane] += value * x[lane];
+/// All rows of `x`, in tiles of `8 N`; the tasks of one tile follow each other, as a cache holds one.
+fn tiled<C: Column, const N: usize>(m: &Machine, sparse: &Sparse<'_, C>, x: &[f32], depth: usize, out: &mut [f32]) {
+    let cols = sparse.pointers.len() - 1;
+    let tiles: Vec<_> = x.chunks(8 * N * depth).map(|rows| tile::<N>(rows, depth)).collect();
+    let rows = out.chunks_mut(8 * N * cols).zip(&tiles);
+    let tasks = rows.flat_map(|(out, tile)| columns(out, cols, PANEL).into_iter().map(move |panel| (panel, tile)));
+    m.each(tasks.collect(), |(panel, tile)| match m.path() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a machine with this path has AVX2.
+        Path::Avx512 | Path::Avx2 => unsafe { avx2::multiply(sparse, tile, panel) },
+        #[cfg(not(target_arch = "x86_64"))]
+        Path::Avx512 | Path::Avx2 => multiply::<C, [f32; 8], N>(sparse, tile, panel),
+        Path::Scalar => multiply::<C, [f32; 8], N>(sparse, tile, panel),
+    });
+}
+
+/// Up to `8 N` rows, each column's values side by side; rows that are not there are zeros.
+fn tile<const N: usize>(rows: &[f32], depth: usize) -> Vec<[[f32; 8]; N]> {
+    let mut tile = vec![[[0.0; 8]; N]; depth];
+    for (lane, row) in rows.chunks_exact(depth).enumerate() {
+        tile.iter_mut().zip(row).for_each(|(lanes, &value)| lanes[lane / 8][lane % 8] = value);
+    }
+    tile
+}
+
+/// One tile and some rows of `S`. Two sets of sums, as an entry is there before the addition of the one before it.
+#[inline(always)]
+fn multiply<C: Column, V: Lanes, const N: usize>(sparse: &Sparse<'_, C>, tile: &[[[f32; 8]; N]], out: Columns<'_>) {
+    let Columns { range, rows: mut out } = out;
+    for (at, n) in range.enumerate() {
+        let (values, places) = sparse.row(n);
+        let ((values, last), (places, last_place)) = (values.as_chunks::<2>(), places.as_chunks::<2>());
+        let mut sums = [[V::splat(0.0); N]; 2];
+        for (values, places) in values.iter().zip(places) {
+            for set in 0..2 {
+                let (value, x) = (V::splat(values[set]), &tile[places[set].place()]);
+                for i in 0..N {
+                    sums[set][i] = sums[set][i].add(value.mul(V::load(&x[i])));
+                }
             }
         }
-        for (out, sum) in out.iter_mut().zip(sums) {
-            out[at] += sum;
+        if let ([value], [place]) = (last, last_place) {
+            let (value, x) = (V::splat(*value), &tile[place.place()]);
+            for i in 0..N {
+                sums[0][i] = sums[0][i].add(value.mul(V::load(&x[i])));
+            }
         }
+        for (i, out) in out.chunks_mut(8).enumerate() {
+            for (out, sum) in out.iter_mut().zip(sums[0][i].add(sums[1][i]).array()) {
+                out[at] += sum;
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use super::{Column, Columns, Sparse};
+    use crate::simd::avx2::F32x8;
+
+    #[target_feature(enable = "avx2")]
+    pub fn multiply<C: Column, const N: usize>(sparse: &Sparse<'_, C>, tile: &[[[f32; 8]; N]], out: Columns<'_>) {
+        super::multiply::<C, F32x8, N>(sparse, tile, out);
     }
 }

@@ -113,7 +113,7 @@ format!(F16, u16, 15, 10, 15, 0x7bff, 0x7c00, 0x7e00, "IEEE binary16: largest 65
 
 /// Elements worth a thread, and the unit in which they are cut. The fastest casts do so many in the time in which a
 /// sleeping thread wakes.
-const GRAIN: usize = 1 << 18;
+const GRAIN: usize = 1 << 17;
 const BLOCK: usize = 64;
 
 /// Casts `x` to `codes` of the same length. What rounds beyond the largest finite value becomes that value with `saturate`,
@@ -248,24 +248,43 @@ mod avx2 {
         portable::decode::<F>(&codes[done..], &mut x[done..]);
     }
 
-    /// Casts all whole vectors of eight; returns how many numbers those are.
+    /// Casts all whole parts of 32; returns how many numbers those are.
     #[target_feature(enable = "avx2,f16c")]
     fn encode_halves<F: Format>(x: &[f32], saturate: bool, codes: &mut [u16]) -> usize {
-        let largest = f32::from_bits(portable::decode_one::<F>(F::LARGEST));
-        let limit = _mm256_set1_ps(largest);
-        let (x, codes) = (x.as_chunks::<8>().0, codes.as_chunks_mut::<8>().0);
+        let largest = portable::decode_one::<F>(F::LARGEST);
+        let limit = _mm256_set1_ps(f32::from_bits(largest));
+        let (x, codes) = (x.as_chunks::<32>().0, codes.as_chunks_mut::<32>().0);
         for (x, codes) in x.iter().zip(codes) {
-            // where one is NaN, minimum and maximum are their second operand
-            let mut x = quiet(load_f32x8(x));
-            if saturate {
-                x = _mm256_max_ps(_mm256_sub_ps(_mm256_setzero_ps(), limit), _mm256_min_ps(limit, x));
+            let [a, b, c, d] = x.as_chunks().0 else { unreachable!("32 are four times eight") };
+            let mut x = [load_f32x8(a), load_f32x8(b), load_f32x8(c), load_f32x8(d)];
+            // one comparison for all 32: NaN, infinity and what is too large are rare
+            if above(&x, largest) {
+                for x in &mut x {
+                    *x = quiet(*x);
+                    if saturate {
+                        // where one is NaN, minimum and maximum are their second operand
+                        *x = _mm256_max_ps(_mm256_sub_ps(_mm256_setzero_ps(), limit), _mm256_min_ps(limit, *x));
+                    }
+                }
             }
-            store_u16x8(
-                codes,
-                if F::MANTISSA == 10 { _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x) } else { bf16(x) },
-            );
+            for (x, codes) in x.into_iter().zip(codes.as_chunks_mut().0) {
+                let code = if F::MANTISSA == 10 { _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x) } else { bf16(x) };
+                store_u16x8(codes, code);
+            }
         }
-        8 * x.len()
+        32 * x.len()
+    }
+
+    /// Whether a magnitude, as an integer, is above `limit`; those of NaN are above that of infinity.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn above(x: &[__m256; 4], limit: u32) -> bool {
+        let magnitude = |x: &__m256| _mm256_and_si256(_mm256_castps_si256(*x), _mm256_set1_epi32(0x7fff_ffff));
+        let largest = _mm256_max_epu32(
+            _mm256_max_epu32(magnitude(&x[0]), magnitude(&x[1])),
+            _mm256_max_epu32(magnitude(&x[2]), magnitude(&x[3])),
+        );
+        _mm256_movemask_epi8(_mm256_cmpgt_epi32(largest, _mm256_set1_epi32(limit.cast_signed()))) != 0
     }
 
     /// Casts all whole vectors of 32; returns how many numbers those are.
@@ -336,20 +355,36 @@ mod avx2 {
         _mm_packus_epi32(_mm256_castsi256_si128(upper), _mm256_extracti128_si256::<1>(upper))
     }
 
-    /// Casts all whole vectors of eight; returns how many numbers those are.
+    /// Casts all whole parts of 32; returns how many numbers those are.
     #[target_feature(enable = "avx2,f16c")]
     fn decode_halves<F: Format>(codes: &[u16], x: &mut [f32]) -> usize {
-        let (codes, x) = (codes.as_chunks::<8>().0, x.as_chunks_mut::<8>().0);
+        let infinity = f32::INFINITY.to_bits();
+        let (codes, x) = (codes.as_chunks::<32>().0, x.as_chunks_mut::<32>().0);
         for (codes, x) in codes.iter().zip(x) {
-            let code = load_u16x8(codes);
-            let value = if F::MANTISSA == 10 {
-                _mm256_cvtph_ps(code)
-            } else {
-                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(code)))
-            };
-            store_f32x8(x, quiet(value));
+            let [a, b, c, d] = codes.as_chunks().0 else { unreachable!("32 are four times eight") };
+            let mut value = [widen::<F>(a), widen::<F>(b), widen::<F>(c), widen::<F>(d)];
+            if above(&value, infinity) {
+                for value in &mut value {
+                    *value = quiet(*value);
+                }
+            }
+            for (x, value) in x.as_chunks_mut().0.iter_mut().zip(value) {
+                store_f32x8(x, value);
+            }
         }
-        8 * codes.len()
+        32 * codes.len()
+    }
+
+    /// The values of eight halves, NaN with its payload.
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    fn widen<F: Format>(codes: &[u16; 8]) -> __m256 {
+        let code = load_u16x8(codes);
+        if F::MANTISSA == 10 {
+            _mm256_cvtph_ps(code)
+        } else {
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(code)))
+        }
     }
 
     /// NaN to the quiet NaN without payload, of the same sign.
