@@ -8,7 +8,7 @@ import pytest
 
 from subbyte.cli.settings import integers, names, pairs, recipe, study_recipe
 from subbyte.errors import RecipeError, UnknownNameError
-from subbyte.systems import gptq, smoothquant
+from subbyte.systems import gptq, smoothquant, spqr
 
 
 def test_options_are_typed_by_the_system() -> None:
@@ -68,6 +68,7 @@ def test_a_study_gives_groups_to_the_systems_that_have_them() -> None:
     assert study_recipe("gptq", 2, 64) == gptq(bits=2, group_size=64)
     assert study_recipe("gptq", 2, None) == gptq(bits=2)
     assert study_recipe("smoothquant", 4, 64) == smoothquant(bits=4)
+    assert study_recipe("spqr", 3, 64) == spqr(bits=3)  # its small groups are the method
 
 
 @pytest.mark.parametrize("text", ["", " , ", "rtn,rtn"])

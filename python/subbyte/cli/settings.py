@@ -42,14 +42,18 @@ def recipe(
 
 
 def study_recipe(system: str, bits: int, group_size: int | None) -> Recipe:
-    """The recipe of one cell of a comparison: `group_size` goes to the systems that have groups, None is their own."""
+    """The recipe of one cell of a comparison: `group_size` goes to the systems that have groups, None is their own.
+
+    Where the scales are quantized too, groups are small by design: larger ones would be another system.
+    """
     from subbyte.systems import find
 
     found = find(system)
-    options: dict[str, object] = {"bits": bits}
-    if group_size is not None and any(option.name == "group_size" for option in found.options):
-        options["group_size"] = group_size
-    return found.recipe(options)
+    own = found.recipe({"bits": bits})
+    has_groups = any(option.name == "group_size" for option in found.options)
+    if group_size is None or not has_groups or own.weights.levels is not None:
+        return own
+    return found.recipe({"bits": bits, "group_size": group_size})
 
 
 def pairs(settings: Sequence[str]) -> dict[str, str]:

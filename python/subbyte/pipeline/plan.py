@@ -60,8 +60,11 @@ def plan(job: Job, sequences: int, length: int) -> Plan:
     forward = 2 * parameters * tokens
     passes = 0.0
     if job.recipe.wanted:
-        again = len(anatomy.stages(0)) if job.recipe.true_sequential and not waits else not job.recipe.true_sequential
-        passes = 1.0 + (again if job.recipe.propagate == "quantized" else 0)
+        # One that gathers, stage by stage where the inputs of a stage cannot wait for it; a second one only where the
+        # gathering one does not already give what the next block is to see.
+        in_turn = job.recipe.true_sequential
+        again = in_turn == (job.recipe.propagate == "float")
+        passes = (1.0 if waits or not in_turn else len(anatomy.stages(0))) + again
     for transform in job.recipe.transforms:
         passes += transform.grid if isinstance(transform, ActivationAwareScale) else 0
     if few:
