@@ -116,11 +116,30 @@ pub fn product_decode<C: Code>(
         return Ok(());
     }
     m.split_parts(rows, GRAIN.div_ceil(width), Rows::new(x, width), |range, x| {
-        for (row, x) in range.zip(x.all().chunks_exact_mut(width)) {
-            for (part, (x, code)) in x.chunks_exact_mut(dim).zip(&codes[row * parts..]).enumerate() {
-                x.copy_from_slice(&codebooks[(part * count + code.index()) * dim..][..dim]);
+        let (codes, x) = (&codes[range.start * parts..range.end * parts], x.all());
+        // copies of a length that is known are one or two instructions
+        match dim {
+            2 => gather::<C, 2>(codes, codebooks, count, x),
+            4 => gather::<C, 4>(codes, codebooks, count, x),
+            8 => gather::<C, 8>(codes, codebooks, count, x),
+            16 => gather::<C, 16>(codes, codebooks, count, x),
+            _ => {
+                for (i, (x, code)) in x.chunks_exact_mut(dim).zip(codes).enumerate() {
+                    x.copy_from_slice(&codebooks[(i % parts * count + code.index()) * dim..][..dim]);
+                }
             }
         }
     });
     Ok(())
+}
+
+/// The codewords of whole rows of codes, each of `D` numbers.
+fn gather<C: Code, const D: usize>(codes: &[C], codebooks: &[f32], count: usize, x: &mut [f32]) {
+    let (x, codewords) = (x.as_chunks_mut::<D>().0, codebooks.as_chunks::<D>().0);
+    let parts = codewords.len() / count;
+    for (x, codes) in x.chunks_exact_mut(parts).zip(codes.chunks_exact(parts)) {
+        for ((x, code), codewords) in x.iter_mut().zip(codes).zip(codewords.chunks_exact(count)) {
+            *x = codewords[code.index()];
+        }
+    }
 }
