@@ -27,16 +27,8 @@ pub fn wna16(
     group: usize,
     out: &mut [f32],
 ) -> Result<()> {
-    if !(1..=8).contains(&bits) {
-        return Err(Error::range("bits", bits, "1 to 8"));
-    }
     let groups = groups(depth, group)?;
-    let row_words = (depth * bits as usize).div_ceil(32);
-    expect_shape("x", x.len(), &[rows, depth])?;
-    expect_shape("words", words.len(), &[cols, row_words])?;
-    expect_shape("scale", scale.len(), &[cols, groups])?;
-    zero.map_or(Ok(()), |zero| expect_shape("zero", zero.len(), &[cols, groups]))?;
-    expect_shape("out", out.len(), &[rows, cols])?;
+    let row_words = check(x, words, scale, zero, [rows, cols, depth], bits, [cols, groups], out)?;
     let row = |n: usize| Row {
         words: &words[n * row_words..(n + 1) * row_words],
         bits,
@@ -54,4 +46,28 @@ pub fn wna16(
         decoded::product(m, x, rows, cols, depth, |n, values| decode(m, row(n), values), out);
     }
     Ok(())
+}
+
+/// Words of a row, once every length is what `[rows, cols, depth]`, the bits and the shape of the parameters imply.
+#[allow(clippy::too_many_arguments)]
+pub(super) fn check(
+    x: &[f32],
+    words: &[i32],
+    scale: &[f32],
+    zero: Option<Zeros<'_>>,
+    [rows, cols, depth]: [usize; 3],
+    bits: u32,
+    parameters: [usize; 2],
+    out: &[f32],
+) -> Result<usize> {
+    if !(1..=8).contains(&bits) {
+        return Err(Error::range("bits", bits, "1 to 8"));
+    }
+    let row_words = (depth * bits as usize).div_ceil(32);
+    expect_shape("x", x.len(), &[rows, depth])?;
+    expect_shape("words", words.len(), &[cols, row_words])?;
+    expect_shape("scale", scale.len(), &parameters)?;
+    zero.map_or(Ok(()), |zero| expect_shape("zero", zero.len(), &parameters))?;
+    expect_shape("out", out.len(), &[rows, cols])?;
+    Ok(row_words)
 }

@@ -6,9 +6,9 @@
 
 use super::decode::{self, Row, decode};
 use super::decoded;
-use crate::error::expect_shape;
+use super::wna16::check;
 use crate::quantize::{Zeros, groups};
-use crate::{Error, Machine, Result};
+use crate::{Machine, Result};
 
 /// Rows of weights of one task; a task of fewer rows than a group scales `x` for itself.
 const ROWS: usize = 64;
@@ -32,16 +32,8 @@ pub fn wna16_by_input(
     group: usize,
     out: &mut [f32],
 ) -> Result<()> {
-    if !(1..=8).contains(&bits) {
-        return Err(Error::range("bits", bits, "1 to 8"));
-    }
     let groups = groups(cols, group)?;
-    let row_words = (depth * bits as usize).div_ceil(32);
-    expect_shape("x", x.len(), &[rows, depth])?;
-    expect_shape("words", words.len(), &[cols, row_words])?;
-    expect_shape("scale", scale.len(), &[groups, depth])?;
-    zero.map_or(Ok(()), |zero| expect_shape("zero", zero.len(), &[groups, depth]))?;
-    expect_shape("out", out.len(), &[rows, cols])?;
+    let row_words = check(x, words, scale, zero, [rows, cols, depth], bits, [groups, depth], out)?;
     if rows == 0 || cols == 0 || depth == 0 {
         out.fill(0.0);
         return Ok(());
