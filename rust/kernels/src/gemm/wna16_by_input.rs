@@ -16,8 +16,8 @@ const ROWS: usize = 64;
 /// `out[t, n] = sum_k x[t, k] * scale[n / group, k] * (code[n, k] - zero[n / group, k])`.
 ///
 /// `x` `[rows, depth]`, `words` `[cols, ceil(depth * bits / 32)]` in dense order, `scale` and `zero` `[cols / group, depth]` (no
-/// `zero`: `2^(bits-1)`), `out` `[rows, cols]`. [`Error::Range`] for bits outside 1 to 8, [`Error::Shape`] for a group that
-/// does not divide `cols` or a length that does not fit; then nothing is written. NaN and infinity pass through.
+/// `zero`: `2^(bits-1)`), `out` `[rows, cols]`. [`crate::Error::Range`] for bits outside 1 to 8, [`crate::Error::Shape`] for
+/// a group that does not divide `cols` or a length that does not fit; then nothing is written. NaN and infinity pass through.
 #[allow(clippy::too_many_arguments)]
 pub fn wna16_by_input(
     m: &Machine,
