@@ -87,7 +87,7 @@ def quality() -> Iterator[Row]:
     for group in (128, 64):
         for bits in (4, 3, 2):
             lost = math.nan
-            for system in ("rtn", "hqq", "gptq", "quantease", "awq", "gwq"):
+            for system in ("rtn", "hqq", "adadim", "gptq", "quantease", "awq", "gwq"):
                 with folder() as work:
                     options = calibrated(FEW if system == "awq" else SAMPLES)
                     quantize(model, work / "out", system, *weights_only(system, bits, group), *options)

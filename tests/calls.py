@@ -107,6 +107,12 @@ def calls() -> dict[str, Call]:
             any_axes=True,
             empty={"x": (0, 64), "words": (6, 8), "scale": (6, 2), "zero": (6, 2)},
         ),
+        "wna16_by_input": Call(
+            {"x": x, "words": words, "scale": x[:2] ** 2, "zero": codes[:2].copy()},
+            {"bits": 4, "group": 3},
+            any_axes=True,
+            empty={"x": (0, 64), "words": (6, 8), "scale": (2, 64), "zero": (2, 64)},
+        ),
         "csr": Call(
             {
                 "x": x,

@@ -34,6 +34,7 @@ __all__ = [
     "unpack",
     "w8a8",
     "wna16",
+    "wna16_by_input",
 ]
 
 @final
@@ -194,6 +195,9 @@ def half_quadratic(
     on: Machine | None = None,
 ) -> tuple[Buffer, Buffer, Buffer, Buffer]: ...
 def wna16(
+    x: Any, words: Any, scale: Any, zero: Any | None, bits: int, group: int = ..., *, on: Machine | None = None
+) -> Buffer: ...
+def wna16_by_input(
     x: Any, words: Any, scale: Any, zero: Any | None, bits: int, group: int = ..., *, on: Machine | None = None
 ) -> Buffer: ...
 def w8a8(

@@ -30,6 +30,7 @@ def schemes(draw: st.DrawFn) -> Scheme:
         float_zero=float_zero,
         scale_dtype=draw(st.sampled_from(SCALE_DTYPES)),
         levels=levels,
+        by_input=granularity in ("channel", "group") and draw(st.booleans()),
     )
 
 
@@ -39,7 +40,7 @@ def test_reads_back_what_it_writes(scheme: Scheme) -> None:
     assert hash(Scheme.parse(str(scheme))) == hash(scheme)
 
 
-@given(st.text(alphabet="int1234567890/gasymnarowtichelkfbz_ ", max_size=24))
+@given(st.text(alphabet="int1234567890/gasymnarowtichelkfbzpu_ ", max_size=24))
 def test_whatever_parses_has_one_spelling(text: str) -> None:
     try:
         scheme = Scheme.parse(text)
@@ -60,6 +61,7 @@ def test_whatever_parses_has_one_spelling(text: str) -> None:
         ),
         ("int4/channel/s8r32", Scheme(Int(4), "channel", levels=Levels(8, None, 32))),
         ("int8/channel", Scheme(Int(8), "channel")),
+        ("int4/g64/by_input/asym", Scheme(Int(4), "group", 64, symmetric=False, by_input=True)),
         ("int8/token", Scheme(Int(8), "token")),
         ("int8/tensor", Scheme(Int(8), "tensor")),
         ("int8/tensor/static", Scheme(Int(8), "tensor", static=True)),
@@ -101,6 +103,9 @@ def test_means(text: str, scheme: Scheme) -> None:
         ("int4/g16/asym/z3r16", "zero points that are floats"),
         ("int4/tensor/s3r16", "a scale for each row"),
         ("int8/token/s3r16", "a scale for each row"),
+        ("int4/g64/asym/by_input", "out of order"),
+        ("int4/tensor/by_input", "channels or groups"),
+        ("int8/token/by_input", "channels or groups"),
         ("int1/channel/narrow", "2 bits or more"),
     ],
 )
@@ -155,3 +160,12 @@ def test_groups_of_a_row() -> None:
 def test_resolving_the_scale_dtype() -> None:
     assert str(Scheme.parse("int4/g128").resolve("f16")) == "int4/g128/f16"
     assert str(Scheme.parse("int4/g128/f32").resolve("f16")) == "int4/g128/f32"
+
+
+def test_by_input_groups_are_those_of_columns() -> None:
+    scheme = Scheme.parse("int4/g64/by_input/asym")
+    assert scheme.along((128, 96)) == 128
+    assert scheme.parameters((128, 96)) == (2, 96)
+    assert Scheme.parse("int4/channel/by_input").parameters((128, 96)) == (1, 96)
+    with pytest.raises(SchemeError, match="groups of input columns"):
+        scheme.refuse_by_input("bilevel")

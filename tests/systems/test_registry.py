@@ -13,7 +13,17 @@ from subbyte.recipe import Recipe
 
 
 def test_all_say_what_they_are() -> None:
-    assert list(systems.registry()) == ["awq", "gptq", "gwq", "hqq", "quantease", "rtn", "smoothquant", "spqr"]
+    assert list(systems.registry()) == [
+        "adadim",
+        "awq",
+        "gptq",
+        "gwq",
+        "hqq",
+        "quantease",
+        "rtn",
+        "smoothquant",
+        "spqr",
+    ]
     for name, system in systems.registry().items():
         assert system.function is getattr(systems, name)
         assert system.title

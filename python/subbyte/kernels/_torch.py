@@ -261,6 +261,11 @@ def _wna16(x: Tensor, words: Tensor, scale: Tensor, zero: Tensor | None, bits: i
     return x.new_empty((*x.shape[:-1], words.shape[0]))
 
 
+@_operator("wna16_by_input(Tensor x, Tensor words, Tensor scale, Tensor? zero, int bits, SymInt group=-1) -> Tensor")
+def _wna16_by_input(x: Tensor, words: Tensor, *_: object, **__: object) -> Tensor:
+    return x.new_empty((*x.shape[:-1], words.shape[0]))
+
+
 @_operator("w8a8(Tensor x, Tensor weight, Tensor x_scale, Tensor w_scale, Tensor? bias=None) -> Tensor")
 def _w8a8(x: Tensor, weight: Tensor, x_scale: Tensor, w_scale: Tensor, bias: Tensor | None = None) -> Tensor:
     return x.new_empty((x.shape[0], weight.shape[0]), dtype=torch.float32)

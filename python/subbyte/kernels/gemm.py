@@ -29,6 +29,31 @@ def wna16(x: Array, words: Array, scale: Array, zero: Array | None, bits: int, g
     return call("wna16", arrays, bits=bits, group=group)
 
 
+def wna16_by_input(x: Array, words: Array, scale: Array, zero: Array | None, bits: int, group: int = -1) -> Array:
+    """`wna16` with scales of input columns: neighbouring outputs share one in each (AdaDim, Heo et al., 2023).
+
+    x        [..., K] f32, f16 or bf16; CPU, contiguous
+    words    [N, ceil(K * bits / 32)] i32: the codes of W, packed in "dense" order
+    scale    [N / group, K] f32, f16 or bf16
+    zero     [N / group, K] u8, f32, f16 or bf16, or None for 2 ** (bits - 1)
+    group    rows of W that share a scale in each column, dividing N; -1: all
+    returns  [..., N], dtype of x: x W^T with W[n, k] = scale[n / group, k] * (code[n, k] - zero[n / group, k])
+
+    Sums are f32, rounded once at the end; what is too large for f16 becomes infinity. Off by at most about
+    K * 2 ** -23 * sum_k |x s| (|code - c| + |zero - c|), c = 2 ** (bits - 1), before that rounding. Does not depend on
+    the number of threads. Raises RangeError (bits), ShapeError, DtypeError, StrideError, DeviceError.
+
+    >>> import numpy as np
+    >>> from subbyte.kernels import pack
+    >>> words = pack(np.array([[8, 9, 10, 7], [0, 8, 8, 8]], np.uint8), bits=4)
+    >>> scale = np.float32([[0.5, 1, 1, 2]])
+    >>> wna16_by_input(np.ones((1, 4), np.float32), words, scale, None, bits=4)
+    array([[ 1., -4.]], dtype=float32)
+    """
+    arrays = {"x": x, "words": words, "scale": scale, "zero": zero}
+    return call("wna16_by_input", arrays, bits=bits, group=group)
+
+
 def w8a8(x: Array, weight: Array, x_scale: Array, w_scale: Array, bias: Array | None = None) -> Array:
     """8-bit activations times 8-bit weights: out = (x weight^T) * x_scale * w_scale + bias.
 

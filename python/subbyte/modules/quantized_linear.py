@@ -28,7 +28,8 @@ class QuantizedLinear(nn.Module):
     """y = x W^T + b with W in codes, built from a `QuantizedLayer`.
 
     Weights alone (activation scheme None): `kernels.wna16` reads the packed words, 1 to 8 bits, symmetric or not, any
-    granularity. Buffers: `words` i32 [O, ceil(I * bits / 32)], `scale` [O, G] in the scale dtype, `zero` [O, G]
+    granularity; `kernels.wna16_by_input` where groups run along the outputs (scales and zero points [G, I]).
+    Buffers: `words` i32 [O, ceil(I * bits / 32)], `scale` [O, G] in the scale dtype, `zero` [O, G]
     (asymmetric only; u8, or in the scale dtype where zero points are floats), `order` i32 [I] (act-order only: the
     columns sorted by group, by which x is gathered). What a `Decomposition` keeps beside the codes is added while sums
     are still f32: entries by `kernels.csr` from `sparse_values` [E], `sparse_columns` [E] u16 or i32 and
@@ -66,7 +67,7 @@ class QuantizedLinear(nn.Module):
         self.out_features, self.in_features = weight.shape
         self.scheme = weight.scheme
         self.activation = layer.activation
-        self.group = weight.scheme.group(self.in_features)
+        self.group = weight.scheme.group(weight.scheme.along(weight.shape))
         self.input_scale = layer.input_scale
         if bias is not None and tuple(bias.shape) != (self.out_features,):
             raise ShapeError(f"bias of {name}", list(bias.shape), [self.out_features])
@@ -118,8 +119,9 @@ class QuantizedLinear(nn.Module):
         self.register_buffer("scale", torch.from_numpy(np.array(weight.scales(), np.float32).reshape(-1)))
 
     def _per_row(self, values: NDArray[Any]) -> torch.Tensor:
-        """[O, G] from what the tensor keeps: one scale for the whole tensor is stored once, the kernel wants rows."""
-        return torch.from_numpy(np.array(np.broadcast_to(values, (self.out_features, values.shape[1]))))
+        """What the tensor keeps, but [O, 1] of the one scale of a whole tensor: the kernel wants rows."""
+        whole = self.scheme.granularity == "tensor"
+        return torch.from_numpy(np.array(np.broadcast_to(values, (self.out_features, 1)) if whole else values))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """X [..., I] f32, f16 or bf16 -> [..., O] of the same dtype."""
@@ -133,7 +135,8 @@ class QuantizedLinear(nn.Module):
             x = x.float()  # the parts add up before the one rounding to the dtype of x
         gathered = x.contiguous() if self.order is None else x.index_select(1, self.order)
         scale, zero = self._decoded("scale"), self._decoded("zero")
-        out = cast("torch.Tensor", kernels.wna16(gathered, self.words, scale, zero, self.scheme.bits, group=self.group))
+        product = kernels.wna16_by_input if self.scheme.by_input else kernels.wna16
+        out = cast("torch.Tensor", product(gathered, self.words, scale, zero, self.scheme.bits, group=self.group))
         if self.sparse_values is not None:
             entries = (self.sparse_values, self.sparse_columns, self.sparse_pointers)
             out = cast("torch.Tensor", kernels.csr(x.contiguous(), *entries, base=out))
@@ -147,10 +150,11 @@ class QuantizedLinear(nn.Module):
         level = self.scheme.level(name)
         if level is None:
             return cast("torch.Tensor | None", getattr(self, name))
-        codes = kernels.unpack(getattr(self, f"{name}_words"), level.bits, self.out_features)
+        along = self.in_features if self.scheme.by_input else self.out_features
+        codes = kernels.unpack(getattr(self, f"{name}_words"), level.bits, along)
         scale, zero = getattr(self, f"{name}_scale").float(), getattr(self, f"{name}_zero").float()
-        values = kernels.dequantize_affine(codes, scale, zero, group=level.group(self.out_features))
-        return cast("torch.Tensor", values.T.contiguous())
+        values = cast("torch.Tensor", kernels.dequantize_affine(codes, scale, zero, group=level.group(along)))
+        return values if self.scheme.by_input else values.T.contiguous()
 
     def _integer(self, x: torch.Tensor, activation: Scheme) -> torch.Tensor:
         dtype, x = x.dtype, x.float().contiguous()
@@ -196,7 +200,7 @@ def _check_activation(activation: Scheme, weight: Scheme, name: str) -> None:
             f"activation scheme of {name}", activation, "int8/token, int8/tensor or int8/tensor/static",
             "the integer kernel multiplies symmetric bytes",
         )  # fmt: skip
-    if not weight.symmetric or weight.granularity not in ("channel", "tensor"):
+    if not weight.symmetric or weight.granularity not in ("channel", "tensor") or weight.by_input:
         raise SchemeError(
             f"weight scheme of {name}", f"{weight} with int8 activations", "symmetric, per channel or per tensor",
             "groups and zero points would need float sums inside the integer product",

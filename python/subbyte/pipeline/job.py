@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from subbyte.checkpoint import Source, formats
 from subbyte.errors import CheckpointError, DtypeError, RecipeError, ShapeError
 from subbyte.recipe import Recipe
 from subbyte.schemes import ScaleDtype, Scheme
+from subbyte.transforms import ChooseDimension
 
 __all__ = ["Job", "prepare"]
 
@@ -28,14 +29,15 @@ class Job:
     """What is to be done to which model.
 
     anatomy   knows only the linears that get quantized: what else reads a scaled input counts as float
-    schemes   of every linear that gets quantized, with the scale dtype that will be stored
+    schemes   of every linear that gets quantized, with the scale dtype that will be stored; where the recipe chooses
+              the direction of groups itself, `settle` says what became of them
     stream    the float model, block by block
     """
 
     source: Source
     anatomy: Anatomy
     recipe: Recipe
-    schemes: Mapping[str, Scheme]
+    schemes: dict[str, Scheme]
     format: formats.Format
     stream: Stream
 
@@ -43,6 +45,13 @@ class Job:
     def layers(self) -> formats.Layers:
         """What checkpoint formats ask for: the schemes of weight and inputs of every quantized linear."""
         return {name: (scheme, self.recipe.activations) for name, scheme in self.schemes.items()}
+
+    def settle(self, schemes: Mapping[str, str]) -> bool:
+        """Takes over the schemes that layers were rounded by; whether any is another than was known."""
+        found = {name: Scheme.parse(scheme) for name, scheme in schemes.items()}
+        changed = any(self.schemes[name] != scheme for name, scheme in found.items())
+        self.schemes.update(found)
+        return changed
 
     def tensors_of(self, i: int) -> list[str]:
         """The names of block i's tensors in the source."""
@@ -96,7 +105,11 @@ def prepare(path: Path, recipe: Recipe, format: str) -> Job:
     if format != "auto":
         formats.get(format)  # an unknown one is reported before the model is looked at
     schemes = {name: _fitting(source, name, scheme) for name, scheme in recipe.assign(whole).items()}
-    layers: formats.Layers = {name: (scheme, recipe.activations) for name, scheme in schemes.items()}
+    both = any(isinstance(transform, ChooseDimension) for transform in recipe.transforms)
+    layers: formats.Layers = {
+        name: (replace(scheme, by_input=scheme.by_input or both), recipe.activations)
+        for name, scheme in schemes.items()
+    }
     indexed = recipe.solver.indexed and any(scheme.granularity == "group" for scheme in schemes.values())
     sparse = recipe.solver.sparse
     chosen = formats.choose(layers, indexed=indexed, sparse=sparse) if format == "auto" else formats.get(format)
@@ -119,11 +132,12 @@ def _fitting(source: Source, name: str, scheme: Scheme) -> Scheme:
     if len(shape) != 2 or 0 in shape:
         raise ShapeError(weight, list(shape), "[outputs, inputs], none of them 0")
     try:
-        scheme.group(shape[1])
+        scheme.group(scheme.along((shape[0], shape[1])))
     except ShapeError as error:
         _, given, expected, hint = error.args
         raise ShapeError(f"group size of {name}", given, expected, hint) from None
-    if scheme.levels is not None and shape[0] % scheme.levels.run:
-        expected = f"a divisor of {shape[0]} (outputs of {name})"
+    length = shape[1] if scheme.by_input else shape[0]
+    if scheme.levels is not None and length % scheme.levels.run:
+        expected = f"a divisor of {length} ({'inputs' if scheme.by_input else 'outputs'} of {name})"
         raise ShapeError(f"rows of a run in {scheme}", scheme.levels.run, expected, "keep that layer, or take 8 or 16")
     return scheme.resolve(SCALES[dtype])

@@ -49,6 +49,7 @@ def round_block(
     if recipe.true_sequential and for_solver and hidden is not None:
         stages = [[n for n in stage if n in job.schemes] for stage in job.anatomy.stages(i)]
 
+    schemes = {name: job.schemes[name] for name in names}
     stats: dict[str, Statistics] = {}
     outputs = None
     notes: list[str] = []
@@ -61,7 +62,7 @@ def round_block(
         work = Work(
             block=block,
             pairs=job.anatomy.pairs(i, grouped=True),
-            schemes={name: job.schemes[name] for name in names},
+            schemes=schemes,
             stats=stats,
             hidden=hidden,
             stored=_stored(job, names[0]) if names else torch.float32,
@@ -85,12 +86,12 @@ def round_block(
             seen = stats.get(name)
             if name in located:
                 seen = replace(seen or Statistics(tokens=0), apart=located[name])
-            solved = recipe.solver.solve(linear.weight.detach().numpy(), job.schemes[name], seen, name)
+            solved = recipe.solver.solve(linear.weight.detach().numpy(), schemes[name], seen, name)
             layer = QuantizedLayer(solved.tensor, recipe.activations, _input_scale(job, name, stats))
             put(block, name, layer)
             layers[name] = layer
             bits = 8 * layer.nbytes / linear.weight.numel()
-            reports.append(LayerReport(name, str(job.schemes[name]), solved.loss, bits, solved.note))
+            reports.append(LayerReport(name, str(schemes[name]), solved.loss, bits, solved.note))
     if staged is not None and outputs is None and i + 1 < job.anatomy.n_blocks:
         outputs = staged.finish()
     return Rounded(layers, tuple(reports), tuple(notes)), outputs

@@ -140,6 +140,7 @@ class _Run:
         done: list[int] = []
         try:
             done = staging.begin(self.job.config())
+            self._settle([_read_report(staging.report(i)) for i in done if i < self.blocks])
             reports, expected = self._blocks(done)
             self._tell("rest", self.blocks, error=reports[-1].error)
             self._write_rest(done)
@@ -188,12 +189,19 @@ class _Run:
                 made, hidden = round_block(job, i, block, hidden, located)
                 rounded = block.forward(rounded, out=rounded)
                 report = BlockReport(i, relative(rounded, exact), made.reports, made.notes)
+                self._settle([report])
                 self.staging.write(i, self._tensors(i, block, made), asdict(report))
                 reports.append(report)
             seconds = time.perf_counter() - begun
             eta = seconds / (i + 1) * (self.blocks - i - 1)
             self._tell("block", i + 1, error=reports[-1].error, block=reports[-1], eta=eta)
         return reports, stream.logits(rounded[:, -LAST:])
+
+    def _settle(self, reports: list[BlockReport]) -> None:
+        """Lets config.json say by which schemes finished blocks were rounded."""
+        schemes = {layer.name: layer.scheme for report in reports for layer in report.layers}
+        if self.job.settle(schemes):
+            self.staging.configure(self.job.config())
 
     def _locate(self) -> dict[str, torch.Tensor]:
         """The places of outliers, for a solver that wants them from the whole float model."""

@@ -96,7 +96,7 @@ class Staging:
                 str(self.folder), error.strerror or str(error), "a folder that can be made", hint
             ) from error
         write_json(self.folder / "journal.json", self.journal)
-        write_json(self.model / "config.json", config)
+        self.configure(config)
         index = self.model / f"{self.stem}.safetensors.index.json"
         if not index.exists():
             return []
@@ -105,6 +105,10 @@ class Staging:
         self._bytes = sum(source.nbytes(name) for name in source.names())
         names = {self.shard(i): i for i in range(self.shards)}
         return sorted({names[file] for file in self._weight_map.values()})
+
+    def configure(self, config: Mapping[str, Any]) -> None:
+        """Writes, or rewrites, config.json."""
+        write_json(self.model / "config.json", config)
 
     def shard(self, i: int) -> str:
         """The file name of shard i, as transformers names shards."""

@@ -1,8 +1,10 @@
 """Scheme: element format + granularity + symmetry + dtype of the scales, complete, hashable, one string.
 
-    scheme      = element "/" granularity ["/asym" ["/float_zero"]] ["/narrow"] ["/static"] ["/" levels] ["/" scale]
+    scheme      = element "/" granularity ["/by_input"] ["/asym" ["/float_zero"]] ["/narrow"] ["/static"] ["/" levels]
+                  ["/" scale]
     element     = "int1" ... "int8"
     granularity = "tensor" | "channel" | "token" | "g" size        size: input columns that share a scale
+    by_input                                                    groups and channels run along the outputs instead
     levels      = ["s" bits] ["z" bits] "r" rows                   "s3z3r16": scales and zero points of 3 bits each,
                                                                    whose grids serve 16 neighbouring rows
     scale       = "f32" | "f16" | "bf16"                           left out: the model's dtype ("auto")
@@ -21,16 +23,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
+from subbyte import kernels
 from subbyte.errors import SchemeError, ShapeError
 from subbyte.schemes.element import Int
 
 __all__ = ["GRANULARITIES", "SCALE_DTYPES", "Granularity", "Levels", "ScaleDtype", "Scheme"]
 
+Floats = NDArray[np.float32]
 Granularity = Literal["tensor", "channel", "group", "token"]
 ScaleDtype = Literal["auto", "f32", "f16", "bf16"]
 GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
 SCALE_DTYPES: tuple[ScaleDtype, ...] = get_args(ScaleDtype)
-FLAGS = ("asym", "float_zero", "narrow", "static")
+FLAGS = ("by_input", "asym", "float_zero", "narrow", "static")
 LEVELS = "s3z3r16"
 """An example of its part, for messages."""
 
@@ -88,6 +95,8 @@ class Scheme:
     static        activations: one scale fixed by calibration, in place of one found while running
     levels        weights: scales or float zero points that are quantized themselves; the scale dtype is then that
                   of the second level
+    by_input      weights: channels and groups run along the outputs, inside one input column: a channel is a column, a
+                  group `group_size` neighbouring rows of it
     scale_dtype   what the scales are rounded to before the codes are chosen; "auto" is the dtype of the model
 
     Raises SchemeError for a combination that means nothing.
@@ -107,6 +116,7 @@ class Scheme:
     scale_dtype: ScaleDtype = "auto"
     float_zero: bool = False
     levels: Levels | None = None
+    by_input: bool = False
 
     def __post_init__(self) -> None:
         if self.granularity not in GRANULARITIES:
@@ -136,6 +146,9 @@ class Scheme:
             raise SchemeError(
                 "float_zero", str(replace(self, float_zero=False)), "an asymmetric scheme of weights", hint
             )
+        if self.by_input and self.granularity not in ("channel", "group"):
+            hint = "for example int4/g128/by_input/asym"
+            raise SchemeError("by_input", str(replace(self, by_input=False)), "channels or groups of a weight", hint)
         if self.levels is not None and (self.granularity not in ("channel", "group") or self.static):
             hint = f"for example int4/g16/asym/float_zero/{LEVELS}"
             raise SchemeError("levels", str(replace(self, levels=None)), "a weight with a scale for each row", hint)
@@ -152,7 +165,7 @@ class Scheme:
 
     def __str__(self) -> str:
         where = f"g{self.group_size}" if self.granularity == "group" else self.granularity
-        given = (not self.symmetric, self.float_zero, self.narrow, self.static)
+        given = (self.by_input, not self.symmetric, self.float_zero, self.narrow, self.static)
         flags = [name for name, on in zip(FLAGS, given, strict=True) if on]
         flags += [] if self.levels is None else [str(self.levels)]
         scale = [] if self.scale_dtype == "auto" else [self.scale_dtype]
@@ -165,8 +178,8 @@ class Scheme:
         >>> Scheme.parse("int4/g128/asmy")
         Traceback (most recent call last):
             ...
-        subbyte.errors.SchemeError: scheme 'int4/g128/asmy': given 'asmy' as part 3, expected asym, float_zero, \
-narrow, static, s3z3r16, f32, f16 or bf16; did you mean 'asym'?
+        subbyte.errors.SchemeError: scheme 'int4/g128/asmy': given 'asmy' as part 3, expected by_input, asym, \
+float_zero, narrow, static, s3z3r16, f32, f16 or bf16; did you mean 'asym'?
         """
         if not isinstance(text, str):
             raise SchemeError("scheme", f"{type(text).__name__} {text!r}", "a string such as int4/g128/asym")
@@ -198,12 +211,13 @@ narrow, static, s3z3r16, f32, f16 or bf16; did you mean 'asym'?
             else:
                 scale, allowed = part, []  # type: ignore[assignment]
         symmetric, narrow, static = not flags["asym"], flags["narrow"], flags["static"]
-        return cls(
-            Int(int(element[3:])), granularity, size, symmetric, narrow, static, scale, flags["float_zero"], levels
-        )
+        rest = (symmetric, narrow, static, scale, flags["float_zero"], levels, flags["by_input"])
+        return cls(Int(int(element[3:])), granularity, size, *rest)
 
     def group(self, cols: int) -> int:
         """Columns that share a scale in rows of `cols` columns; ShapeError if the group size does not divide them.
+
+        With `by_input`, rows that share one in columns of `cols` rows.
 
         >>> Scheme.parse("int4/g128").group(256), Scheme.parse("int4/channel").group(256)
         (128, 256)
@@ -221,8 +235,30 @@ narrow, static, s3z3r16, f32, f16 or bf16; did you mean 'asym'?
         """Scales in a row of `cols` columns."""
         return cols // self.group(cols) if cols else 0
 
+    def along(self, shape: tuple[int, int]) -> int:
+        """How long the rows [I], or with `by_input` the columns [O], of a weight [O, I] are, which groups cut."""
+        return shape[0] if self.by_input else shape[1]
+
+    def refuse_by_input(self, what: str) -> None:
+        """SchemeError with `by_input`, of what knows groups of input columns alone."""
+        if self.by_input:
+            raise SchemeError(f"scheme for {what}", self, "groups of input columns", "leave by_input out")
+
+    def parameters(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """The shape of the scales of a weight [O, I]: [O, G], with `by_input` [G, I], and [1, 1] for a tensor.
+
+        >>> Scheme.parse("int4/g128").parameters((512, 256)), Scheme.parse("int4/g128/by_input").parameters((512, 256))
+        ((512, 2), (4, 256))
+        """
+        if self.granularity == "tensor":
+            return 1, 1
+        groups = self.groups(self.along(shape))
+        return (groups, shape[1]) if self.by_input else (shape[0], groups)
+
     def level(self, part: Literal["scale", "zero"]) -> Scheme | None:
         """The scheme of the scales, or zero points, as a weight [G, O]: groups as rows, runs of rows as groups.
+
+        With `by_input` that weight is [G, I], and runs are neighbouring columns.
 
         None where they are not quantized.
 
@@ -234,6 +270,13 @@ narrow, static, s3z3r16, f32, f16 or bf16; did you mean 'asym'?
             return None
         run, dtype = self.levels.run, self.scale_dtype
         return Scheme(Int(bits), "group", run, symmetric=False, scale_dtype=dtype, float_zero=True)
+
+    def held(self, values: Floats) -> Floats:
+        """Scales, or zero points that are floats, f32, after a round trip through the scale dtype."""
+        if self.scale_dtype in ("auto", "f32"):
+            return values
+        held: Floats = kernels.decode_minifloat(kernels.encode_minifloat(values, self.scale_dtype), self.scale_dtype)
+        return held
 
     def resolve(self, scale_dtype: ScaleDtype) -> Scheme:
         """The same scheme with "auto" scales made `scale_dtype`; a scheme that names its own keeps it.

@@ -62,6 +62,7 @@ class Apart:
         Without places, because no gradient reached the weight, the largest magnitudes are kept, and the note says so.
         Raises ShapeError (places outside the weight).
         """
+        scheme.refuse_by_input("apart")
         mask, note = self._mask(weight, stats, name)
         dense: QuantizedTensor
         if scheme.float_zero:

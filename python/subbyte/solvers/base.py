@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypedDict
 
 import numpy as np
@@ -12,15 +12,29 @@ from numpy.typing import NDArray
 
 from subbyte import kernels
 from subbyte.errors import NotFiniteError, RecipeError, SchemeError, SingularError
+from subbyte.tensors import QuantizedTensor
 
 if TYPE_CHECKING:
     from subbyte.calibration import Statistics
     from subbyte.schemes import Scheme
     from subbyte.tensors import Weight
 
-__all__ = ["Floats", "Grid", "Solved", "Solver", "check_loop", "damped", "hessian", "refuse_float_zero"]
+__all__ = [
+    "Floats",
+    "Grid",
+    "Solved",
+    "Solver",
+    "by_column",
+    "check_loop",
+    "damped",
+    "hessian",
+    "refuse_float_zero",
+    "second_level",
+]
 
 Floats = NDArray[np.float32]
+LARGEST = 65504.0
+"""Of f16: zero points of a second level stay below, whatever they are stored in."""
 
 
 @dataclass(frozen=True)
@@ -143,3 +157,33 @@ def refuse_float_zero(scheme: Scheme) -> None:
     """SchemeError for float zero points, of solvers that find whole ones."""
     if scheme.float_zero:
         raise SchemeError("scheme of the weights", scheme, "zero points that are codes", "half_quadratic finds floats")
+
+
+def by_column(solver: Solver, weight: Floats, scheme: Scheme, name: str) -> Solved:
+    """A weight [O, I] of a `by_input` scheme, by a solver that looks at nothing else: its transpose, solved by rows."""
+    found = solver.solve(np.ascontiguousarray(weight.T), replace(scheme, by_input=False), None, name)
+    assert isinstance(found.tensor, QuantizedTensor)
+    return Solved(QuantizedTensor.transposed(found.tensor), found.loss, found.note)
+
+
+def second_level(values: Floats, scheme: Scheme | None) -> Floats | QuantizedTensor:
+    """Scales or zero points [O, G] to the nearest of the second level's `scheme`; None leaves them as they are.
+
+    The grid of a run reaches from its least to its largest value. Values too near to each other for a zero point that
+    the scale dtype can hold are all the least, to that dtype's precision.
+    """
+    if scheme is None:
+        return values
+    rows, top = np.ascontiguousarray(values.T), np.float32(scheme.element.levels - 1)
+    runs = rows.reshape(len(rows), -1, scheme.group(rows.shape[1]))
+    least, largest = runs.min(axis=2), runs.max(axis=2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = scheme.held((largest - least) / top)
+        zero = -least / scale
+    near = ~(np.abs(zero) < LARGEST)
+    value = scheme.held(least)
+    scale = np.where(near, np.where(value == 0, np.float32(1), np.abs(value)), scale)
+    zero = scheme.held(np.where(near, -np.sign(value), zero))
+    codes = np.rint(np.clip(runs / scale[:, :, None] + zero[:, :, None], 0, top))
+    codes[near] = 0
+    return QuantizedTensor.from_codes(codes.astype(np.uint8).reshape(rows.shape), scale, zero, scheme)

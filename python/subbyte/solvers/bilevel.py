@@ -68,6 +68,7 @@ class Bilevel:
         Without a single token there is no Hessian: rounds to nearest on the same kind of grid, keeps nothing apart, and
         says so. Raises SchemeError (no float zero points, or one scale a tensor), SingularError, NotFiniteError.
         """
+        scheme.refuse_by_input("bilevel")
         if not scheme.float_zero or scheme.granularity == "tensor":
             hint = "write int4/g16/asym/float_zero, with /s3z3r16 for the second level"
             raise SchemeError(f"scheme of {name}", scheme, "float zero points for each channel or group", hint)

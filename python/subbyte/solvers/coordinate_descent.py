@@ -84,6 +84,7 @@ class CoordinateDescent:
 
         Without a single token there is no Hessian: rounds to nearest and says so. NotFiniteError where it is infinite.
         """
+        scheme.refuse_by_input("coordinate_descent")
         nearest = Nearest(clip_search=self.mse)
         if stats is None or stats.tokens == 0:
             plain = nearest.solve(weight, scheme)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from subbyte import kernels
 from subbyte.solvers.base import Floats, Grid, Solved, check_loop, damped, hessian, refuse_float_zero
@@ -62,6 +63,8 @@ class Gptq:
     def solve(self, weight: Floats, scheme: Scheme, stats: Statistics | None = None, name: str = "weight") -> Solved:
         """Rounds `weight` [O, I] f32 with `stats.gram` [I, I].
 
+        With `scheme.by_input` every column has scales of its own, of groups of outputs, fitted at its turn (Heo et
+        al., 2023): act-order then needs no index, and `static_groups` says nothing.
         Without a single token (an expert that no token reached) there is no Hessian: rounds to nearest and says so.
         Raises SingularError when the Hessian is singular at every damping, NotFiniteError when it is not finite.
         """
@@ -73,8 +76,8 @@ class Gptq:
         moments = hessian(stats, name)
         diagonal = moments.diagonal().copy()
         # The grid of whole rows is fitted before dead columns are zeroed, that of groups after (as released).
-        group = scheme.group(columns)
-        by_row = scheme.granularity in ("channel", "tensor")
+        group = scheme.group(scheme.along(weight.shape))
+        by_row = scheme.granularity in ("channel", "tensor") and not scheme.by_input
         if by_row:
             scale, zero = self.grid.fit(weight, scheme)
             scale, zero = (np.ascontiguousarray(np.broadcast_to(a, (len(weight), 1))) for a in (scale, zero))
@@ -84,7 +87,7 @@ class Gptq:
             weight = np.where(dead, np.float32(0), weight)
             diagonal[dead] = 1
             moments[dead, dead] = 1
-        if not by_row and self.static_groups:
+        if not by_row and not scheme.by_input and self.static_groups:
             scale, zero = self.grid.fit(weight, scheme)
             index = np.arange(columns, dtype=np.int32) // group
         order = np.argsort(-diagonal, kind="stable") if self.act_order else np.arange(columns)
@@ -94,6 +97,9 @@ class Gptq:
         mean = float(diagonal.mean(dtype=np.float64))
         factor, note = damped(partial(_factor, moments, mean), self.damp, self.damp_retries, name)
         del moments
+        if scheme.by_input:
+            tensor, missed = self._by_input(weight, factor, order, scheme)
+            return Solved(tensor, missed, note)
 
         fixed = by_row or self.static_groups
         codes, scale, zero, _, loss = kernels.gptq(
@@ -121,6 +127,31 @@ class Gptq:
             scale, zero = scale[:1], zero[:1]
         tensor = QuantizedTensor.from_codes(codes, scale, None if scheme.symmetric else zero, scheme, stored)
         return Solved(tensor, float(loss.sum(dtype=np.float64)), note)
+
+    def _by_input(
+        self, weight: Floats, factor: Floats, order: NDArray[np.intp], scheme: Scheme
+    ) -> tuple[QuantizedTensor, float]:
+        """The column loop on W^T, where a column lies in one piece; `weight` and `factor` stand in `order`."""
+        grid, rows = Grid(False, 1e-5, shrink_steps=self.grid.shrink_steps), replace(scheme, by_input=False)
+        group = rows.group(len(weight))
+        left = np.ascontiguousarray(weight.T)
+        scale = np.empty((len(left), rows.groups(len(weight))), np.float32)
+        zero, codes = np.empty(scale.shape, np.uint8), np.empty(left.shape, np.uint8)
+        missed = np.empty_like(left)
+        for start in range(0, len(left), self.block):
+            end = min(start + self.block, len(left))
+            for j in range(start, end):
+                one = slice(j, j + 1)
+                scale[one], zero[one] = grid.fit(left[one], rows)
+                codes[one] = kernels.quantize_affine(left[one], scale[one], zero[one], rows.bits, group=group)
+                back = kernels.dequantize_affine(codes[one], scale[one], zero[one], group=group)
+                missed[one] = (left[one] - back) / factor[j, j]
+                left[j + 1 : end] -= factor[j, j + 1 : end, None] * missed[one]
+            left[end:] -= factor[start:end, end:].T @ missed[start:end]
+        place = np.argsort(order)
+        turned = QuantizedTensor.from_codes(codes[place], scale[place], zero[place], rows)
+        tensor = QuantizedTensor.transposed(turned)
+        return tensor, float(np.square(missed, dtype=np.float64).sum()) / 2
 
 
 def _factor(moments: Floats, mean: float, damp: float) -> Floats:

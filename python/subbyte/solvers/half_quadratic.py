@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from subbyte import kernels
 from subbyte.errors import RecipeError, SchemeError
-from subbyte.solvers.base import Floats, Solved
+from subbyte.solvers.base import Floats, Solved, by_column, second_level
 from subbyte.tensors import QuantizedTensor
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from subbyte.schemes import Scheme
 
 __all__ = ["HalfQuadratic"]
+
+Codes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,14 @@ class HalfQuadratic:
     def solve(self, weight: Floats, scheme: Scheme, stats: Statistics | None = None, name: str = "weight") -> Solved:
         """Rounds `weight` [O, I] f32; `stats` is not looked at. The loss is half the squared error of the weight.
 
+        With levels, scales and zero points found go to their second level, and codes are nearest on what it holds.
         Raises SchemeError for a scheme without float zero points.
         """
         if not scheme.float_zero:
             hint = "write asym/float_zero, as in int4/g64/asym/float_zero"
             raise SchemeError(f"scheme of {name}", scheme, "float zero points, which is what this solver finds", hint)
+        if scheme.by_input:
+            return by_column(self, weight, scheme, name)
         rows = weight.reshape(1, -1) if scheme.granularity == "tensor" else weight
         beta = self.beta
         mean = float(np.abs(weight).mean(dtype=np.float64)) if weight.size else 0.0
@@ -88,6 +94,17 @@ class HalfQuadratic:
             round_zero=self.round_zero,
             scale_dtype="f32" if scheme.scale_dtype == "auto" else scheme.scale_dtype,
         )
+        if scheme.levels is not None:
+            scale, zero = second_level(scale, scheme.level("scale")), second_level(zero, scheme.level("zero"))
+            codes = _codes(weight, scale, zero, scheme)
         tensor = QuantizedTensor.from_codes(codes.reshape(weight.shape), scale, zero, scheme)
         difference = (tensor.dequantize() - weight).astype(np.float64, copy=False)
         return Solved(tensor, float(np.vdot(difference, difference)) / 2)
+
+
+def _codes(weight: Floats, scale: Floats | QuantizedTensor, zero: Floats | QuantizedTensor, scheme: Scheme) -> Codes:
+    """The nearest codes on grids that are quantized themselves, as they will be decoded."""
+    steps, zeros = (v.dequantize().T if isinstance(v, QuantizedTensor) else v for v in (scale, zero))
+    groups = weight.reshape(len(weight), -1, scheme.group(weight.shape[1]))
+    codes: Floats = np.rint(np.clip(groups / steps[:, :, None] + zeros[:, :, None], 0, scheme.element.levels - 1))
+    return codes.astype(np.uint8).reshape(weight.shape)

@@ -10,7 +10,7 @@ import numpy as np
 
 from subbyte import kernels
 from subbyte.errors import RecipeError
-from subbyte.solvers.base import Floats, Grid, Solved
+from subbyte.solvers.base import Floats, Grid, Solved, by_column
 from subbyte.tensors import QuantizedTensor
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ class Nearest:
 
     def solve(self, weight: Floats, scheme: Scheme, stats: Statistics | None = None, name: str = "weight") -> Solved:
         """Rounds `weight` [O, I] f32; `stats` is not looked at. The loss is half the squared error of the weight."""
+        if scheme.by_input:
+            return by_column(self, weight, scheme, name)
         scale, zero = self.grid.fit(weight, scheme)
         rows = weight.reshape(1, -1) if scheme.granularity == "tensor" else weight
         codes = kernels.quantize_affine(rows, scale, zero, scheme.bits, group=scheme.group(rows.shape[1]))

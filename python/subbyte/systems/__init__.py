@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from subbyte.systems.adadim import adadim
 from subbyte.systems.awq import awq
 from subbyte.systems.gptq import gptq
 from subbyte.systems.gwq import gwq
@@ -20,6 +21,7 @@ from subbyte.systems.spqr import spqr
 __all__ = [
     "Option",
     "System",
+    "adadim",
     "awq",
     "find",
     "gptq",

@@ -7,8 +7,12 @@ sub-problem 1, generalized soft         -> the shrinkage of `kernels.half_quadra
 sub-problem 2, z <- mean(W_q - (W - W_e) / s)  -> the same kernel; beta <- kappa beta after each pass
 released code's extras                  -> `round_zero` at 4 bits, early stopping on the mean error of the layer
 Two names of ours: `normalize` and `best`; see below.
-Left out: axis 0 (groups that run along the outputs: no layout of ours has them yet), scales and zero points that are
-quantized again (deprecated by its authors), 1.58 bits, and the adapters of HQQ+ (training is no part of this package).
+axis 0, groups inside one input channel -> scheme by_input; `kernels.wna16_by_input` runs it. A group is neighbouring
+  rows, as AdaDim's; in the released code rows out / group_size apart: the same up to their order
+meta-data quantization                 -> the scheme's levels: `scale_bits`, `zero_bits`, runs of `run` neighbours. The
+  released form of one grid for all zero points is left out (its other form, runs of 128, is ours). Codes are chosen
+  again for the scales and zero points that are stored; released codes stay those of the floats
+Left out: 1.58 bits, and the adapters of HQQ+ (training is no part of this package).
 
 The released shrinkage is not scale invariant: for weights of usual size beta leaves no error to shrink, and the solver
 is a search of the mean. `normalize` lets the shrinkage act whatever the size; off, as it is not always better.
@@ -17,8 +21,10 @@ is a search of the mean. `normalize` lets the shrinkage act whatever the size; o
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 from subbyte.recipe import Recipe
+from subbyte.schemes import Levels
 from subbyte.solvers import HalfQuadratic
 from subbyte.systems.registry import system, weight_scheme
 
@@ -29,6 +35,10 @@ __all__ = ["hqq"]
 def hqq(
     bits: int = 4,
     group_size: int = 64,
+    axis: Literal[0, 1] = 1,
+    scale_bits: int | None = None,
+    zero_bits: int | None = None,
+    run: int = 128,
     optimize: bool = True,
     p: float = 0.7,
     beta: float = 10.0,
@@ -42,7 +52,11 @@ def hqq(
     """Float zero points that minimise an l_p error of the weight, by closed-form steps; needs no calibration text.
 
     bits        bits of a weight's code, 1 to 8
-    group_size  input columns that share a scale and a zero point; -1: a whole row
+    group_size  input columns of a row that share a scale and a zero point, or with axis 0 rows of a column; -1: all
+    axis        1: groups run along the inputs; 0: along the outputs, so that a group sees one input channel
+    scale_bits  bits of a scale's own code (8 is usual); none: scales stay floats
+    zero_bits   the same of zero points
+    run         rows (columns with axis 0) whose scales share a grid of the second level; it divides them all
     optimize    no: round to nearest from minimum and maximum, with float zero points
     p           exponent of the error, above 0, at most 1
     beta        weight of the quadratic term in the first pass
@@ -53,9 +67,11 @@ def hqq(
     normalize   measure errors in units of the weight's mean magnitude, which lets the shrinkage act
     best        keep the zero points of the pass with the least mean error, not those after the last
     """
+    levels = None if scale_bits is None and zero_bits is None else Levels(scale_bits, zero_bits, run)
+    scheme = weight_scheme(bits, group_size, symmetric=False)
     return Recipe(
         name="hqq",
-        weights=replace(weight_scheme(bits, group_size, symmetric=False), float_zero=True),
+        weights=replace(scheme, float_zero=True, levels=levels, by_input=axis == 0),
         solver=HalfQuadratic(
             p=p,
             beta=beta,

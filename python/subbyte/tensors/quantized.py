@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -21,12 +21,14 @@ WORD = 32
 class QuantizedTensor:
     """A weight [O, I] as codes: `w[o, i] ~ scale[o, g] * (code[o, i] - zero[o, g])`, g the group of column i.
 
+    With `scheme.by_input`, `w[o, i] ~ scale[g, i] * (code[o, i] - zero[g, i])`, g the group of row o.
+
     scheme   its granularity is tensor, channel or group
     shape    (O, I)
     words    [O, ceil(I * bits / 32)] i32, the codes of each row in the dense layout (docs/layouts.md)
-    scale    [O, G] f32, G groups of neighbouring columns; [1, 1] where the granularity is tensor. Every value is
-             one that the scheme's scale dtype can hold
-             With levels of scales: those as a QuantizedTensor of scheme `scheme.level`, [G, O]
+    scale    [O, G] f32, G groups of neighbouring columns; [G, I], groups of neighbouring rows, by input; [1, 1] where
+             the granularity is tensor. Every value is one that the scheme's scale dtype can hold
+             With levels of scales: those as a QuantizedTensor of scheme `scheme.level`, [G, O] ([G, I] by input)
     zero     same shape, u8, 0 to 2^bits - 1, or f32 where the scheme has float zero points, of values that its scale
              dtype can hold; None where the scheme is symmetric (then it is 2^(bits - 1)). With levels of zero
              points: as the scales
@@ -52,7 +54,7 @@ class QuantizedTensor:
             )
         rows, cols = self.shape
         _check("words", self.words, np.int32, (rows, -(-cols * scheme.bits // WORD)))
-        parameters = (1, 1) if scheme.granularity == "tensor" else (rows, scheme.groups(cols))
+        parameters = scheme.parameters(self.shape)
         _check_level("scale", self.scale, scheme, parameters)
         if (self.zero is None) != scheme.symmetric:
             given = "no zero points" if self.zero is None else "zero points"
@@ -69,8 +71,9 @@ class QuantizedTensor:
 
     def _check_index(self, index: npt.NDArray[np.int32], cols: int) -> None:
         _check("index", index, np.int32, (cols,))
-        if self.scheme.granularity != "group":
-            raise SchemeError("index", f"an index with {self.scheme}", "a group scheme", "other schemes have one group")
+        if self.scheme.granularity != "group" or self.scheme.by_input:
+            hint = "other schemes have no groups of columns"
+            raise SchemeError("index", f"an index with {self.scheme}", "a scheme with groups of columns", hint)
         groups, size = self.scheme.groups(cols), self.scheme.group(cols)
         if cols and (int(index.min()) < 0 or int(index.max()) >= groups):
             raise RangeError("index", f"{int(index.min())} to {int(index.max())}", f"groups 0 to {groups - 1}")
@@ -106,20 +109,36 @@ class QuantizedTensor:
             index = None
         return cls(scheme, (rows, cols), kernels.pack(codes, scheme.bits), scale, zero, index)
 
+    @classmethod
+    def transposed(cls, tensor: QuantizedTensor) -> QuantizedTensor:
+        """W^T [I, O], rounded by rows, as the weight W [O, I] whose scheme is `by_input`: nothing else changes."""
+        zero = tensor.zero
+        return cls.from_codes(
+            np.ascontiguousarray(tensor.codes().T),
+            tensor.scale if isinstance(tensor.scale, QuantizedTensor) else np.ascontiguousarray(tensor.scale.T),
+            zero if zero is None or isinstance(zero, QuantizedTensor) else np.ascontiguousarray(zero.T),
+            replace(tensor.scheme, by_input=True),
+        )
+
     def codes(self) -> npt.NDArray[np.uint8]:
         """One code a byte: [O, I] u8, newly allocated."""
         codes: npt.NDArray[np.uint8] = kernels.unpack(self.words, self.scheme.bits, self.shape[1])
         return codes
 
     def scales(self) -> npt.NDArray[np.float32]:
-        """The scales [O, G] f32 ([1, 1] for a tensor): kept as they are, or decoded from their own codes."""
-        scale = self.scale
-        return np.ascontiguousarray(scale.dequantize().T) if isinstance(scale, QuantizedTensor) else scale
+        """The scales, one for each group, f32: kept as they are, or decoded from their own codes."""
+        return self._decoded(self.scale)
 
     def zeros(self) -> npt.NDArray[Any] | None:
         """The zero points, of the shape of the scales; None where the scheme is symmetric."""
-        zero = self.zero
-        return np.ascontiguousarray(zero.dequantize().T) if isinstance(zero, QuantizedTensor) else zero
+        return None if self.zero is None else self._decoded(self.zero)
+
+    def _decoded(self, values: npt.NDArray[Any] | QuantizedTensor) -> npt.NDArray[Any]:
+        """Scales or zero points as one of each for each group; a second level lies with groups as rows."""
+        if not isinstance(values, QuantizedTensor):
+            return values
+        decoded = values.dequantize()
+        return decoded if self.scheme.by_input else np.ascontiguousarray(decoded.T)
 
     def dequantize(self) -> npt.NDArray[np.float32]:
         """The weight that the codes stand for: [O, I] f32, newly allocated; each value is one rounded product."""
@@ -132,7 +151,11 @@ class QuantizedTensor:
         if self.scheme.granularity == "tensor":
             weight = kernels.dequantize_affine(codes.reshape(1, rows * cols), scale, zero)
             return weight.reshape(rows, cols)
-        group = self.scheme.group(cols)
+        group = self.scheme.group(self.scheme.along(self.shape))
+        if self.scheme.by_input:
+            codes, scale, zero = (np.ascontiguousarray(array.T) for array in (codes, scale, zero))
+            weight = kernels.dequantize_affine(codes, scale, zero, group=group)
+            return np.ascontiguousarray(weight.T)
         if self.index is None:
             weight = kernels.dequantize_affine(codes, scale, zero, group=group)
             return weight
@@ -185,8 +208,8 @@ def _check_level(what: Literal["scale", "zero"], given: object, scheme: Scheme, 
     elif not isinstance(given, QuantizedTensor) or given.scheme != level:
         found = given.scheme if isinstance(given, QuantizedTensor) else type(given).__name__
         raise SchemeError(what, found, f"a QuantizedTensor of {level}", f"that is what {scheme} says")
-    elif given.shape != shape[::-1]:
-        raise ShapeError(what, list(given.shape), list(shape[::-1]))
+    elif given.shape != (wanted := shape if scheme.by_input else shape[::-1]):
+        raise ShapeError(what, list(given.shape), list(wanted))
 
 
 def _check_floats(what: str, array: npt.NDArray[Any], scheme: Scheme, shape: tuple[int, ...]) -> None:
@@ -195,13 +218,6 @@ def _check_floats(what: str, array: npt.NDArray[Any], scheme: Scheme, shape: tup
     if not np.isfinite(array).all():
         row, group = np.argwhere(~np.isfinite(array))[0]
         raise NotFiniteError(f"{what}[{row}, {group}]", array[row, group], "a finite number")
-    if not np.array_equal(_held(array, scheme.scale_dtype), array):
+    if not np.array_equal(scheme.held(array), array):
         hint = f"fit the {what}s with scale_dtype={scheme.scale_dtype!r}, so that the codes suit what is stored"
         raise SchemeError(what, f"values that {scheme.scale_dtype} cannot hold", f"{what}s of {scheme}", hint)
-
-
-def _held(scale: npt.NDArray[np.float32], dtype: str) -> npt.NDArray[np.float32]:
-    """`scale` after a round trip through `dtype`."""
-    if dtype in ("f16", "bf16"):
-        scale = kernels.decode_minifloat(kernels.encode_minifloat(scale, dtype), dtype)
-    return scale

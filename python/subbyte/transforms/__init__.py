@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from subbyte.transforms.activation_aware import ActivationAwareClip, ActivationAwareScale
 from subbyte.transforms.base import Transform, Work
+from subbyte.transforms.choose_dimension import ChooseDimension
 from subbyte.transforms.fold import fold
 from subbyte.transforms.smooth import Smooth
 
-__all__ = ["TRANSFORMS", "ActivationAwareClip", "ActivationAwareScale", "Smooth", "Transform", "Work", "fold"]
+__all__ = [
+    "TRANSFORMS",
+    "ActivationAwareClip",
+    "ActivationAwareScale",
+    "ChooseDimension",
+    "Smooth",
+    "Transform",
+    "Work",
+    "fold",
+]
 
-TRANSFORMS: dict[str, type[ActivationAwareClip] | type[ActivationAwareScale] | type[Smooth]] = {
+TRANSFORMS: dict[str, type[ActivationAwareClip] | type[ActivationAwareScale] | type[ChooseDimension] | type[Smooth]] = {
     "smooth": Smooth,
     "activation_aware_scale": ActivationAwareScale,
     "activation_aware_clip": ActivationAwareClip,
+    "choose_dimension": ChooseDimension,
 }
 """The names that recipes use."""

@@ -149,6 +149,7 @@ class ActivationAwareScale:
         """Mean over all consumers' rows of |w| relative to the largest of its group."""
         parts = []
         for name in pair.consumers:
+            work.schemes[name].refuse_by_input("activation_aware_scale with duo")
             size = np.abs(work.weight(name))
             groups = size.reshape(len(size), -1, work.schemes[name].group(size.shape[1]))
             parts.append((groups / (groups.max(axis=2, keepdims=True) + np.float32(1e-6))).reshape(size.shape))
@@ -188,6 +189,7 @@ class ActivationAwareClip:
         for name, scheme in work.schemes.items():
             if QUERY_OR_KEY.search(name.rpartition(".")[2]) or not work.seen([name]):
                 continue
+            scheme.refuse_by_input("activation_aware_clip")
             weight = work.weight(name)
             group = scheme.group(weight.shape[1])
             x = np.asarray(work.stats[name].sample, np.float32)

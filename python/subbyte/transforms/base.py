@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -75,6 +75,9 @@ class Transform(Protocol):
 
 def rounded(weight: Floats, scheme: Scheme, forced_zero: bool, eps: float) -> Floats:
     """`weight` [O, I] after a round trip through its codes, as `solvers.Nearest` would round it."""
+    if scheme.by_input:
+        columns = np.ascontiguousarray(weight.T)
+        return np.ascontiguousarray(rounded(columns, replace(scheme, by_input=False), forced_zero, eps).T)
     rows = weight.reshape(1, -1) if scheme.granularity == "tensor" else weight
     group = scheme.group(rows.shape[1])
     scale, zero = kernels.fit_affine(

@@ -27,16 +27,49 @@ pub fn wna16(
     group: i64,
     on: Option<&Bound<'_, Machine>>,
 ) -> PyResult<Buffer> {
+    weighed(py, x, words, scale, zero, bits, group, false, on)
+}
+
+#[pyfunction]
+#[pyo3(signature = (x, words, scale, zero, bits, group = -1, *, on = None))]
+#[expect(clippy::too_many_arguments, reason = "a quantized weight is five arguments")]
+pub fn wna16_by_input(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    words: &Bound<'_, PyAny>,
+    scale: &Bound<'_, PyAny>,
+    zero: Option<&Bound<'_, PyAny>>,
+    bits: i64,
+    group: i64,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    weighed(py, x, words, scale, zero, bits, group, true, on)
+}
+
+/// A product with affine codes, whose groups are columns of a row, or `by_input` rows of a column.
+#[expect(clippy::too_many_arguments, reason = "a quantized weight is five arguments")]
+fn weighed(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    words: &Bound<'_, PyAny>,
+    scale: &Bound<'_, PyAny>,
+    zero: Option<&Bound<'_, PyAny>>,
+    bits: i64,
+    group: i64,
+    by_input: bool,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
     let (x, words, scale) = (Floats::take("x", x)?, Input::take("words", words)?, Floats::take("scale", scale)?);
     let zero = zero.map(|zero| Zeros::take("zero", zero)).transpose()?;
     let (others, depth) = x.last_axis(py, "x")?;
     let rows = others.iter().product();
     let [cols, _] = words.axes(py)?;
-    let (bits, (group, count)) = (self::bits(py, bits)?, groups(py, depth, group)?);
+    let (bits, (group, count)) = (self::bits(py, bits)?, groups(py, if by_input { cols } else { depth }, group)?);
+    let parameters = if by_input { [count, depth] } else { [cols, count] };
     words.expect(py, &[cols, pack::words_per_row(depth, bits)])?;
-    scale.expect(py, "scale", &[cols, count])?;
+    scale.expect(py, "scale", &parameters)?;
     if let Some(zero) = &zero {
-        zero.expect(py, "zero", &[cols, count])?;
+        zero.expect(py, "zero", &parameters)?;
     }
     let shape = [others, &[cols]].concat();
     let (mut wide_x, mut wide_scale) = (x.room()?, scale.room()?);
@@ -47,7 +80,8 @@ pub fn wna16(
     let product = move |m: &kernels::Machine, to: &mut [f32]| {
         let (x, scale) = (narrow_x.widen(m, room_x)?, narrow_scale.widen(m, room_scale)?);
         let zero = zero.map(|zero| zero.widen(m, room_zero)).transpose()?;
-        gemm::wna16(m, x, words, scale, zero, rows, cols, depth, bits, group, to)
+        let kernel = if by_input { gemm::wna16_by_input } else { gemm::wna16 };
+        kernel(m, x, words, scale, zero, rows, cols, depth, bits, group, to)
     };
     in_dtype_of(py, &x, &shape, on, product)
 }

@@ -65,6 +65,8 @@ class CompressedTensors:
                 raise SchemeError(f"scheme of {name}", weight, "2 to 8 bits in compressed-tensors", NATIVE)
             if weight.levels is not None:
                 raise SchemeError(f"scheme of {name}", weight, "scales that are floats in compressed-tensors", NATIVE)
+            if weight.by_input:
+                raise SchemeError(f"scheme of {name}", weight, "groups of input columns in compressed-tensors", NATIVE)
             if weight.float_zero:
                 raise SchemeError(
                     f"scheme of {name}", weight, "zero points that are codes in compressed-tensors", NATIVE

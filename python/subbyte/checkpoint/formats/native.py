@@ -154,7 +154,7 @@ def _read_floats(
         return source.floats(part)
     return QuantizedTensor(
         level,
-        (scheme.groups(shape[1]), shape[0]),
+        scheme.parameters(shape) if scheme.by_input else scheme.parameters(shape)[::-1],
         source.array(f"{part}_codes"),
         source.floats(f"{part}_scale"),
         source.floats(f"{part}_zero"),
@@ -167,7 +167,7 @@ def _read_zero(source: Source, part: str, scheme: Scheme, shape: tuple[int, int]
         return None
     if scheme.float_zero:
         return _read_floats(source, part, scheme, shape, scheme.level("zero"))
-    sizes = (1, 1) if scheme.granularity == "tensor" else (shape[0], scheme.groups(shape[1]))
+    sizes = scheme.parameters(shape)
     packed = source.array(part).reshape(1, -1)
     return kernels.unpack(packed, scheme.bits, sizes[0] * sizes[1]).reshape(sizes)
 

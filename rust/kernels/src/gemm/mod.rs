@@ -3,16 +3,19 @@
 
 mod csr;
 mod decode;
+mod decoded;
 mod fp8;
 #[cfg(test)]
 mod tests;
 mod w8a8;
 mod wna16;
+mod wna16_by_input;
 
 pub use csr::{Column, Entries, csr};
 pub use fp8::{Scales, fp8};
 pub use w8a8::w8a8;
 pub use wna16::wna16;
+pub use wna16_by_input::wna16_by_input;
 
 use std::ops::Range;
 

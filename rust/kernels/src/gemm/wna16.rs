@@ -1,21 +1,12 @@
 //! wna16: `out = x W^T` with `W = scale * (code - zero)`, low-bit weights decoded on the way; every sum in f32.
 //!
-//! One row of `x`: codes are multiplied where they are decoded. A few: one row of weights at a time is decoded into a
-//! scratch that stays in the first cache and multiplied at once; limit of both: the decoding. Many rows: a panel of rows is
-//! decoded and handed to a dense product; limit: multiplications.
+//! One row of `x`: codes are multiplied where they are decoded; limit: the decoding. More rows: `decoded`.
 
 use super::decode::{self, Row, decode};
-use super::{Columns, columns};
+use super::decoded;
 use crate::error::expect_shape;
 use crate::quantize::{Zeros, groups};
-use crate::{Error, Machine, Path, Result};
-use faer::linalg::matmul::matmul;
-use faer::{Accum, MatMut, MatRef, Par};
-
-/// Rows of `x` up to which a row of weights is multiplied as soon as it is decoded.
-const FEW: usize = 8;
-/// Rows of weights decoded at a time for the dense product: wide enough that packing `x` again for each costs little.
-const PANEL: usize = 256;
+use crate::{Error, Machine, Result};
 
 /// `out[t, n] = sum_k x[t, k] * scale[n, k / group] * (code[n, k] - zero[n, k / group])`.
 ///
@@ -36,20 +27,8 @@ pub fn wna16(
     group: usize,
     out: &mut [f32],
 ) -> Result<()> {
-    if !(1..=8).contains(&bits) {
-        return Err(Error::range("bits", bits, "1 to 8"));
-    }
     let groups = groups(depth, group)?;
-    let row_words = (depth * bits as usize).div_ceil(32);
-    expect_shape("x", x.len(), &[rows, depth])?;
-    expect_shape("words", words.len(), &[cols, row_words])?;
-    expect_shape("scale", scale.len(), &[cols, groups])?;
-    zero.map_or(Ok(()), |zero| expect_shape("zero", zero.len(), &[cols, groups]))?;
-    expect_shape("out", out.len(), &[rows, cols])?;
-    if depth == 0 {
-        out.fill(0.0);
-        return Ok(());
-    }
+    let row_words = check(x, words, scale, zero, [rows, cols, depth], bits, [cols, groups], out)?;
     let row = |n: usize| Row {
         words: &words[n * row_words..(n + 1) * row_words],
         bits,
@@ -57,83 +36,38 @@ pub fn wna16(
         zero: zero.map(|zero| zero.part(n * groups..(n + 1) * groups)),
         group,
     };
-    if rows == 1 {
+    if rows == 1 && depth > 0 {
         m.each(out.chunks_mut(64).enumerate().collect(), |(chunk, sums)| {
             for (at, sum) in sums.iter_mut().enumerate() {
                 *sum = decode::dot(m, row(64 * chunk + at), x);
             }
         });
-    } else if rows <= FEW {
-        m.each(columns(out, cols, 64), |Columns { range, rows: mut out }| {
-            let mut weight = vec![0.0; depth];
-            for (at, n) in range.enumerate() {
-                decode(m, row(n), &mut weight);
-                for (sum, x) in out.iter_mut().zip(x.chunks_exact(depth)) {
-                    sum[at] = dot(m, &weight, x);
-                }
-            }
-        });
     } else {
-        let x = MatRef::from_row_major_slice(x, rows, depth);
-        m.each(columns(out, cols, PANEL), |Columns { range, rows: mut out }| {
-            let width = range.len();
-            let (mut weight, mut product) = (vec![0.0; width * depth], vec![0.0; rows * width]);
-            for (n, values) in range.zip(weight.chunks_exact_mut(depth)) {
-                decode(m, row(n), values);
-            }
-            let weight = MatRef::from_row_major_slice(&weight, width, depth);
-            let target = MatMut::from_row_major_slice_mut(&mut product, rows, width);
-            matmul(target, Accum::Replace, x, weight.transpose(), 1.0, Par::Seq);
-            for (row, sums) in out.iter_mut().zip(product.chunks_exact(width)) {
-                row.copy_from_slice(sums);
-            }
-        });
+        decoded::product(m, x, rows, cols, depth, |n, values| decode(m, row(n), values), out);
     }
     Ok(())
 }
 
-fn dot(m: &Machine, a: &[f32], b: &[f32]) -> f32 {
-    match m.path() {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a machine with this path has AVX2 and FMA.
-        Path::Avx512 | Path::Avx2 => unsafe { avx2::dot(a, b) },
-        #[cfg(not(target_arch = "x86_64"))]
-        Path::Avx512 | Path::Avx2 => portable::dot(a, b),
-        Path::Scalar => portable::dot(a, b),
+/// Words of a row, once every length is what `[rows, cols, depth]`, the bits and the shape of the parameters imply.
+#[allow(clippy::too_many_arguments)]
+pub(super) fn check(
+    x: &[f32],
+    words: &[i32],
+    scale: &[f32],
+    zero: Option<Zeros<'_>>,
+    [rows, cols, depth]: [usize; 3],
+    bits: u32,
+    parameters: [usize; 2],
+    out: &[f32],
+) -> Result<usize> {
+    if !(1..=8).contains(&bits) {
+        return Err(Error::range("bits", bits, "1 to 8"));
     }
-}
-
-mod portable {
-    /// Eight running sums, so that rounding grows with an eighth of the length.
-    pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-        let mut sums = [0.0f32; 8];
-        for (a, b) in a.chunks(8).zip(b.chunks(8)) {
-            for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
-                *sum += a * b;
-            }
-        }
-        sums.iter().sum()
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-mod avx2 {
-    use super::portable;
-    use crate::simd::{load_f32x8, sum_f32x8};
-    use std::arch::x86_64::*;
-
-    /// Eight vectors of sums, as many as two multiply-adds a cycle of four cycles each keep busy.
-    #[target_feature(enable = "avx2,fma")]
-    pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-        let mut sums = [_mm256_setzero_ps(); 8];
-        let (a_blocks, a_rest) = a.as_chunks::<64>();
-        let (b_blocks, b_rest) = b.as_chunks::<64>();
-        for (a, b) in a_blocks.iter().zip(b_blocks) {
-            for ((sum, a), b) in sums.iter_mut().zip(a.as_chunks::<8>().0).zip(b.as_chunks::<8>().0) {
-                *sum = _mm256_fmadd_ps(load_f32x8(a), load_f32x8(b), *sum);
-            }
-        }
-        let all = sums.into_iter().fold(_mm256_setzero_ps(), |all, sum| _mm256_add_ps(all, sum));
-        sum_f32x8(all) + portable::dot(a_rest, b_rest)
-    }
+    let row_words = (depth * bits as usize).div_ceil(32);
+    expect_shape("x", x.len(), &[rows, depth])?;
+    expect_shape("words", words.len(), &[cols, row_words])?;
+    expect_shape("scale", scale.len(), &parameters)?;
+    zero.map_or(Ok(()), |zero| expect_shape("zero", zero.len(), &parameters))?;
+    expect_shape("out", out.len(), &[rows, cols])?;
+    Ok(row_words)
 }

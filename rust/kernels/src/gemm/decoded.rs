@@ -1,0 +1,101 @@
+//! Products with a weight that is decoded row by row: `out = x W^T`, every sum in f32.
+//!
+//! A few rows of `x`: one row of weights at a time is decoded into a scratch that stays in the first cache and multiplied
+//! at once; limit: the decoding. Many rows: a panel of rows is decoded and handed to a dense product; limit: multiplications.
+
+use super::{Columns, columns};
+use crate::{Machine, Path};
+use faer::linalg::matmul::matmul;
+use faer::{Accum, MatMut, MatRef, Par};
+
+/// Rows of `x` up to which a row of weights is multiplied as soon as it is decoded.
+const FEW: usize = 8;
+/// Rows of weights decoded at a time for the dense product: wide enough that packing `x` again for each costs little.
+const PANEL: usize = 256;
+
+/// `out[t, n] = sum_k x[t, k] * weight[n, k]`, `x` `[rows, depth]`, `out` `[rows, cols]`; `decode(n, ..)` writes row `n`.
+pub(super) fn product(
+    m: &Machine,
+    x: &[f32],
+    rows: usize,
+    cols: usize,
+    depth: usize,
+    decode: impl Fn(usize, &mut [f32]) + Sync,
+    out: &mut [f32],
+) {
+    if depth == 0 {
+        return out.fill(0.0);
+    }
+    if rows <= FEW {
+        m.each(columns(out, cols, 64), |Columns { range, rows: mut out }| {
+            let mut weight = vec![0.0; depth];
+            for (at, n) in range.enumerate() {
+                decode(n, &mut weight);
+                for (sum, x) in out.iter_mut().zip(x.chunks_exact(depth)) {
+                    sum[at] = dot(m, &weight, x);
+                }
+            }
+        });
+    } else {
+        let x = MatRef::from_row_major_slice(x, rows, depth);
+        m.each(columns(out, cols, PANEL), |Columns { range, rows: mut out }| {
+            let width = range.len();
+            let (mut weight, mut product) = (vec![0.0; width * depth], vec![0.0; rows * width]);
+            for (n, values) in range.zip(weight.chunks_exact_mut(depth)) {
+                decode(n, values);
+            }
+            let weight = MatRef::from_row_major_slice(&weight, width, depth);
+            let target = MatMut::from_row_major_slice_mut(&mut product, rows, width);
+            matmul(target, Accum::Replace, x, weight.transpose(), 1.0, Par::Seq);
+            for (row, sums) in out.iter_mut().zip(product.chunks_exact(width)) {
+                row.copy_from_slice(sums);
+            }
+        });
+    }
+}
+
+fn dot(m: &Machine, a: &[f32], b: &[f32]) -> f32 {
+    match m.path() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a machine with this path has AVX2 and FMA.
+        Path::Avx512 | Path::Avx2 => unsafe { avx2::dot(a, b) },
+        #[cfg(not(target_arch = "x86_64"))]
+        Path::Avx512 | Path::Avx2 => portable::dot(a, b),
+        Path::Scalar => portable::dot(a, b),
+    }
+}
+
+mod portable {
+    /// Eight running sums, so that rounding grows with an eighth of the length.
+    pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+        let mut sums = [0.0f32; 8];
+        for (a, b) in a.chunks(8).zip(b.chunks(8)) {
+            for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
+                *sum += a * b;
+            }
+        }
+        sums.iter().sum()
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use super::portable;
+    use crate::simd::{load_f32x8, sum_f32x8};
+    use std::arch::x86_64::*;
+
+    /// Eight vectors of sums, as many as two multiply-adds a cycle of four cycles each keep busy.
+    #[target_feature(enable = "avx2,fma")]
+    pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+        let mut sums = [_mm256_setzero_ps(); 8];
+        let (a_blocks, a_rest) = a.as_chunks::<64>();
+        let (b_blocks, b_rest) = b.as_chunks::<64>();
+        for (a, b) in a_blocks.iter().zip(b_blocks) {
+            for ((sum, a), b) in sums.iter_mut().zip(a.as_chunks::<8>().0).zip(b.as_chunks::<8>().0) {
+                *sum = _mm256_fmadd_ps(load_f32x8(a), load_f32x8(b), *sum);
+            }
+        }
+        let all = sums.into_iter().fold(_mm256_setzero_ps(), |all, sum| _mm256_add_ps(all, sum));
+        sum_f32x8(all) + portable::dot(a_rest, b_rest)
+    }
+}
