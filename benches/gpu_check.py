@@ -76,6 +76,9 @@ def wna16(m: int, n: int, k: int, bits: int, group: int) -> Iterator[Contestant]
     shape, flops = f"{m}x{n}x{k} w{bits} g{group}", 2 * m * n * k
     moved = n * k * bits // 8 + 2 * (scale.numel() + m * (n + k))
     yield Contestant("wna16", "subbyte", shape, lambda: kernels.wna16(x, words, scale, None, bits, group), moved, flops)
+    order = torch.randperm(k, dtype=torch.int32, device="cuda")
+    ordered = x, words, scale, None, bits, group, order
+    yield Contestant("wna16", "subbyte, act-order", shape, lambda: kernels.wna16(*ordered), moved + 4 * k, flops)
     whole = 2 * (n * k + m * (n + k))
     yield Contestant("wna16", "torch f16 matmul", shape, lambda: x @ wide.T, whole, flops)
 

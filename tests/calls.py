@@ -102,10 +102,16 @@ def calls() -> dict[str, Call]:
             empty={"codes": (0, 2), "codebooks": (2, 16, 3)},
         ),
         "wna16": Call(
-            {"x": x, "words": words, "scale": scale, "zero": zero},
+            {
+                "x": x,
+                "words": words,
+                "scale": scale,
+                "zero": zero,
+                "order": np.arange(63, -1, -1, dtype=np.int32),
+            },
             g32,
             any_axes=True,
-            empty={"x": (0, 64), "words": (6, 8), "scale": (6, 2), "zero": (6, 2)},
+            empty={"x": (0, 64), "words": (6, 8), "scale": (6, 2), "zero": (6, 2), "order": (64,)},
         ),
         "wna16_by_input": Call(
             {"x": x, "words": words, "scale": x[:2] ** 2, "zero": codes[:2].copy()},

@@ -34,7 +34,7 @@ def test_opcheck(kernel: str) -> None:
 )
 def test_opcheck_without_the_optional_arrays(kernel: str) -> None:
     optional = {
-        "wna16": ["zero"],
+        "wna16": ["zero", "order"],
         "csr": ["base"],
         "w8a8": ["bias"],
         "gptq": ["scale", "zero", "index"],

@@ -195,7 +195,15 @@ def half_quadratic(
     on: Machine | None = None,
 ) -> tuple[Buffer, Buffer, Buffer, Buffer]: ...
 def wna16(
-    x: Any, words: Any, scale: Any, zero: Any | None, bits: int, group: int = ..., *, on: Machine | None = None
+    x: Any,
+    words: Any,
+    scale: Any,
+    zero: Any | None,
+    bits: int,
+    group: int = ...,
+    order: Any | None = None,
+    *,
+    on: Machine | None = None,
 ) -> Buffer: ...
 def wna16_by_input(
     x: Any, words: Any, scale: Any, zero: Any | None, bits: int, group: int = ..., *, on: Machine | None = None

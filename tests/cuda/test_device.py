@@ -12,6 +12,7 @@ from subbyte import cuda, kernels
 from subbyte.cuda import loader
 from subbyte.errors import DeviceError, SubbyteError
 from tests.cuda.test_emulated import DTYPES, SHAPES, pack, problem
+from tests.cuda.test_wna16_few import SHAPES_FEW, SHAPES_NARROW
 from tests.cuda.test_wna16_mma import BITS, SHAPES_MMA, ZEROS, expected, inputs_of
 from tests.oracles import fp8, hadamard, quantize_tokens, w8a8
 from tests.oracles.case import Case
@@ -57,7 +58,7 @@ def test_wna16_agrees_with_numpy(bits: int, dtype: np.dtype, asym: bool, shape: 
     compare(problem(bits, dtype, asym, shape), bits, shape[3])
 
 
-@pytest.mark.parametrize("shape", SHAPES_MMA + LARGER, ids=str)
+@pytest.mark.parametrize("shape", SHAPES_MMA + SHAPES_FEW + SHAPES_NARROW + LARGER, ids=str)
 @pytest.mark.parametrize("zeros", ZEROS)
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 @pytest.mark.parametrize("bits", BITS)
@@ -73,6 +74,9 @@ def compare(inputs: list, bits: int, group: int) -> None:
     assert got.dtype == given[0].dtype
     assert (abs(got.double().cpu().numpy() - y) <= bound).all()
     assert torch.equal(got, kernels.wna16(*given, bits, group))
+    order = torch.randperm(given[0].shape[1], dtype=torch.int32, device="cuda")
+    turned = given[0][:, torch.argsort(order)].contiguous()
+    assert torch.equal(got, kernels.wna16(turned, *given[1:], bits, group, order))
 
 
 @pytest.mark.parametrize(("kernel", "case"), OTHERS, ids=lambda each: str(each))

@@ -256,8 +256,10 @@ def _gptq(
     return codes, weight.new_empty(grids), zeros, weight.new_empty(weight.shape), weight.new_empty((rows,))
 
 
-@_operator("wna16(Tensor x, Tensor words, Tensor scale, Tensor? zero, int bits, SymInt group=-1) -> Tensor")
-def _wna16(x: Tensor, words: Tensor, scale: Tensor, zero: Tensor | None, bits: int, group: int = -1) -> Tensor:
+@_operator(
+    "wna16(Tensor x, Tensor words, Tensor scale, Tensor? zero, int bits, SymInt group=-1, Tensor? order=None) -> Tensor"
+)
+def _wna16(x: Tensor, words: Tensor, *_: object, **__: object) -> Tensor:
     return x.new_empty((*x.shape[:-1], words.shape[0]))
 
 

@@ -5,19 +5,24 @@ from __future__ import annotations
 from subbyte.kernels._array import Array, call
 
 
-def wna16(x: Array, words: Array, scale: Array, zero: Array | None, bits: int, group: int = -1) -> Array:
-    """Activations times low-bit weights: out = x W^T, W = scale * (code - zero).
+def wna16(
+    x: Array, words: Array, scale: Array, zero: Array | None, bits: int, group: int = -1, order: Array | None = None
+) -> Array:
+    """Activations times low-bit weights: out = x[.., order] W^T, W = scale * (code - zero).
 
     x        [..., K] f32, f16 or bf16, contiguous; on CUDA: f16 or bf16
     words    [N, ceil(K * bits / 32)] i32: the codes of W, packed in "dense" order
     scale    [N, K / group] f32, f16 or bf16; on CUDA: the dtype of x
     zero     [N, K / group] u8, or f32, f16 or bf16 (on CUDA: the dtype of x), or None for 2 ** (bits - 1)
     group    columns of W that share a scale, dividing K; -1: all
+    order    [K] i32 or None: the column of x that meets each column of W. A weight whose groups are not neighbours
+             (act-order, GPTQ's g_idx) is packed with its columns in order = argsort(g_idx), stable
     returns  [..., N], dtype of x
 
     Sums are f32, rounded once at the end; what is too large for f16 becomes infinity. Off by at most about
     K * 2 ** -23 * sum|x W| before that rounding. torch, JAX and CuPy arrays on a CUDA device run there. Raises
-    RangeError (bits), ShapeError, DtypeError, StrideError, DeviceError; on CUDA also DriverError and DependencyError.
+    RangeError (bits; order, whose values a GPU does not look at: beyond K it takes the last column), ShapeError,
+    DtypeError, StrideError, DeviceError; on CUDA also DriverError and DependencyError.
 
     >>> import numpy as np
     >>> from subbyte.kernels import pack
@@ -25,7 +30,7 @@ def wna16(x: Array, words: Array, scale: Array, zero: Array | None, bits: int, g
     >>> wna16(np.ones((1, 4), np.float32), words, np.float32([[0.5], [0.25]]), None, bits=4)
     array([[ 1., -2.]], dtype=float32)
     """
-    arrays = {"x": x, "words": words, "scale": scale, "zero": zero}
+    arrays = {"x": x, "words": words, "scale": scale, "zero": zero, "order": order}
     return call("wna16", arrays, bits=bits, group=group)
 
 
