@@ -16,11 +16,11 @@ WNA16 = {
 }
 
 ENTRIES = {
-    "fp8": {f"fp8_{format}_m{rows}" for format in ("e4m3fn", "e5m2") for rows in (16, 64)},
+    "fp8": {f"fp8_{format}_m{rows}" for format in ("e4m3fn", "e5m2") for rows in (16, 64)} | {"fp8_sum"},
     "gather": {"gather"},
     "hadamard": {"hadamard_short", "hadamard_long"},
     "quantize_tokens": {"quantize_tokens"},
-    "w8a8": {"w8a8_m16", "w8a8_m128"},
+    "w8a8": {"w8a8_m16", "w8a8_m128", "w8a8_sum"},
     "wna16": WNA16,
     "wna16_few": {
         f"wna16_few_w{bits}_{dtype}_e{eights}_m{tokens}"

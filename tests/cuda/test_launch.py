@@ -37,7 +37,7 @@ class ndarray:
 
 cupy = types.ModuleType("cupy")
 cupy.ndarray = ndarray
-cupy.float32, cupy.int8 = np.float32, np.int8
+cupy.float32, cupy.int8, cupy.int32 = np.float32, np.int8, np.int32
 cupy.empty = lambda shape, dtype: ndarray(np.full(shape, 7, dtype))
 cupy.cuda = types.SimpleNamespace(get_current_stream=lambda device: types.SimpleNamespace(ptr=42))
 sys.modules["cupy"] = cupy
@@ -80,8 +80,11 @@ for m in (3, 20):
     scales = [random.random(count).astype(np.float32) for count in (m, 1, 7)]
     given = [*codes, *scales]
     assert np.array_equal(cuda.w8a8(*map(ndarray, given)).array, kernels.w8a8(*given))
+# Two slices of K.
+given = [random.integers(-128, 128, (2, 1100)).astype(np.int8) for _ in range(2)] + [np.ones(1, np.float32)] * 2
+assert np.array_equal(cuda.w8a8(*map(ndarray, given)).array, kernels.w8a8(*given))
 from tests.oracles.fp8 import case
-for one in (case(3, 5, 200, (1, 128), (128, 128)), case(20, 5, 200, (1, 0), (1, 0), "e5m2", biased=True)):
+for one in (case(3, 5, 200, (1, 128), (128, 128)), case(20, 5, 200, (1, 0), (1, 0), "e5m2", biased=True), case(2, 3, 1100, (1, 128), (1, 128))):
     given = [ndarray(each) if isinstance(each, np.ndarray) else each for each in one.args]
     assert (abs(cuda.fp8(*given).array - one.oracle(*one.args)) <= one.bound).all()
 for n in (64, 512):

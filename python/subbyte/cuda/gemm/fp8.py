@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from subbyte.cuda import driver
 from subbyte.cuda.arrays import View, empty, exported, view
+from subbyte.cuda.gemm.split import split
 from subbyte.cuda.start import start
 from subbyte.errors import RangeError, ShapeError, UnknownNameError
 
@@ -46,10 +48,17 @@ def fp8(
     blocks = math.ceil(m / rows) * math.ceil(n / COLUMNS)
     if blocks == 0:
         return y
-    arrays = [seen, *others, addend, exported("y", y)]
+    result = exported("y", y)
+    slices, depth = split(blocks, k, driver.multiprocessors(seen.device), BLOCK)
+    parts = exported("parts", empty(x, seen.framework, (slices, m, n), "float32")) if slices > 1 else None
+    arrays, numbers = [seen, *others, addend, result, parts], [m, n, k, *grids, depth]
     shared = STAGES * (rows + COLUMNS) * BLOCK
-    entry, numbers = f"fp8_{format}_m{rows}", [m, n, k, *grids]
-    start("fp8", entry, seen, (blocks, 1), THREADS, arrays, numbers, shared=shared, stream=stream)
+    start(
+        "fp8", f"fp8_{format}_m{rows}", seen, (blocks, slices), THREADS, arrays, numbers, shared=shared, stream=stream
+    )
+    if parts is not None:
+        grid, numbers = (math.ceil(m * n / THREADS), 1), [slices, m, n]
+        start("fp8", "fp8_sum", seen, grid, THREADS, [parts, addend, result], numbers, stream=stream)
     return y
 
 

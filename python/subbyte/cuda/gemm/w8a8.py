@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from subbyte.cuda import driver
 from subbyte.cuda.arrays import View, empty, exported, view
+from subbyte.cuda.gemm.split import split
 from subbyte.cuda.start import start
 from subbyte.errors import RangeError, ShapeError
 
@@ -13,6 +15,7 @@ __all__ = ["w8a8"]
 
 # rows and columns of a tile, threads, stages of the entries
 TILES = {"w8a8_m16": (16, 64, 128, 4), "w8a8_m128": (128, 128, 256, 3)}
+DEPTH, SUM_THREADS = 128, 256
 
 
 def w8a8(x: Any, weight: Any, x_scale: Any, w_scale: Any, bias: Any | None = None, *, stream: object = None) -> Any:
@@ -38,10 +41,15 @@ def w8a8(x: Any, weight: Any, x_scale: Any, w_scale: Any, bias: Any | None = Non
     blocks = math.ceil(m / rows) * math.ceil(n / columns)
     if blocks == 0:
         return y
-    arrays = [seen, *others, addend, exported("y", y)]
-    numbers = [m, n, k, *(int(scale.shape[0] > 1) for scale in others[1:])]
-    shared = stages * (rows + columns) * 128
-    start("w8a8", name, seen, (blocks, 1), threads, arrays, numbers, shared=shared, stream=stream)
+    result, steps = exported("y", y), [int(scale.shape[0] > 1) for scale in others[1:]]
+    slices, depth = split(blocks, k, driver.multiprocessors(seen.device), DEPTH)
+    parts = exported("parts", empty(x, seen.framework, (slices, m, n), "int32")) if slices > 1 else None
+    arrays, numbers = [seen, *others, addend, result, parts], [m, n, k, *steps, depth]
+    shared = stages * (rows + columns) * DEPTH
+    start("w8a8", name, seen, (blocks, slices), threads, arrays, numbers, shared=shared, stream=stream)
+    if parts is not None:
+        grid, arrays = (math.ceil(m * n / SUM_THREADS), 1), [parts, *others[1:], addend, result]
+        start("w8a8", "w8a8_sum", seen, grid, SUM_THREADS, arrays, [slices, m, n, *steps], stream=stream)
     return y
 
 

@@ -62,7 +62,7 @@ def wna16(
     *,
     stream: object = None,
 ) -> Any:
-    """16-bit activations times low-bit weights: y = x[.., order] W^T, W[n, k] = scale[n, g] * (code[n, k] - zero[n, g]).
+    """16-bit activations times low-bit weights: y = x[.., order] W^T, W = scale[n, g] * (code[n, k] - zero[n, g]).
 
     x        [..., K] f16 or bf16, torch, CuPy or JAX, contiguous, on a CUDA device; the others beside it
     words    [N, ceil(K * bits / 32)] i32, codes in layout "dense"
