@@ -97,6 +97,21 @@ def w8a8(m: int, n: int, k: int) -> Iterator[Contestant]:
         yield Contestant("w8a8", "torch._int_mm and scales", shape, peer, moved, flops)
 
 
+def w4a8(m: int, n: int, k: int, group: int) -> Iterator[Contestant]:
+    """4-bit weights, per group or (-1) per channel, beside the same weights as bytes."""
+    x, weight = (torch.randint(-128, 128, (rows, k), dtype=torch.int8, device="cuda") for rows in (m, n))
+    words = torch.randint(-(2**31), 2**31, (n, k // 8), dtype=torch.int32, device="cuda")
+    scales = [torch.rand(rows, device="cuda") for rows in (m, n)]
+    shape, flops = f"{m}x{n}x{k} g{group}", 2 * m * n * k
+    levels = None if group == -1 else torch.randint(1, 9, (n, k // group), dtype=torch.uint8, device="cuda")
+    moved = n * k // 2 + m * k + 4 * m * n + (0 if levels is None else levels.numel())
+    yield Contestant(
+        "w4a8", "subbyte", shape, lambda: kernels.w4a8(x, words, *scales, levels, None, group), moved, flops
+    )
+    whole = n * k + m * k + 4 * m * n
+    yield Contestant("w4a8", "subbyte w8a8", shape, lambda: kernels.w8a8(x, weight, *scales), whole, flops)
+
+
 def fp8(m: int, n: int, k: int) -> Iterator[Contestant]:
     """Tokens by channels beside torch's product of 8-bit floats, which wants sm_89 or later."""
     x, weight = (torch.randn(rows, k, device="cuda").to(torch.float8_e4m3fn) for rows in (m, n))
@@ -129,6 +144,8 @@ def contestants() -> Iterator[Contestant]:
             for bits in (4, 8, 3, 2):
                 yield from wna16(m, n, k, bits, 128)
             yield from w8a8(m, n, k)
+            for group in (128, -1):
+                yield from w4a8(m, n, k, group)
             yield from fp8(m, n, k)
     for m in TOKENS:
         yield from transforms(m, 4096)

@@ -130,6 +130,27 @@ def calls() -> dict[str, Call]:
             any_axes=True,
             empty={"x": (0, 64), "values": (0,), "columns": (0,), "pointers": (5,), "base": (0, 4)},
         ),
+        "w4a8": Call(
+            {
+                "x": integers,
+                "words": words,
+                "x_scale": scale[:5, 0].copy(),
+                "w_scale": scale[:, 1].copy(),
+                "level": zero // 2 + 1,
+                "zero": zero,
+                "bias": x[0, :6].copy(),
+            },
+            {"group": 32},
+            empty={
+                "x": (0, 64),
+                "words": (6, 8),
+                "x_scale": (1,),
+                "w_scale": (6,),
+                "level": (6, 2),
+                "zero": (6, 2),
+                "bias": (6,),
+            },
+        ),
         "w8a8": Call(
             {
                 "x": integers,

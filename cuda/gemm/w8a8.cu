@@ -12,19 +12,10 @@
 //   w8a8_m16:   16 x  64 of y, 4 warps side by side, each 16 x 16, 4 stages
 //   w8a8_m128: 128 x 128 of y, 2 x 4 warps, each 64 x 32, 3 stages
 #include "common/mma.cuh"
+#include "common/scaled.cuh"
 #include "common/tile.cuh"
 
 enum : unsigned { DEPTH = 128, CHUNK = 64, SUM_THREADS = 256 };
-
-struct Epilogue {
-    const float *x_scale, *w_scale, *bias;
-    unsigned x_step, w_step;
-    // Not to be contracted: the bits are those of the CPU.
-    __device__ float operator()(int sum, unsigned m, unsigned n) const {
-        const float scaled = __fmul_rn(__fmul_rn(float(sum), x_scale[m * x_step]), w_scale[n * w_step]);
-        return bias ? __fadd_rn(scaled, bias[n]) : scaled;
-    }
-};
 
 template <unsigned ROWS, unsigned COLUMNS, unsigned WARP_ROWS, unsigned WARP_COLUMNS, unsigned STAGES>
 __device__ void w8a8(const signed char* x, const signed char* w, Epilogue epilogue, float* y, int* parts, unsigned M, unsigned N,

@@ -20,6 +20,7 @@ ENTRIES = {
     "gather": {"gather"},
     "hadamard": {"hadamard_short", "hadamard_long"},
     "quantize_tokens": {"quantize_tokens"},
+    "w4a8": {"w4a8_m16", "w4a8_m128"},
     "w8a8": {"w8a8_m16", "w8a8_m128", "w8a8_sum"},
     "wna16": WNA16,
     "wna16_few": {
@@ -43,6 +44,7 @@ REGISTERS = {
     "gather": 32,
     "hadamard": 64,
     "quantize_tokens": 64,
+    "w4a8": 255,
     "w8a8": 255,
     "wna16": 64,
     "wna16_few": 128,

@@ -80,11 +80,20 @@ for m in (3, 20):
     scales = [random.random(count).astype(np.float32) for count in (m, 1, 7)]
     given = [*codes, *scales]
     assert np.array_equal(cuda.w8a8(*map(ndarray, given)).array, kernels.w8a8(*given))
+from tests.oracles import w4a8
+for one in (w4a8.case(3, 5, 160, 32), w4a8.case(20, 5, 1100, many=False)):
+    options = {name: ndarray(each) if isinstance(each, np.ndarray) else each for name, each in one.kwargs.items()}
+    got = cuda.w4a8(*map(ndarray, one.args), **options)
+    assert np.array_equal(got.array, kernels.w4a8(*one.args, **one.kwargs))
 # Two slices of K.
 given = [random.integers(-128, 128, (2, 1100)).astype(np.int8) for _ in range(2)] + [np.ones(1, np.float32)] * 2
 assert np.array_equal(cuda.w8a8(*map(ndarray, given)).array, kernels.w8a8(*given))
 from tests.oracles.fp8 import case
-for one in (case(3, 5, 200, (1, 128), (128, 128)), case(20, 5, 200, (1, 0), (1, 0), "e5m2", biased=True), case(2, 3, 1100, (1, 128), (1, 128))):
+for one in (
+    case(3, 5, 200, (1, 128), (128, 128)),
+    case(20, 5, 200, (1, 0), (1, 0), "e5m2", biased=True),
+    case(2, 3, 1100, (1, 128), (1, 128)),
+):
     given = [ndarray(each) if isinstance(each, np.ndarray) else each for each in one.args]
     assert (abs(cuda.fp8(*given).array - one.oracle(*one.args)) <= one.bound).all()
 for n in (64, 512):
@@ -132,7 +141,7 @@ def test_the_other_kernels_give_the_bits_of_the_cpu(
     libcuda: Path, emulate: Callable[[str], Emulated], ptx: Path
 ) -> None:
     """More than 48 KiB of dynamic shared memory are asked for, too."""
-    done = run(OTHERS, libcuda, [emulate(name) for name in ("fp8", "w8a8", "hadamard", "quantize_tokens")], ptx)
+    done = run(OTHERS, libcuda, [emulate(name) for name in ("fp8", "w4a8", "w8a8", "hadamard", "quantize_tokens")], ptx)
     assert done.returncode == 0, done.stderr
 
 

@@ -277,6 +277,27 @@ def test_what_w8a8_refuses(change: dict[str, View], error: type[SubbyteError], s
         check_w8a8(**{**case, **change})
 
 
+def test_what_w4a8_refuses() -> None:
+    check_w4a8 = sys.modules["subbyte.cuda.gemm.w4a8"].check
+    words, level = on_gpu("words", (5, 20), "i32", 4), on_gpu("level", (5, 10), "u8", 1)
+    x = on_gpu("x", (3, 160), "i8", 1)
+    rest = X_SCALE, W_SCALE
+    assert check_w4a8(x, words, *rest, level, None, BIAS, 16) == (3, 5, 160, 16)
+    assert check_w4a8(x, words, *rest, None, None, None, -1) == (3, 5, 160, 160)
+    for group in (8, 40, 48, 0):
+        with pytest.raises(ShapeError, match="a multiple of 16, or -1"):
+            check_w4a8(x, words, *rest, None, None, None, group)
+    with pytest.raises(ShapeError, match=r"level: given \(5, 10\), expected \(5, 5\) for groups of 32"):
+        check_w4a8(x, words, *rest, level, None, None, 32)
+    with pytest.raises(ShapeError, match=r"words: given \(5, 20\), expected \[N, 21\]"):
+        check_w4a8(on_gpu("x", (3, 161), "i8", 1), words, *rest, None, None, None, -1)
+    with pytest.raises(DtypeError, match="zero: given i8, expected u8"):
+        check_w4a8(x, words, *rest, None, replace(level, what="zero", dtype="i8"), None, 16)
+    long = on_gpu("x", (3, 2**17), "i8", 1), on_gpu("words", (5, 2**14), "i32", 4)
+    with pytest.raises(RangeError, match="K"):
+        check_w4a8(*long, *rest, None, None, None, -1)
+
+
 def test_what_fp8_refuses() -> None:
     x, weight = on_gpu("x", (300, 200), "u8", 1), on_gpu("weight", (5, 200), "u8", 1)
     one, token, block = (on_gpu("x_scale", shape, "f32", 4) for shape in ((1, 1), (300, 1), (3, 2)))

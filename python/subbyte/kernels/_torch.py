@@ -268,6 +268,14 @@ def _wna16_by_input(x: Tensor, words: Tensor, *_: object, **__: object) -> Tenso
     return x.new_empty((*x.shape[:-1], words.shape[0]))
 
 
+@_operator(
+    "w4a8(Tensor x, Tensor words, Tensor x_scale, Tensor w_scale, Tensor? level=None, Tensor? zero=None, "
+    "SymInt group=-1, Tensor? bias=None) -> Tensor"
+)
+def _w4a8(x: Tensor, words: Tensor, *_: object, **__: object) -> Tensor:
+    return x.new_empty((x.shape[0], words.shape[0]), dtype=torch.float32)
+
+
 @_operator("w8a8(Tensor x, Tensor weight, Tensor x_scale, Tensor w_scale, Tensor? bias=None) -> Tensor")
 def _w8a8(x: Tensor, weight: Tensor, x_scale: Tensor, w_scale: Tensor, bias: Tensor | None = None) -> Tensor:
     return x.new_empty((x.shape[0], weight.shape[0]), dtype=torch.float32)

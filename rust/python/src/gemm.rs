@@ -162,6 +162,45 @@ pub fn w8a8(
     Ok(out.finish())
 }
 
+#[pyfunction]
+#[pyo3(signature = (x, words, x_scale, w_scale, level = None, zero = None, group = -1, bias = None, *, on = None))]
+#[expect(clippy::too_many_arguments, reason = "a quantized weight is five arguments")]
+pub fn w4a8(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    words: &Bound<'_, PyAny>,
+    x_scale: &Bound<'_, PyAny>,
+    w_scale: &Bound<'_, PyAny>,
+    level: Option<&Bound<'_, PyAny>>,
+    zero: Option<&Bound<'_, PyAny>>,
+    group: i64,
+    bias: Option<&Bound<'_, PyAny>>,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    let (x, words) = (Input::take("x", x)?, Input::take("words", words)?);
+    let (x_scale, w_scale) = (Input::take("x_scale", x_scale)?, Input::take("w_scale", w_scale)?);
+    let level = level.map(|level| Input::take("level", level)).transpose()?;
+    let zero = zero.map(|zero| Input::take("zero", zero)).transpose()?;
+    let bias = bias.map(|bias| Input::take("bias", bias)).transpose()?;
+    let ([rows, depth], [cols, _]) = (x.axes(py)?, words.axes(py)?);
+    words.expect(py, &[cols, pack::words_per_row(depth, 4)])?;
+    let (group, count) = groups(py, depth, group)?;
+    for parameters in [&level, &zero].into_iter().flatten() {
+        parameters.expect(py, &[cols, count])?;
+    }
+    let ([_], [_]) = (x_scale.axes(py)?, w_scale.axes(py)?);
+    if let Some(bias) = &bias {
+        bias.expect(py, &[cols])?;
+    }
+    let mut out = Output::stale(&[rows, cols])?;
+    let (level, zero) = (level.as_ref().map(Input::slice), zero.as_ref().map(Input::slice));
+    let codes = gemm::Codes { words: words.slice(), level, zero, group };
+    let (x, bias, to) = (x.slice(), bias.as_ref().map(Input::slice), out.slice_mut());
+    let (x_scale, w_scale) = (x_scale.slice(), w_scale.slice());
+    run(py, on, |m| gemm::w4a8(m, x, codes, x_scale, w_scale, bias, rows, cols, depth, to))?;
+    Ok(out.finish())
+}
+
 #[derive(Clone, Copy)]
 enum Fp8 {
     E4m3fn,

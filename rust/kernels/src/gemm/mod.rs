@@ -7,12 +7,14 @@ mod decoded;
 mod fp8;
 #[cfg(test)]
 mod tests;
+mod w4a8;
 mod w8a8;
 mod wna16;
 mod wna16_by_input;
 
 pub use csr::{Column, Entries, csr};
 pub use fp8::{Scales, fp8};
+pub use w4a8::{Codes, w4a8};
 pub use w8a8::w8a8;
 pub use wna16::wna16;
 pub use wna16_by_input::wna16_by_input;
