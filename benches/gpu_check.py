@@ -76,6 +76,9 @@ def wna16(m: int, n: int, k: int, bits: int, group: int) -> Iterator[Contestant]
     shape, flops = f"{m}x{n}x{k} w{bits} g{group}", 2 * m * n * k
     moved = n * k * bits // 8 + 2 * (scale.numel() + m * (n + k))
     yield Contestant("wna16", "subbyte", shape, lambda: kernels.wna16(x, words, scale, None, bits, group), moved, flops)
+    order = torch.randperm(k, dtype=torch.int32, device="cuda")
+    ordered = x, words, scale, None, bits, group, order
+    yield Contestant("wna16", "subbyte, act-order", shape, lambda: kernels.wna16(*ordered), moved + 4 * k, flops)
     whole = 2 * (n * k + m * (n + k))
     yield Contestant("wna16", "torch f16 matmul", shape, lambda: x @ wide.T, whole, flops)
 
@@ -92,6 +95,21 @@ def w8a8(m: int, n: int, k: int) -> Iterator[Contestant]:
             return torch._int_mm(x, weight.T).float() * x_scale[:, None] * w_scale
 
         yield Contestant("w8a8", "torch._int_mm and scales", shape, peer, moved, flops)
+
+
+def w4a8(m: int, n: int, k: int, group: int) -> Iterator[Contestant]:
+    """4-bit weights, per group or (-1) per channel, beside the same weights as bytes."""
+    x, weight = (torch.randint(-128, 128, (rows, k), dtype=torch.int8, device="cuda") for rows in (m, n))
+    words = torch.randint(-(2**31), 2**31, (n, k // 8), dtype=torch.int32, device="cuda")
+    scales = [torch.rand(rows, device="cuda") for rows in (m, n)]
+    shape, flops = f"{m}x{n}x{k} g{group}", 2 * m * n * k
+    levels = None if group == -1 else torch.randint(1, 9, (n, k // group), dtype=torch.uint8, device="cuda")
+    moved = n * k // 2 + m * k + 4 * m * n + (0 if levels is None else levels.numel())
+    yield Contestant(
+        "w4a8", "subbyte", shape, lambda: kernels.w4a8(x, words, *scales, levels, None, group), moved, flops
+    )
+    whole = n * k + m * k + 4 * m * n
+    yield Contestant("w4a8", "subbyte w8a8", shape, lambda: kernels.w8a8(x, weight, *scales), whole, flops)
 
 
 def fp8(m: int, n: int, k: int) -> Iterator[Contestant]:
@@ -126,6 +144,8 @@ def contestants() -> Iterator[Contestant]:
             for bits in (4, 8, 3, 2):
                 yield from wna16(m, n, k, bits, 128)
             yield from w8a8(m, n, k)
+            for group in (128, -1):
+                yield from w4a8(m, n, k, group)
             yield from fp8(m, n, k)
     for m in TOKENS:
         yield from transforms(m, 4096)

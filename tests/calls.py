@@ -102,10 +102,16 @@ def calls() -> dict[str, Call]:
             empty={"codes": (0, 2), "codebooks": (2, 16, 3)},
         ),
         "wna16": Call(
-            {"x": x, "words": words, "scale": scale, "zero": zero},
+            {
+                "x": x,
+                "words": words,
+                "scale": scale,
+                "zero": zero,
+                "order": np.arange(63, -1, -1, dtype=np.int32),
+            },
             g32,
             any_axes=True,
-            empty={"x": (0, 64), "words": (6, 8), "scale": (6, 2), "zero": (6, 2)},
+            empty={"x": (0, 64), "words": (6, 8), "scale": (6, 2), "zero": (6, 2), "order": (64,)},
         ),
         "wna16_by_input": Call(
             {"x": x, "words": words, "scale": x[:2] ** 2, "zero": codes[:2].copy()},
@@ -123,6 +129,27 @@ def calls() -> dict[str, Call]:
             },
             any_axes=True,
             empty={"x": (0, 64), "values": (0,), "columns": (0,), "pointers": (5,), "base": (0, 4)},
+        ),
+        "w4a8": Call(
+            {
+                "x": integers,
+                "words": words,
+                "x_scale": scale[:5, 0].copy(),
+                "w_scale": scale[:, 1].copy(),
+                "level": zero // 2 + 1,
+                "zero": zero,
+                "bias": x[0, :6].copy(),
+            },
+            {"group": 32},
+            empty={
+                "x": (0, 64),
+                "words": (6, 8),
+                "x_scale": (1,),
+                "w_scale": (6,),
+                "level": (6, 2),
+                "zero": (6, 2),
+                "bias": (6,),
+            },
         ),
         "w8a8": Call(
             {

@@ -56,32 +56,49 @@ __device__ inline unsigned biased(unsigned pair, unsigned zero, BF16) {
     return prmt(bit_cast<unsigned>(low), bit_cast<unsigned>(high), 0x7632);
 }
 
-// Eight codes from shared memory: the t-th eight of the 32 that begin at `chunk`, which is aligned to 4 bytes.
+// Eight codes from the low end of a register, or of two where a code has 8 bits.
 template <unsigned BITS, class T>
-__device__ inline void code_pairs(const unsigned char* chunk, unsigned t, unsigned zero, unsigned (&pairs)[4], T type) {
+__device__ inline void code_pairs(unsigned low, unsigned high, unsigned zero, unsigned (&pairs)[4], T type) {
     constexpr unsigned MASK = (1 << BITS) - 1;
-    Words<BITS == 8 ? 2 : 1> codes;
-    if constexpr (BITS % 4 == 0) {
-        codes = load<Words<BITS / 4>>(chunk + t * BITS);
-    } else if constexpr (BITS == 2) {
-        codes.word[0] = load<unsigned short>(chunk + t * 2);
-    } else {
-        static_assert(BITS == 3, "codes of 2, 3, 4 or 8 bits");
-        const unsigned at = t * 24 / 32, next = at < 2 ? at + 1 : at;  // 24 bits of 96, across two words
-        const unsigned low = load<Words<1>>(chunk + at * 4).word[0], high = load<Words<1>>(chunk + next * 4).word[0];
-        codes.word[0] = unsigned((static_cast<unsigned long long>(high) << 32 | low) >> t * 24 % 32);
-    }
 #pragma unroll
     for (unsigned i = 0; i < 4; i++) {
         unsigned pair;
         if constexpr (BITS == 8)
-            pair = prmt(codes.word[0], codes.word[1], 0x0400 + i * 0x0101) & 0x00ff00ff;
+            pair = prmt(low, high, 0x0400 + i * 0x0101) & 0x00ff00ff;
         else if constexpr (BITS == 4)
-            pair = codes.word[0] >> 4 * i & 0x000f000f;
+            pair = low >> 4 * i & 0x000f000f;
         else
-            pair = (codes.word[0] >> BITS * i & MASK) | (codes.word[0] >> BITS * (i + 4) & MASK) << 16;
+            pair = (low >> BITS * i & MASK) | (low >> BITS * (i + 4) & MASK) << 16;
         pairs[i] = biased(pair, zero, type);
     }
+}
+
+// Eight codes from shared memory: the t-th eight of the 32 that begin at `chunk`, which is aligned to 4 bytes.
+template <unsigned BITS, class T>
+__device__ inline void code_pairs(const unsigned char* chunk, unsigned t, unsigned zero, unsigned (&pairs)[4], T type) {
+    unsigned low, high = 0;
+    if constexpr (BITS % 4 == 0) {
+        const auto codes = load<Words<BITS / 4>>(chunk + t * BITS);
+        low = codes.word[0], high = codes.word[BITS / 4 - 1];
+    } else if constexpr (BITS == 2) {
+        low = load<unsigned short>(chunk + t * 2);
+    } else {
+        static_assert(BITS == 3, "codes of 2, 3, 4 or 8 bits");
+        const unsigned at = t * 24 / 32, next = at < 2 ? at + 1 : at;  // 24 bits of 96, across two words
+        const unsigned first = load<Words<1>>(chunk + at * 4).word[0], second = load<Words<1>>(chunk + next * 4).word[0];
+        low = unsigned((static_cast<unsigned long long>(second) << 32 | first) >> t * 24 % 32);
+    }
+    code_pairs<BITS>(low, high, zero, pairs, type);
+}
+
+// Eight codes from registers: the `at`-th eight of an endless stream.
+template <unsigned BITS, unsigned WORDS, class T>
+__device__ inline void code_pairs(const unsigned (&words)[WORDS], unsigned at, unsigned zero, unsigned (&pairs)[4], T type) {
+    const unsigned first = 8 * BITS * at, word = first / 32, shift = first % 32;
+    unsigned low = words[word] >> shift;
+    const unsigned next = word + 1 < WORDS ? words[word + 1] : 0;
+    if (shift + 8 * BITS > 32 && shift > 0) low |= next << (32 - shift);
+    code_pairs<BITS>(low, next, zero, pairs, type);
 }
 
 // Eight neighbouring 16-bit values in the same order.

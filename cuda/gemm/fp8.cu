@@ -1,8 +1,10 @@
 // fp8: y[m, n] = sum_b (sum_k x[m, k] * w[n, k]) * (x_scale[m, b] * w_scale[n, b]) + bias[n], b = k / 128; 8-bit floats.
 //   x [M, K] and w [N, K]: codes, all E4M3 or all E5M2 | bias [N] f32, or null | y [M, N] f32
 //   x_scale, w_scale [R, B] f32: row r of the matrix has the scales of row min(r / tall, R - 1), all columns those of block 0 if B is 1
-//   All row-major, M and N below 2^31. Grid ceil(M / ROWS) * ceil(N / 128) x 256 threads; STAGES * (ROWS + 128) * 128 bytes of
-//   dynamic shared memory; ROWS is 16 or 64.
+//   parts [gridDim.y, M, N] f32, or null; depth: columns of K that a block sums, a multiple of 128
+//   All row-major, M and N below 2^31. Grid (ceil(M / ROWS) * ceil(N / 128), ceil(K / depth)) x 256 threads; STAGES * (ROWS + 128) * 128
+//   bytes of dynamic shared memory; ROWS is 16 or 64. With one slice of K y is written; with more each writes its part, and fp8_sum
+//   adds them, grid ceil(M * N / 256) x 256.
 //   Codes become f16, exactly but for a power of two that the scales take back; sums of 128 columns, and over them, are f32:
 //   |error| <= (K + 3) * 2^-23 * sum_k |x w| x_scale w_scale. NaN and infinity spread.
 //
@@ -43,8 +45,8 @@ struct Scales {
 };
 
 template <class Format, unsigned ROWS>
-__device__ void fp8(const unsigned char* x, const unsigned char* w, Scales x_scale, Scales w_scale, const float* bias, float* y, unsigned M,
-                    unsigned N, unsigned K) {
+__device__ void fp8(const unsigned char* x, const unsigned char* w, Scales x_scale, Scales w_scale, const float* bias, float* y,
+                    float* parts, unsigned M, unsigned N, unsigned K, unsigned depth) {
     using X = Tile<ROWS, DEPTH>;
     using W = Tile<COLUMNS, DEPTH>;
     constexpr unsigned WARP_ROWS = ROWS == 16 ? 16 : 32, WARPS_DOWN = ROWS / WARP_ROWS, WARP_COLUMNS = COLUMNS / (8 / WARPS_DOWN);
@@ -52,17 +54,18 @@ __device__ void fp8(const unsigned char* x, const unsigned char* w, Scales x_sca
     const unsigned downs = (M + ROWS - 1) / ROWS;
     // Blocks that read the same weights follow each other.
     const unsigned m0 = blockIdx.x % downs * ROWS, n0 = blockIdx.x / downs * COLUMNS;
+    const unsigned begin = blockIdx.y * depth, end = K - begin < depth ? K : begin + depth;
     const unsigned warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     const unsigned warp_m = warp % WARPS_DOWN * WARP_ROWS, warp_n = warp / WARPS_DOWN * WARP_COLUMNS;
 
     const Pipeline<X, W, STAGES, THREADS> tiles{{x, M, K, m0}, {w, N, K, n0}};
-    for (unsigned stage = 0, k = 0; stage < STAGES - 1; stage++, k += DEPTH) tiles.fill(stage, k < K, k, k);
+    for (unsigned stage = 0, k = begin; stage < STAGES - 1; stage++, k += DEPTH) tiles.fill(stage, k < end, k, k);
 
     float total[DOWN][ACROSS][4] = {};
-    for (unsigned stage = 0, k0 = 0; k0 < K; stage++, k0 += DEPTH) {
+    for (unsigned stage = 0, k0 = begin; k0 < end; stage++, k0 += DEPTH) {
         const unsigned char *x_tile = tiles.take(stage), *w_tile = x_tile + X::SIZE;
         const unsigned next = k0 + (STAGES - 1) * DEPTH;
-        tiles.fill(stage + STAGES - 1, next < K, next, next);
+        tiles.fill(stage + STAGES - 1, next < end, next, next);
         float sum[DOWN][ACROSS][4] = {};
 #pragma unroll
         for (unsigned chunk = 0; chunk < DEPTH / CHUNK; chunk++) {
@@ -123,22 +126,36 @@ __device__ void fp8(const unsigned char* x, const unsigned char* w, Scales x_sca
         for (unsigned across = 0; across < ACROSS; across++) {
             for (unsigned i = 0; i < 4; i++) {
                 const unsigned m = m0 + warp_m + down * 16 + i / 2 * 8 + g, n = n0 + warp_n + across * 8 + t * 2 + i % 2;
-                if (m < M && n < N) y[size_t(m) * N + n] = total[down][across][i] + (bias ? bias[n] : 0.f);
+                if (m >= M || n >= N) continue;
+                if (parts)
+                    parts[(size_t(blockIdx.y) * M + m) * N + n] = total[down][across][i];
+                else
+                    y[size_t(m) * N + n] = total[down][across][i] + (bias ? bias[n] : 0.f);
             }
         }
     }
 }
 
-#define ENTRY(NAME, FORMAT, ROWS)                                                                                                \
-    extern "C" __global__ void __launch_bounds__(THREADS, 1)                                                                     \
-        NAME(const unsigned char* x, const unsigned char* w, const float* x_scale, const float* w_scale, const float* bias,      \
-             float* y, unsigned M, unsigned N, unsigned K, unsigned x_rows, unsigned x_blocks, unsigned x_tall, unsigned w_rows, \
-             unsigned w_blocks, unsigned w_tall) {                                                                               \
-        const Scales of_x = {x_scale, x_rows, x_blocks, x_tall}, of_w = {w_scale, w_rows, w_blocks, w_tall};                     \
-        fp8<FORMAT, ROWS>(x, w, of_x, of_w, bias, y, M, N, K);                                                                   \
+#define ENTRY(NAME, FORMAT, ROWS)                                                                                                      \
+    extern "C" __global__ void __launch_bounds__(THREADS, 1)                                                                           \
+        NAME(const unsigned char* x, const unsigned char* w, const float* x_scale, const float* w_scale, const float* bias, float* y,  \
+             float* parts, unsigned M, unsigned N, unsigned K, unsigned x_rows, unsigned x_blocks, unsigned x_tall, unsigned w_rows,   \
+             unsigned w_blocks, unsigned w_tall, unsigned depth) {                                                                     \
+        const Scales of_x = {x_scale, x_rows, x_blocks, x_tall}, of_w = {w_scale, w_rows, w_blocks, w_tall};                           \
+        fp8<FORMAT, ROWS>(x, w, of_x, of_w, bias, y, parts, M, N, K, depth);                                                           \
     }
 
 ENTRY(fp8_e4m3fn_m16, E4m3, 16)
 ENTRY(fp8_e4m3fn_m64, E4m3, 64)
 ENTRY(fp8_e5m2_m16, E5m2, 16)
 ENTRY(fp8_e5m2_m64, E5m2, 64)
+
+// The slices' parts, in order.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    fp8_sum(const float* parts, const float* bias, float* y, unsigned slices, unsigned M, unsigned N) {
+    const size_t at = size_t(blockIdx.x) * THREADS + threadIdx.x, count = size_t(M) * N;
+    if (at >= count) return;
+    float total = 0.f;
+    for (unsigned slice = 0; slice < slices; slice++) total += parts[slice * count + at];
+    y[at] = total + (bias ? bias[at % N] : 0.f);
+}

@@ -32,6 +32,7 @@ __all__ = [
     "quantize_tokens",
     "search_clip",
     "unpack",
+    "w4a8",
     "w8a8",
     "wna16",
     "wna16_by_input",
@@ -195,10 +196,30 @@ def half_quadratic(
     on: Machine | None = None,
 ) -> tuple[Buffer, Buffer, Buffer, Buffer]: ...
 def wna16(
-    x: Any, words: Any, scale: Any, zero: Any | None, bits: int, group: int = ..., *, on: Machine | None = None
+    x: Any,
+    words: Any,
+    scale: Any,
+    zero: Any | None,
+    bits: int,
+    group: int = ...,
+    order: Any | None = None,
+    *,
+    on: Machine | None = None,
 ) -> Buffer: ...
 def wna16_by_input(
     x: Any, words: Any, scale: Any, zero: Any | None, bits: int, group: int = ..., *, on: Machine | None = None
+) -> Buffer: ...
+def w4a8(
+    x: Any,
+    words: Any,
+    x_scale: Any,
+    w_scale: Any,
+    level: Any | None = None,
+    zero: Any | None = None,
+    group: int = ...,
+    bias: Any | None = None,
+    *,
+    on: Machine | None = None,
 ) -> Buffer: ...
 def w8a8(
     x: Any, weight: Any, x_scale: Any, w_scale: Any, bias: Any | None = None, *, on: Machine | None = None

@@ -16,11 +16,19 @@ WNA16 = {
 }
 
 ENTRIES = {
-    "fp8": {f"fp8_{format}_m{rows}" for format in ("e4m3fn", "e5m2") for rows in (16, 64)},
+    "fp8": {f"fp8_{format}_m{rows}" for format in ("e4m3fn", "e5m2") for rows in (16, 64)} | {"fp8_sum"},
+    "gather": {"gather"},
     "hadamard": {"hadamard_short", "hadamard_long"},
     "quantize_tokens": {"quantize_tokens"},
-    "w8a8": {"w8a8_m16", "w8a8_m128"},
+    "w4a8": {"w4a8_m16", "w4a8_m128"},
+    "w8a8": {"w8a8_m16", "w8a8_m128", "w8a8_sum"},
     "wna16": WNA16,
+    "wna16_few": {
+        f"wna16_few_w{bits}_{dtype}_e{eights}_m{tokens}"
+        for bits, eights in ((2, 4), (3, 4), (4, 4), (8, 4), (4, 1), (8, 1))
+        for dtype in ("f16", "bf16")
+        for tokens in (8, 16)
+    },
     "wna16_mma": {
         f"wna16_mma_w{bits}_{dtype}_{zero}_m{rows}"
         for bits in (2, 3, 4, 8)
@@ -31,7 +39,17 @@ ENTRIES = {
     | {"wna16_mma_sum_f16", "wna16_mma_sum_bf16"},
 }
 # Registers of a thread: blocks of that many threads that are to share the 65,536 of a multiprocessor.
-REGISTERS = {"fp8": 255, "hadamard": 64, "quantize_tokens": 64, "w8a8": 255, "wna16": 64, "wna16_mma": 255}
+REGISTERS = {
+    "fp8": 255,
+    "gather": 32,
+    "hadamard": 64,
+    "quantize_tokens": 64,
+    "w4a8": 255,
+    "w8a8": 255,
+    "wna16": 64,
+    "wna16_few": 128,
+    "wna16_mma": 255,
+}
 
 
 def test_ptx_names_its_version_target_and_entries(ptx: Path, compiler: ModuleType) -> None:

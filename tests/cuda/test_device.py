@@ -12,8 +12,9 @@ from subbyte import cuda, kernels
 from subbyte.cuda import loader
 from subbyte.errors import DeviceError, SubbyteError
 from tests.cuda.test_emulated import DTYPES, SHAPES, pack, problem
+from tests.cuda.test_wna16_few import SHAPES_FEW, SHAPES_NARROW
 from tests.cuda.test_wna16_mma import BITS, SHAPES_MMA, ZEROS, expected, inputs_of
-from tests.oracles import fp8, hadamard, quantize_tokens, w8a8
+from tests.oracles import fp8, hadamard, quantize_tokens, w4a8, w8a8
 from tests.oracles.case import Case
 
 try:
@@ -23,6 +24,8 @@ except SubbyteError as error:
 
 OTHERS = [
     *(("w8a8", case) for case in [*w8a8.cases(), w8a8.large(256, 512, 1024), w8a8.large(1, 512, 4096)]),
+    *(("w4a8", case) for case in w4a8.cases() if case.kwargs["group"] % 16 == 0 or case.kwargs["group"] == -1),
+    *(("w4a8", case) for case in [w4a8.large(1, 256, 4096, 128), w4a8.large(200, 256, 1024, -1)]),
     *(("hadamard", case) for case in [*hadamard.cases(), hadamard.large(4, 32768)]),
     *(("quantize_tokens", case) for case in [*quantize_tokens.cases(), quantize_tokens.large(64, 4096)]),
 ]
@@ -57,7 +60,7 @@ def test_wna16_agrees_with_numpy(bits: int, dtype: np.dtype, asym: bool, shape: 
     compare(problem(bits, dtype, asym, shape), bits, shape[3])
 
 
-@pytest.mark.parametrize("shape", SHAPES_MMA + LARGER, ids=str)
+@pytest.mark.parametrize("shape", SHAPES_MMA + SHAPES_FEW + SHAPES_NARROW + LARGER, ids=str)
 @pytest.mark.parametrize("zeros", ZEROS)
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 @pytest.mark.parametrize("bits", BITS)
@@ -73,13 +76,22 @@ def compare(inputs: list, bits: int, group: int) -> None:
     assert got.dtype == given[0].dtype
     assert (abs(got.double().cpu().numpy() - y) <= bound).all()
     assert torch.equal(got, kernels.wna16(*given, bits, group))
+    order = torch.randperm(given[0].shape[1], dtype=torch.int32, device="cuda")
+    turned = given[0][:, torch.argsort(order)].contiguous()
+    assert torch.equal(got, kernels.wna16(turned, *given[1:], bits, group, order))
 
 
 @pytest.mark.parametrize(("kernel", "case"), OTHERS, ids=lambda each: str(each))
 def test_the_bits_of_the_cpu(kernel: str, case: Case) -> None:
-    given = [None if array is None else torch.tensor(array) for array in case.args]
-    want = getattr(kernels, kernel)(*given, **case.kwargs)
-    got = getattr(kernels, kernel)(*(None if each is None else each.cuda() for each in given), **case.kwargs)
+    results = []
+    for device in ("cuda", "cpu"):
+        given = [torch.tensor(each).to(device) if isinstance(each, np.ndarray) else each for each in case.args]
+        options = {
+            name: torch.tensor(each).to(device) if isinstance(each, np.ndarray) else each
+            for name, each in case.kwargs.items()
+        }
+        results.append(getattr(kernels, kernel)(*given, **options))
+    got, want = results
     for one, other in zip(*((each if isinstance(each, tuple) else (each,)) for each in (got, want)), strict=True):
         torch.testing.assert_close(one.cpu(), other, rtol=0, atol=0, equal_nan=True)
 

@@ -20,15 +20,20 @@ def emulated(emulate: Callable[[str], Emulated]) -> Emulated:
     return emulate("fp8")
 
 
-def run(emulated: Emulated, given: Case, rows: int, **options: bool) -> tuple[np.ndarray, Banks]:
+def run(emulated: Emulated, given: Case, rows: int, depth: int = 0, **options: bool) -> tuple[np.ndarray, Banks]:
     x, weight, x_scale, w_scale, format, bias = given.args
     m, n, k = len(x), len(weight), x.shape[1]
     y = np.zeros((m, n), np.float32)
     grids = [(*scale.shape, 1 if len(scale) == count else 128) for scale, count in ((x_scale, m), (w_scale, n))]
-    args = [x, weight, x_scale, w_scale, bias, y, m, n, k, *grids[0], *grids[1]]
-    grid, shared = (-(-m // rows) * -(-n // 128), 1, 1), 3 * (rows + 128) * 128
-    entry = f"fp8_{format}_m{rows}"
-    return y, emulated.launch(entry, grid, (256, 1, 1), args, out=[y], shared=shared, **options)
+    slices = -(-k // depth) if depth else 1
+    parts = np.zeros((slices, m, n), np.float32) if slices > 1 else None
+    args = [x, weight, x_scale, w_scale, bias, y, parts, m, n, k, *grids[0], *grids[1], depth or -(-k // 128) * 128]
+    grid, shared = (-(-m // rows) * -(-n // 128), slices, 1), 3 * (rows + 128) * 128
+    entry, out = f"fp8_{format}_m{rows}", [y] if parts is None else [parts]
+    banks = emulated.launch(entry, grid, (256, 1, 1), args, out=out, shared=shared, **options)
+    if parts is not None:
+        emulated.launch("fp8_sum", (-(-m * n // 256), 1, 1), (256, 1, 1), [parts, bias, y, slices, m, n], out=[y])
+    return y, banks
 
 
 @pytest.mark.parametrize("given", cases(), ids=str)
@@ -42,6 +47,13 @@ def test_agrees_with_the_oracle(emulated: Emulated, given: Case) -> None:
 def test_more_stages_than_the_ring_holds(emulated: Emulated) -> None:
     given = case(2, 9, 1100, (1, 128), (128, 128))
     got, _ = run(emulated, given, 16)
+    assert (abs(got - given.oracle(*given.args)) <= given.bound).all()
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_slices_of_k(emulated: Emulated, biased: bool) -> None:
+    given = case(3, 9, 600, (1, 128), (128, 128), biased=biased)
+    got, _ = run(emulated, given, 16, depth=256)
     assert (abs(got - given.oracle(*given.args)) <= given.bound).all()
 
 
@@ -63,4 +75,4 @@ def test_bank_conflicts(emulated: Emulated, rows: int) -> None:
 
 
 def test_every_instance_is_covered(emulated: Emulated) -> None:
-    assert len(emulated.entries) == 2 * len(ROWS)
+    assert len(emulated.entries) == 2 * len(ROWS) + 1

@@ -37,7 +37,7 @@ class ndarray:
 
 cupy = types.ModuleType("cupy")
 cupy.ndarray = ndarray
-cupy.float32, cupy.int8 = np.float32, np.int8
+cupy.float32, cupy.int8, cupy.int32 = np.float32, np.int8, np.int32
 cupy.empty = lambda shape, dtype: ndarray(np.full(shape, 7, dtype))
 cupy.cuda = types.SimpleNamespace(get_current_stream=lambda device: types.SimpleNamespace(ptr=42))
 sys.modules["cupy"] = cupy
@@ -50,7 +50,7 @@ loader.FOLDER = Path(sys.argv[1])
 NUMERICS = """
 from tests.cuda.test_emulated import DTYPES, pack, problem
 from tests.cuda.test_wna16_mma import expected
-# The plain kernel; tensor cores; tensor cores and two slices of K.
+# The plain kernel; tensor cores; few rows and two slices of K.
 for bits, asym, shape in ((4, True, (3, 70, 80, 8)), (3, False, (65, 5, 64, 32)), (4, False, (2, 2, 1024, 32))):
     inputs = problem(bits, DTYPES["f16"], asym, shape)
     x, codes, scale, zero = inputs
@@ -61,6 +61,14 @@ for bits, asym, shape in ((4, True, (3, 70, 80, 8)), (3, False, (65, 5, 64, 32))
         want, bound = expected(*inputs, bits)
         assert y.shape == (1, *want.shape) and y.dtype == np.float16
         assert (abs(y.array[0].astype(float) - want) <= bound).all()
+print("ordered")
+for shape in ((3, 70, 80, 8), (18, 5, 64, 32), (2, 2, 64, 32)):
+    x, *weight = problem(4, DTYPES["f16"], True, shape)
+    weight[0] = pack(weight[0], 4).view(np.int32)
+    order = np.random.default_rng(0).permutation(shape[2]).astype(np.int32)
+    turned = np.ascontiguousarray(x[:, np.argsort(order)])
+    plain = cuda.wna16(*map(ndarray, (x, *weight)), 4, shape[3])
+    assert np.array_equal(cuda.wna16(*map(ndarray, (turned, *weight)), 4, shape[3], ndarray(order)).array, plain.array)
 nothing = cuda.wna16(ndarray(np.zeros((0, 1024), np.float16)), *given[1:], 4, 32)
 assert nothing.shape == (0, 2)
 """
@@ -72,8 +80,20 @@ for m in (3, 20):
     scales = [random.random(count).astype(np.float32) for count in (m, 1, 7)]
     given = [*codes, *scales]
     assert np.array_equal(cuda.w8a8(*map(ndarray, given)).array, kernels.w8a8(*given))
+from tests.oracles import w4a8
+for one in (w4a8.case(3, 5, 160, 32), w4a8.case(20, 5, 1100, many=False)):
+    options = {name: ndarray(each) if isinstance(each, np.ndarray) else each for name, each in one.kwargs.items()}
+    got = cuda.w4a8(*map(ndarray, one.args), **options)
+    assert np.array_equal(got.array, kernels.w4a8(*one.args, **one.kwargs))
+# Two slices of K.
+given = [random.integers(-128, 128, (2, 1100)).astype(np.int8) for _ in range(2)] + [np.ones(1, np.float32)] * 2
+assert np.array_equal(cuda.w8a8(*map(ndarray, given)).array, kernels.w8a8(*given))
 from tests.oracles.fp8 import case
-for one in (case(3, 5, 200, (1, 128), (128, 128)), case(20, 5, 200, (1, 0), (1, 0), "e5m2", biased=True)):
+for one in (
+    case(3, 5, 200, (1, 128), (128, 128)),
+    case(20, 5, 200, (1, 0), (1, 0), "e5m2", biased=True),
+    case(2, 3, 1100, (1, 128), (1, 128)),
+):
     given = [ndarray(each) if isinstance(each, np.ndarray) else each for each in one.args]
     assert (abs(cuda.fp8(*given).array - one.oracle(*one.args)) <= one.bound).all()
 for n in (64, 512):
@@ -108,18 +128,20 @@ def run(
 
 def test_launches_and_agrees_with_numpy(libcuda: Path, emulate: Callable[[str], Emulated], ptx: Path) -> None:
     """Arguments arrive as the kernel declares them, on the framework's stream or the caller's; PTX is loaded once."""
-    done = run(NUMERICS, libcuda, [emulate("wna16"), emulate("wna16_mma")], ptx)
+    done = run(NUMERICS, libcuda, [emulate(name) for name in ("wna16", "wna16_mma", "wna16_few", "gather")], ptx)
     assert done.returncode == 0, done.stderr
     one, two = "launched on stream 42", "launched on stream 5"
     loaded = "loaded sm_90a"
-    assert done.stdout.splitlines() == [loaded, one, two, loaded, one, two, one, one, two, two]
+    shown, _, ordered = done.stdout.partition("ordered\n")
+    assert shown.splitlines() == [loaded, one, two, loaded, one, two, loaded, one, one, two, two]
+    assert ordered.splitlines().count(one) == 3 * 2 + 2  # with an order, all but the one for few rows gather first
 
 
 def test_the_other_kernels_give_the_bits_of_the_cpu(
     libcuda: Path, emulate: Callable[[str], Emulated], ptx: Path
 ) -> None:
     """More than 48 KiB of dynamic shared memory are asked for, too."""
-    done = run(OTHERS, libcuda, [emulate(name) for name in ("fp8", "w8a8", "hadamard", "quantize_tokens")], ptx)
+    done = run(OTHERS, libcuda, [emulate(name) for name in ("fp8", "w4a8", "w8a8", "hadamard", "quantize_tokens")], ptx)
     assert done.returncode == 0, done.stderr
 
 

@@ -19,7 +19,6 @@ import torch
 from subbyte import cuda
 from subbyte.cuda import driver, loader
 from subbyte.cuda.arrays import View, exported, view
-from subbyte.cuda.gemm import check, check_fp8, check_w8a8
 from subbyte.errors import (
     DependencyError,
     DeviceError,
@@ -173,24 +172,28 @@ X = on_gpu("x", (2, 3, 64), "f16", 2)
 WORDS = on_gpu("words", (5, 8), "i32", 4)
 SCALE = on_gpu("scale", (5, 2), "f16", 2)
 ZERO = on_gpu("zero", (5, 2), "u8", 1)
+ORDER = on_gpu("order", (64,), "i32", 4)
+check, check_w8a8, check_fp8 = (sys.modules[f"subbyte.cuda.gemm.{name}"].check for name in ("wna16", "w8a8", "fp8"))
 
 
 def test_a_problem_that_fits() -> None:
-    problem = check(X, WORDS, SCALE, ZERO, 4, 32)
+    problem = check(X, WORDS, SCALE, ZERO, None, 4, 32)
     assert (problem.m, problem.n, problem.k, problem.group, problem.blocks) == (6, 5, 64, 32, 1)
-    assert problem.entry == "wna16_mma_w4_f16_asym_m16"
-    assert check(X, WORDS, replace(SCALE, shape=(5, 4), strides=(4, 1)), None, 4, 16).entry == "wna16_w4_f16_sym"
+    assert problem.entry == "wna16_few_w4_f16_e1_m8"
+    narrow = replace(SCALE, shape=(5, 4), strides=(4, 1))
+    assert check(X, WORDS, narrow, None, None, 4, 16).entry == "wna16_w4_f16_sym"
     many = replace(X, shape=(17, 64), strides=(64, 1))
-    assert (
-        check(many, WORDS, SCALE, replace(ZERO, dtype="f16", itemsize=2), 4, 32).entry == "wna16_mma_w4_f16_float_m64"
-    )
-    whole = check(X, WORDS, replace(SCALE, shape=(5, 1), strides=(1, 1)), None, 4, -1)
-    assert (whole.group, whole.entry) == (64, "wna16_mma_w4_f16_sym_m16")
-    assert check(replace(X, shape=(0, 64), strides=(64, 1)), WORDS, SCALE, None, 4, 32).blocks == 0
+    floats = replace(ZERO, dtype="f16", itemsize=2)
+    assert check(many, WORDS, SCALE, floats, None, 4, 32).entry == "wna16_mma_w4_f16_float_m64"
+    assert check(X, WORDS, SCALE, floats, None, 4, 32).entry == "wna16_mma_w4_f16_float_m16"
+    whole = check(X, WORDS, replace(SCALE, shape=(5, 1), strides=(1, 1)), None, ORDER, 4, -1)
+    assert (whole.group, whole.entry) == (64, "wna16_few_w4_f16_e4_m8")
+    assert check(replace(X, shape=(0, 64), strides=(64, 1)), WORDS, SCALE, None, None, 4, 32).blocks == 0
     empty = check(
         on_gpu("x", (3, 0), "bf16", 2),
         on_gpu("words", (5, 0), "i32", 4),
         on_gpu("scale", (5, 0), "bf16", 2),
+        None,
         None,
         4,
         -1,
@@ -219,6 +222,8 @@ def test_a_problem_that_fits() -> None:
         (lambda c: c.update(words=replace(WORDS, shape=(5, 7), strides=(7, 1))), ShapeError, r"\(5, 8\) for K = 64"),
         (lambda c: c.update(scale=replace(SCALE, shape=(2, 5), strides=(5, 1))), ShapeError, r"scale: given \(2, 5\)"),
         (lambda c: c.update(zero=replace(ZERO, shape=(5, 1), strides=(1, 1))), ShapeError, r"zero: given \(5, 1\)"),
+        (lambda c: c.update(order=replace(ORDER, shape=(63,))), ShapeError, r"order: given \(63,\), expected \(64,\)"),
+        (lambda c: c.update(order=replace(ORDER, dtype="i64", itemsize=8)), DtypeError, "order: given i64"),
         (lambda c: c.update(group=48), ShapeError, "group: given 48, expected a divisor of K = 64"),
         (lambda c: c.update(group=0), ShapeError, "group: given 0"),
         (lambda c: c.update(x=replace(X, strides=(384, 128, 2))), StrideError, "contiguous copy"),
@@ -230,14 +235,14 @@ def test_a_problem_that_fits() -> None:
     ],
 )
 def test_what_wna16_refuses(change: Callable[[dict[str, Any]], None], error: type[SubbyteError], says: str) -> None:
-    case = {"x": X, "words": WORDS, "scale": SCALE, "zero": ZERO, "bits": 4, "group": 32}
+    case = {"x": X, "words": WORDS, "scale": SCALE, "zero": ZERO, "order": None, "bits": 4, "group": 32}
     change(case)
     with pytest.raises(error, match=says):
         check(**case)
 
 
 def test_axes_of_one_have_any_stride() -> None:
-    check(replace(X, shape=(1, 6, 64), strides=(7, 64, 1)), WORDS, SCALE, ZERO, 4, 32)
+    check(replace(X, shape=(1, 6, 64), strides=(7, 64, 1)), WORDS, SCALE, ZERO, None, 4, 32)
 
 
 CODES = on_gpu("x", (3, 40), "i8", 1)
@@ -270,6 +275,27 @@ def test_what_w8a8_refuses(change: dict[str, View], error: type[SubbyteError], s
     assert check_w8a8(**case) == (3, 5, 40)
     with pytest.raises(error, match=says):
         check_w8a8(**{**case, **change})
+
+
+def test_what_w4a8_refuses() -> None:
+    check_w4a8 = sys.modules["subbyte.cuda.gemm.w4a8"].check
+    words, level = on_gpu("words", (5, 20), "i32", 4), on_gpu("level", (5, 10), "u8", 1)
+    x = on_gpu("x", (3, 160), "i8", 1)
+    rest = X_SCALE, W_SCALE
+    assert check_w4a8(x, words, *rest, level, None, BIAS, 16) == (3, 5, 160, 16)
+    assert check_w4a8(x, words, *rest, None, None, None, -1) == (3, 5, 160, 160)
+    for group in (8, 40, 48, 0):
+        with pytest.raises(ShapeError, match="a multiple of 16, or -1"):
+            check_w4a8(x, words, *rest, None, None, None, group)
+    with pytest.raises(ShapeError, match=r"level: given \(5, 10\), expected \(5, 5\) for groups of 32"):
+        check_w4a8(x, words, *rest, level, None, None, 32)
+    with pytest.raises(ShapeError, match=r"words: given \(5, 20\), expected \[N, 21\]"):
+        check_w4a8(on_gpu("x", (3, 161), "i8", 1), words, *rest, None, None, None, -1)
+    with pytest.raises(DtypeError, match="zero: given i8, expected u8"):
+        check_w4a8(x, words, *rest, None, replace(level, what="zero", dtype="i8"), None, 16)
+    long = on_gpu("x", (3, 2**17), "i8", 1), on_gpu("words", (5, 2**14), "i32", 4)
+    with pytest.raises(RangeError, match="K"):
+        check_w4a8(*long, *rest, None, None, None, -1)
 
 
 def test_what_fp8_refuses() -> None:

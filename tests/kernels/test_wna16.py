@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tests.oracles.case import Case
@@ -42,6 +44,26 @@ def test_one_hot_inputs_read_single_weights_exactly(bits: int, path: str) -> Non
         words = kernels.pack(codes, bits=bits)
         got = kernels.wna16(np.eye(96, dtype=np.float32), words, scale, zero, bits=bits, group=32)
         assert np.array_equal(got.T, kernels.dequantize_affine(codes, scale, zero, group=32))
+
+
+@paths
+@pytest.mark.parametrize("rows", [1, 3, 12])
+def test_order_of_the_columns(rows: int, path: str) -> None:
+    """Act-order: groups of columns that are no neighbours. As if x had been laid out anew, and the same bits."""
+    one = case(rows, 9, 96, 4, 32, zeros=True)
+    order = np.random.default_rng(rows).permutation(96).astype(np.int32)
+    turned = replace(one, kwargs={**one.kwargs, "order": order}, bound=1.5 * one.bound)
+    with kernels.forced(path):
+        turned.check(got := kernels.wna16(*turned.args, **turned.kwargs))
+        x = np.ascontiguousarray(one.args[0][:, order])
+        assert np.array_equal(got, kernels.wna16(x, *one.args[1:], **one.kwargs))
+
+
+def test_no_order() -> None:
+    one = case(2, 3, 32, 4, 32, zeros=False)
+    for order, kind in ((np.full(32, 32), RangeError), (np.full(32, -1), RangeError), (np.arange(31), ShapeError)):
+        with pytest.raises(kind, match="order"):
+            kernels.wna16(*one.args, **one.kwargs, order=order.astype(np.int32))
 
 
 @paths

@@ -20,10 +20,18 @@ def decoded(words: np.ndarray, scale: np.ndarray, zero: np.ndarray | None, bits:
 
 
 def wna16(
-    x: np.ndarray, words: np.ndarray, scale: np.ndarray, zero: np.ndarray | None, bits: int, group: int = -1
+    x: np.ndarray,
+    words: np.ndarray,
+    scale: np.ndarray,
+    zero: np.ndarray | None,
+    bits: int,
+    group: int = -1,
+    order: np.ndarray | None = None,
 ) -> np.ndarray:
-    """x W^T, rounded once."""
+    """x[:, order] W^T, rounded once."""
     assert group in (-1, x.shape[-1] // max(scale.shape[1], 1))
+    if order is not None:
+        x = np.stack([x[..., k] for k in order.tolist()], axis=-1)
     return (x.astype(np.float64) @ decoded(words, scale, zero, bits, x.shape[-1]).T).astype(x.dtype)
 
 

@@ -9,7 +9,7 @@ DriverError.
 from __future__ import annotations
 
 from subbyte.cuda.driver import Device, devices, driver_version
-from subbyte.cuda.gemm import fp8, w8a8, wna16
+from subbyte.cuda.gemm import fp8, w4a8, w8a8, wna16
 from subbyte.cuda.hadamard import hadamard
 from subbyte.cuda.loader import Entry, Ptx, launch, load, ptx
 from subbyte.cuda.quantize import quantize_tokens
@@ -26,6 +26,7 @@ __all__ = [
     "load",
     "ptx",
     "quantize_tokens",
+    "w4a8",
     "w8a8",
     "wna16",
 ]

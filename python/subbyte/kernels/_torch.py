@@ -256,14 +256,24 @@ def _gptq(
     return codes, weight.new_empty(grids), zeros, weight.new_empty(weight.shape), weight.new_empty((rows,))
 
 
-@_operator("wna16(Tensor x, Tensor words, Tensor scale, Tensor? zero, int bits, SymInt group=-1) -> Tensor")
-def _wna16(x: Tensor, words: Tensor, scale: Tensor, zero: Tensor | None, bits: int, group: int = -1) -> Tensor:
+@_operator(
+    "wna16(Tensor x, Tensor words, Tensor scale, Tensor? zero, int bits, SymInt group=-1, Tensor? order=None) -> Tensor"
+)
+def _wna16(x: Tensor, words: Tensor, *_: object, **__: object) -> Tensor:
     return x.new_empty((*x.shape[:-1], words.shape[0]))
 
 
 @_operator("wna16_by_input(Tensor x, Tensor words, Tensor scale, Tensor? zero, int bits, SymInt group=-1) -> Tensor")
 def _wna16_by_input(x: Tensor, words: Tensor, *_: object, **__: object) -> Tensor:
     return x.new_empty((*x.shape[:-1], words.shape[0]))
+
+
+@_operator(
+    "w4a8(Tensor x, Tensor words, Tensor x_scale, Tensor w_scale, Tensor? level=None, Tensor? zero=None, "
+    "SymInt group=-1, Tensor? bias=None) -> Tensor"
+)
+def _w4a8(x: Tensor, words: Tensor, *_: object, **__: object) -> Tensor:
+    return x.new_empty((x.shape[0], words.shape[0]), dtype=torch.float32)
 
 
 @_operator("w8a8(Tensor x, Tensor weight, Tensor x_scale, Tensor w_scale, Tensor? bias=None) -> Tensor")

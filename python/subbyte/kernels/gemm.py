@@ -5,19 +5,24 @@ from __future__ import annotations
 from subbyte.kernels._array import Array, call
 
 
-def wna16(x: Array, words: Array, scale: Array, zero: Array | None, bits: int, group: int = -1) -> Array:
-    """Activations times low-bit weights: out = x W^T, W = scale * (code - zero).
+def wna16(
+    x: Array, words: Array, scale: Array, zero: Array | None, bits: int, group: int = -1, order: Array | None = None
+) -> Array:
+    """Activations times low-bit weights: out = x[.., order] W^T, W = scale * (code - zero).
 
     x        [..., K] f32, f16 or bf16, contiguous; on CUDA: f16 or bf16
     words    [N, ceil(K * bits / 32)] i32: the codes of W, packed in "dense" order
     scale    [N, K / group] f32, f16 or bf16; on CUDA: the dtype of x
     zero     [N, K / group] u8, or f32, f16 or bf16 (on CUDA: the dtype of x), or None for 2 ** (bits - 1)
     group    columns of W that share a scale, dividing K; -1: all
+    order    [K] i32 or None: the column of x that meets each column of W. A weight whose groups are not neighbours
+             (act-order, GPTQ's g_idx) is packed with its columns in order = argsort(g_idx), stable
     returns  [..., N], dtype of x
 
     Sums are f32, rounded once at the end; what is too large for f16 becomes infinity. Off by at most about
     K * 2 ** -23 * sum|x W| before that rounding. torch, JAX and CuPy arrays on a CUDA device run there. Raises
-    RangeError (bits), ShapeError, DtypeError, StrideError, DeviceError; on CUDA also DriverError and DependencyError.
+    RangeError (bits; order, whose values a GPU does not look at: beyond K it takes the last column), ShapeError,
+    DtypeError, StrideError, DeviceError; on CUDA also DriverError and DependencyError.
 
     >>> import numpy as np
     >>> from subbyte.kernels import pack
@@ -25,7 +30,7 @@ def wna16(x: Array, words: Array, scale: Array, zero: Array | None, bits: int, g
     >>> wna16(np.ones((1, 4), np.float32), words, np.float32([[0.5], [0.25]]), None, bits=4)
     array([[ 1., -2.]], dtype=float32)
     """
-    arrays = {"x": x, "words": words, "scale": scale, "zero": zero}
+    arrays = {"x": x, "words": words, "scale": scale, "zero": zero, "order": order}
     return call("wna16", arrays, bits=bits, group=group)
 
 
@@ -52,6 +57,54 @@ def wna16_by_input(x: Array, words: Array, scale: Array, zero: Array | None, bit
     """
     arrays = {"x": x, "words": words, "scale": scale, "zero": zero}
     return call("wna16_by_input", arrays, bits=bits, group=group)
+
+
+def w4a8(
+    x: Array,
+    words: Array,
+    x_scale: Array,
+    w_scale: Array,
+    level: Array | None = None,
+    zero: Array | None = None,
+    group: int = -1,
+    bias: Array | None = None,
+) -> Array:
+    """8-bit activations times 4-bit weights of two levels: out = (x W^T) * x_scale * w_scale + bias, W of integers.
+
+    x        [M, K] i8, K below 2 ** 17; contiguous; CPU or CUDA
+    words    [N, ceil(K / 8)] i32: the codes of W, packed in "dense" order at 4 bits
+    x_scale  [M] or [1] f32
+    w_scale  [N] or [1] f32: the first level, of a channel
+    level    [N, K / group] u8: the second level, whole numbers; None: 1
+    zero     [N, K / group] u8; None: 8
+    group    columns that share a level and a zero point, dividing K; on CUDA a multiple of 16 or all; -1: all
+    bias     [N] f32, or None
+    returns  [M, N] f32
+
+    W[n, k] = level[n, g] * (code[n, k] - zero[n, g]) must lie within -128 to 127, as QServe's protective range has it
+    (Lin et al., 2024, section 4.1); no kernel looks, and beyond it no result is promised. The sum is exact; it is
+    rounded to f32 once, then scaled in this order. Every path gives the same bits. QServe per group is this with its
+    integer zero points, per channel the same without `level`; QQQ per channel has neither. Left out: QServe's real zero
+    points per channel, and QQQ's f16 scales per group. Raises RangeError (K), ShapeError, DtypeError, StrideError,
+    DeviceError; on CUDA also DriverError and DependencyError.
+
+    >>> import numpy as np
+    >>> from subbyte.kernels import pack
+    >>> words = pack(np.array([[8, 9, 10, 0]], np.uint8), bits=4)
+    >>> x, one, levels = np.array([[1, 2, 3, 4]], np.int8), np.ones(1, np.float32), np.uint8([[5, 1]])
+    >>> w4a8(x, words, one, one, level=levels, group=2)
+    array([[-16.]], dtype=float32)
+    """
+    arrays = {
+        "x": x,
+        "words": words,
+        "x_scale": x_scale,
+        "w_scale": w_scale,
+        "level": level,
+        "zero": zero,
+        "bias": bias,
+    }
+    return call("w4a8", arrays, group=group)
 
 
 def w8a8(x: Array, weight: Array, x_scale: Array, w_scale: Array, bias: Array | None = None) -> Array:

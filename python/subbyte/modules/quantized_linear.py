@@ -31,8 +31,8 @@ class QuantizedLinear(nn.Module):
     granularity; `kernels.wna16_by_input` where groups run along the outputs (scales and zero points [G, I]).
     Buffers: `words` i32 [O, ceil(I * bits / 32)], `scale` [O, G] in the scale dtype, `zero` [O, G]
     (asymmetric only; u8, or in the scale dtype where zero points are floats), `order` i32 [I] (act-order only: the
-    columns sorted by group, by which x is gathered). What a `Decomposition` keeps beside the codes is added while sums
-    are still f32: entries by `kernels.csr` from `sparse_values` [E], `sparse_columns` [E] u16 or i32 and
+    columns sorted by group, in which the kernel reads x). What a `Decomposition` keeps beside the codes is added while
+    sums are still f32: entries by `kernels.csr` from `sparse_values` [E], `sparse_columns` [E] u16 or i32 and
     `sparse_pointers` i32 [O + 1], whole columns by a product with `kept_values` [O, k] of the columns `kept_columns`.
 
     With a second level, `scale` (and `zero`) give way to `scale_words` i32 [G, ceil(O * bits / 32)], `scale_scale` and
@@ -133,10 +133,12 @@ class QuantizedLinear(nn.Module):
         dtype = x.dtype
         if self.sparse_values is not None or self.kept_values is not None:
             x = x.float()  # the parts add up before the one rounding to the dtype of x
-        gathered = x.contiguous() if self.order is None else x.index_select(1, self.order)
         scale, zero = self._decoded("scale"), self._decoded("zero")
-        product = kernels.wna16_by_input if self.scheme.by_input else kernels.wna16
-        out = cast("torch.Tensor", product(gathered, self.words, scale, zero, self.scheme.bits, group=self.group))
+        weight = self.words, scale, zero, self.scheme.bits, self.group
+        if self.scheme.by_input:
+            out = cast("torch.Tensor", kernels.wna16_by_input(x.contiguous(), *weight))
+        else:
+            out = cast("torch.Tensor", kernels.wna16(x.contiguous(), *weight, self.order))
         if self.sparse_values is not None:
             entries = (self.sparse_values, self.sparse_columns, self.sparse_pointers)
             out = cast("torch.Tensor", kernels.csr(x.contiguous(), *entries, base=out))

@@ -386,6 +386,15 @@ pub(crate) fn load_i8x16_wide(from: &[i8; 16]) -> __m256i {
     _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(from.as_ptr().cast()) })
 }
 
+/// Thirty-two signed bytes.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(crate) fn load_i8x32(from: &[i8; 32]) -> __m256i {
+    // SAFETY: an unaligned read of the whole array.
+    unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
+}
+
 /// Sixty-four signed bytes.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]

@@ -15,7 +15,7 @@ use crate::machine::{Machine, run};
 use crate::numbers::{bits, groups, named};
 
 #[pyfunction]
-#[pyo3(signature = (x, words, scale, zero, bits, group = -1, *, on = None))]
+#[pyo3(signature = (x, words, scale, zero, bits, group = -1, order = None, *, on = None))]
 #[expect(clippy::too_many_arguments, reason = "a quantized weight is five arguments")]
 pub fn wna16(
     py: Python<'_>,
@@ -25,9 +25,10 @@ pub fn wna16(
     zero: Option<&Bound<'_, PyAny>>,
     bits: i64,
     group: i64,
+    order: Option<&Bound<'_, PyAny>>,
     on: Option<&Bound<'_, Machine>>,
 ) -> PyResult<Buffer> {
-    weighed(py, x, words, scale, zero, bits, group, false, on)
+    weighed(py, x, words, scale, zero, bits, group, order, false, on)
 }
 
 #[pyfunction]
@@ -43,7 +44,7 @@ pub fn wna16_by_input(
     group: i64,
     on: Option<&Bound<'_, Machine>>,
 ) -> PyResult<Buffer> {
-    weighed(py, x, words, scale, zero, bits, group, true, on)
+    weighed(py, x, words, scale, zero, bits, group, None, true, on)
 }
 
 /// A product with affine codes, whose groups are columns of a row, or `by_input` rows of a column.
@@ -56,11 +57,13 @@ fn weighed(
     zero: Option<&Bound<'_, PyAny>>,
     bits: i64,
     group: i64,
+    order: Option<&Bound<'_, PyAny>>,
     by_input: bool,
     on: Option<&Bound<'_, Machine>>,
 ) -> PyResult<Buffer> {
     let (x, words, scale) = (Floats::take("x", x)?, Input::take("words", words)?, Floats::take("scale", scale)?);
     let zero = zero.map(|zero| Zeros::take("zero", zero)).transpose()?;
+    let order = order.map(|order| Input::<i32>::take("order", order)).transpose()?;
     let (others, depth) = x.last_axis(py, "x")?;
     let rows = others.iter().product();
     let [cols, _] = words.axes(py)?;
@@ -71,14 +74,20 @@ fn weighed(
     if let Some(zero) = &zero {
         zero.expect(py, "zero", &parameters)?;
     }
+    if let Some(order) = &order {
+        order.expect(py, &[depth])?;
+    }
     let shape = [others, &[cols]].concat();
     let (mut wide_x, mut wide_scale) = (x.room()?, scale.room()?);
     let mut wide_zero = zero.as_ref().map_or_else(|| Output::zeroed(&[0]), Zeros::room)?;
     let (words, zero, room_zero) = (words.slice(), zero.as_ref().map(Zeros::narrow), wide_zero.slice_mut());
     let (narrow_x, narrow_scale) = (x.narrow(), scale.narrow());
     let (room_x, room_scale) = (wide_x.slice_mut(), wide_scale.slice_mut());
+    let order = order.as_ref().map(Input::slice);
     let product = move |m: &kernels::Machine, to: &mut [f32]| {
         let (x, scale) = (narrow_x.widen(m, room_x)?, narrow_scale.widen(m, room_scale)?);
+        let ordered = order.map(|order| gemm::gathered(x, order, rows)).transpose()?;
+        let x = ordered.as_deref().unwrap_or(x);
         let zero = zero.map(|zero| zero.widen(m, room_zero)).transpose()?;
         let kernel = if by_input { gemm::wna16_by_input } else { gemm::wna16 };
         kernel(m, x, words, scale, zero, rows, cols, depth, bits, group, to)
@@ -150,6 +159,45 @@ pub fn w8a8(
     let (x, weight, to) = (x.slice(), weight.slice(), out.slice_mut());
     let (x_scale, w_scale, bias) = (x_scale.slice(), w_scale.slice(), bias.as_ref().map(Input::slice));
     run(py, on, |m| gemm::w8a8(m, x, weight, x_scale, w_scale, bias, rows, cols, depth, to))?;
+    Ok(out.finish())
+}
+
+#[pyfunction]
+#[pyo3(signature = (x, words, x_scale, w_scale, level = None, zero = None, group = -1, bias = None, *, on = None))]
+#[expect(clippy::too_many_arguments, reason = "a quantized weight is five arguments")]
+pub fn w4a8(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    words: &Bound<'_, PyAny>,
+    x_scale: &Bound<'_, PyAny>,
+    w_scale: &Bound<'_, PyAny>,
+    level: Option<&Bound<'_, PyAny>>,
+    zero: Option<&Bound<'_, PyAny>>,
+    group: i64,
+    bias: Option<&Bound<'_, PyAny>>,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    let (x, words) = (Input::take("x", x)?, Input::take("words", words)?);
+    let (x_scale, w_scale) = (Input::take("x_scale", x_scale)?, Input::take("w_scale", w_scale)?);
+    let level = level.map(|level| Input::take("level", level)).transpose()?;
+    let zero = zero.map(|zero| Input::take("zero", zero)).transpose()?;
+    let bias = bias.map(|bias| Input::take("bias", bias)).transpose()?;
+    let ([rows, depth], [cols, _]) = (x.axes(py)?, words.axes(py)?);
+    words.expect(py, &[cols, pack::words_per_row(depth, 4)])?;
+    let (group, count) = groups(py, depth, group)?;
+    for parameters in [&level, &zero].into_iter().flatten() {
+        parameters.expect(py, &[cols, count])?;
+    }
+    let ([_], [_]) = (x_scale.axes(py)?, w_scale.axes(py)?);
+    if let Some(bias) = &bias {
+        bias.expect(py, &[cols])?;
+    }
+    let mut out = Output::stale(&[rows, cols])?;
+    let (level, zero) = (level.as_ref().map(Input::slice), zero.as_ref().map(Input::slice));
+    let codes = gemm::Codes { words: words.slice(), level, zero, group };
+    let (x, bias, to) = (x.slice(), bias.as_ref().map(Input::slice), out.slice_mut());
+    let (x_scale, w_scale) = (x_scale.slice(), w_scale.slice());
+    run(py, on, |m| gemm::w4a8(m, x, codes, x_scale, w_scale, bias, rows, cols, depth, to))?;
     Ok(out.finish())
 }
 

@@ -7,17 +7,33 @@ mod decoded;
 mod fp8;
 #[cfg(test)]
 mod tests;
+mod w4a8;
 mod w8a8;
 mod wna16;
 mod wna16_by_input;
 
 pub use csr::{Column, Entries, csr};
 pub use fp8::{Scales, fp8};
+pub use w4a8::{Codes, w4a8};
 pub use w8a8::w8a8;
 pub use wna16::wna16;
 pub use wna16_by_input::wna16_by_input;
 
+use crate::error::expect_shape;
+use crate::{Error, Result};
 use std::ops::Range;
+
+/// `x [rows, order.len()]` with its columns as a weight has them: column `k` is column `order[k]` of `x`.
+///
+/// [`Error::Shape`] for a length that is no whole number of rows, [`Error::Range`] for what is no column. The reading is random
+/// within a row and a small part of any product.
+pub fn gathered(x: &[f32], order: &[i32], rows: usize) -> Result<Vec<f32>> {
+    expect_shape("x", x.len(), &[rows, order.len()])?;
+    let columns = order.iter().map(|&k| usize::try_from(k).ok().filter(|&k| k < order.len()).ok_or(k));
+    let columns = columns.collect::<std::result::Result<Vec<_>, _>>();
+    let columns = columns.map_err(|k| Error::range("order", k, format!("columns 0 to {}", order.len() - 1)))?;
+    Ok(x.chunks(order.len().max(1)).flat_map(|x| columns.iter().map(|&k| x[k])).collect())
+}
 
 /// Some columns of a row-major matrix, to be written by one thread.
 struct Columns<'a> {
@@ -41,10 +57,6 @@ fn columns(out: &mut [f32], cols: usize, width: usize) -> Vec<Columns<'_>> {
 }
 
 /// Checks that a scale belongs to every item, or that one belongs to all.
-fn expect_scale(what: &'static str, given: usize, items: usize) -> crate::Result<()> {
-    if given == 1 || given == items {
-        Ok(())
-    } else {
-        Err(crate::Error::shape(what, given, format!("1 or {items} scales")))
-    }
+fn expect_scale(what: &'static str, given: usize, items: usize) -> Result<()> {
+    if given == 1 || given == items { Ok(()) } else { Err(Error::shape(what, given, format!("1 or {items} scales"))) }
 }

@@ -75,6 +75,33 @@ fn w8a8_refuses() {
     assert_eq!(out, [7.0]);
 }
 
+#[test]
+fn w4a8_is_exact() {
+    for (rows, cols, depth, group) in [(0, 3, 8, 8), (1, 1, 1, 1), (7, 65, 64, 32), (13, 3, 640, 320), (6, 2, 333, 333)]
+    {
+        let x: Vec<i8> = bytes(rows * depth, 1).into_iter().map(|b| b as i8).collect();
+        let codes: Vec<u8> = bytes(cols * depth, 2).into_iter().map(|b| b & 15).collect();
+        let mut words = vec![0; cols * depth.div_ceil(8)];
+        pack(&machines()[0], &codes, cols, depth, 4, Order::Dense, &mut words).unwrap();
+        let [level, zero] =
+            [3, 4].map(|seed| bytes(cols * depth / group, seed).into_iter().map(|b| b % 9).collect::<Vec<_>>());
+        let codes_of = Codes { words: &words, level: Some(&level), zero: Some(&zero), group };
+        for m in machines() {
+            let mut out = vec![f32::NAN; rows * cols];
+            w4a8(&m, &x, codes_of, &[1.0], &[1.0], None, rows, cols, depth, &mut out).unwrap();
+            for (at, out) in out.iter().enumerate() {
+                let (t, n) = (at / cols, at % cols);
+                let weight = |k: usize| {
+                    let g = n * (depth / group) + k / group;
+                    i64::from(level[g]) * (i64::from(codes[n * depth + k]) - i64::from(zero[g]))
+                };
+                let sum: i64 = (0..depth).map(|k| i64::from(x[t * depth + k]) * weight(k)).sum();
+                assert_eq!(*out, sum as f32, "{rows} {cols} {depth} {group} {t} {n} {:?}", m.path());
+            }
+        }
+    }
+}
+
 struct Weights {
     codes: Vec<u8>,
     words: Vec<i32>,

@@ -1,0 +1,10 @@
+"""GEMMs on CUDA arrays: cuda/gemm/*.cu under the names and conventions of subbyte.kernels, one file each."""
+
+from __future__ import annotations
+
+from subbyte.cuda.gemm.fp8 import fp8
+from subbyte.cuda.gemm.w4a8 import w4a8
+from subbyte.cuda.gemm.w8a8 import w8a8
+from subbyte.cuda.gemm.wna16 import wna16
+
+__all__ = ["fp8", "w4a8", "w8a8", "wna16"]

@@ -1,0 +1,92 @@
+"""8-bit floats times 8-bit floats, scaled by block: cuda/gemm/fp8.cu."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from subbyte.cuda import driver
+from subbyte.cuda.arrays import View, empty, exported, view
+from subbyte.cuda.gemm.split import split
+from subbyte.cuda.start import start
+from subbyte.errors import RangeError, ShapeError, UnknownNameError
+
+__all__ = ["fp8"]
+
+FORMATS, COLUMNS, BLOCK, STAGES, THREADS = ("e4m3fn", "e5m2"), 128, 128, 3, 256
+
+
+def fp8(
+    x: Any,
+    weight: Any,
+    x_scale: Any,
+    w_scale: Any,
+    format: str = "e4m3fn",
+    bias: Any | None = None,
+    *,
+    stream: object = None,
+) -> Any:
+    """8-bit floats times 8-bit floats, scaled by block: y = sum_b (x weight^T)_b * x_scale_b * w_scale_b + bias.
+
+    x        [M, K] u8, codes of `format`, torch, CuPy or JAX, contiguous, on a CUDA device; the others beside it
+    weight   [N, K] u8
+    x_scale  [R, B] f32: R is 1, M or ceil(M / 128); B is 1 or ceil(K / 128)
+    w_scale  [R, B] f32: R is 1, N or ceil(N / 128)
+    format   "e4m3fn" or "e5m2"
+    bias     [N] f32, or None
+    stream   as in `wna16`
+    returns  [M, N] f32, framework and device of x
+
+    f16 tensor cores (cuda/gemm/fp8.cu, which states the bound). Raises UnknownNameError (format), else as `wna16` does.
+    """
+    seen = view("x", x)
+    others = view("weight", weight), view("x_scale", x_scale), view("w_scale", w_scale)
+    addend = None if bias is None else view("bias", bias)
+    m, n, k, *grids = check(seen, *others, format, addend)
+    rows = 16 if m <= 16 else 64
+    y = empty(x, seen.framework, (m, n), "float32")
+    blocks = math.ceil(m / rows) * math.ceil(n / COLUMNS)
+    if blocks == 0:
+        return y
+    result = exported("y", y)
+    slices, depth = split(blocks, k, driver.multiprocessors(seen.device), BLOCK)
+    parts = exported("parts", empty(x, seen.framework, (slices, m, n), "float32")) if slices > 1 else None
+    arrays, numbers = [seen, *others, addend, result, parts], [m, n, k, *grids, depth]
+    shared = STAGES * (rows + COLUMNS) * BLOCK
+    start(
+        "fp8", f"fp8_{format}_m{rows}", seen, (blocks, slices), THREADS, arrays, numbers, shared=shared, stream=stream
+    )
+    if parts is not None:
+        grid, numbers = (math.ceil(m * n / THREADS), 1), [slices, m, n]
+        start("fp8", "fp8_sum", seen, grid, THREADS, [parts, addend, result], numbers, stream=stream)
+    return y
+
+
+def check(
+    x: View, weight: View, x_scale: View, w_scale: View, format: str, bias: View | None
+) -> tuple[int, int, int, int, int, int, int, int, int]:
+    """M, N, K, then for either scale its rows, its blocks and how many rows share one; raises what fp8 raises."""
+    if format not in FORMATS:
+        raise UnknownNameError("format", repr(format), f"one of {', '.join(FORMATS)}")
+    for codes in (x, weight):
+        codes.expect("u8", beside=x)
+        if len(codes.shape) != 2:
+            raise ShapeError(codes.what, codes.shape, "[rows, K]")
+    (m, k), n = x.shape, weight.shape[0]
+    if weight.shape[1] != k:
+        raise ShapeError("weight", weight.shape, f"[N, {k}], as x")
+    grids = []
+    for given, rows in ((x_scale, m), (w_scale, n)):
+        given.expect("f32", beside=x)
+        tall, wide = math.ceil(rows / BLOCK), math.ceil(k / BLOCK)
+        if len(given.shape) != 2 or given.shape[0] not in (1, rows, tall) or given.shape[1] not in (1, wide):
+            raise ShapeError(given.what, given.shape, f"1, {tall} or {rows} rows of 1 or {wide} scales")
+        grids += [*given.shape, 1 if given.shape[0] == rows else BLOCK]
+    if bias is not None:
+        bias.expect("f32", beside=x)
+        if bias.shape != (n,):
+            raise ShapeError("bias", bias.shape, f"({n},)")
+    if max(m, n, k, math.ceil(m / 16) * math.ceil(n / COLUMNS)) >= 2**31:
+        raise RangeError("x and weight", f"M, N, K = {m}, {n}, {k}", "each, and the tiles of the result, below 2^31")
+    x_rows, x_blocks, x_tall, w_rows, w_blocks, w_tall = grids
+    return m, n, k, x_rows, x_blocks, x_tall, w_rows, w_blocks, w_tall

@@ -1,0 +1,22 @@
+"""How K is cut where the tiles of a result are fewer than a card can compute at once."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["split"]
+
+SLICE = 512  # columns of K below which another slice costs more than it brings
+
+
+def split(tiles: int, k: int, multiprocessors: int, step: int = 64, together: int = 2) -> tuple[int, int]:
+    """Slices of K and their length, a multiple of `step`, so that few tiles still occupy all multiprocessors.
+
+    together  blocks that a multiprocessor runs at once
+
+    >>> split(tiles=32, k=4096, multiprocessors=132), split(tiles=512, k=4096, multiprocessors=132)
+    ((8, 512), (1, 4096))
+    """
+    slices = max(1, min(together * multiprocessors // max(tiles, 1), k // SLICE))
+    depth = max(1, math.ceil(k / slices / step)) * step
+    return max(1, math.ceil(k / depth)), depth
