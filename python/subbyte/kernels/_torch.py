@@ -154,8 +154,8 @@ def _search_clip(weight: Tensor, gram: Tensor, bits: int, group: int, *_: object
     return weight.new_empty((weight.shape[0], _groups(weight.shape[1], group)))
 
 
-@_operator("hadamard(Tensor x, float? scale=None) -> Tensor")
-def _hadamard(x: Tensor, scale: float | None = None) -> Tensor:
+@_operator("hadamard(Tensor x, float? scale=None, bool transpose=False) -> Tensor")
+def _hadamard(x: Tensor, *_: object) -> Tensor:
     return x.new_empty(x.shape)
 
 
