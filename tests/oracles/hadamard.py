@@ -8,7 +8,6 @@ from functools import cache
 import numpy as np
 from tests.oracles.case import Case
 
-
 #: First rows of Williamson's four circulants, by order, most significant bit first.
 WILLIAMSON = {
     52: "14f2 11f8 1a65 1090",
@@ -41,7 +40,7 @@ def outer(order: int) -> np.ndarray:
 
 @cache
 def matrix(n: int) -> np.ndarray:
-    """[n, n] f64: the outer matrix, for no power of two, by Sylvester's, H[i, j] = (-1) ** (ones that i and j share)."""
+    """[n, n] f64: the outer matrix (for no power of two) by Sylvester's, (-1) ** (ones that i and j share)."""
     order = next((k for k in sorted([*WILLIAMSON, *PALEY]) if n % k == 0 and (n // k).bit_count() == 1), 1)
     inner = np.array([[(-1) ** (i & j).bit_count() for j in range(n // order)] for i in range(n // order)], float)
     return np.kron(outer(order), inner) if order > 1 else inner

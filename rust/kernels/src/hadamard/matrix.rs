@@ -52,7 +52,8 @@ impl Construction {
         if let Some((_, rows)) = WILLIAMSON.iter().find(|(k, _)| *k == order) {
             return Some(Self::Williamson(*rows));
         }
-        let one = (order > 3 && order.is_multiple_of(4)).then(|| Character::of(order - 1)).flatten().map(Self::PaleyOne);
+        let one =
+            (order > 3 && order.is_multiple_of(4)).then(|| Character::of(order - 1)).flatten().map(Self::PaleyOne);
         let two = || (order > 3 && order % 8 == 4).then(|| Character::of(order / 2 - 1)).flatten().map(Self::PaleyTwo);
         one.or_else(two)
     }

@@ -44,10 +44,8 @@ fn mix(x: &mut [f32], matrix: MatRef<'_, f32>, span: usize, scale: f32) {
     let mut before = vec![0.0; order * span];
     for row in x.chunks_exact_mut(order * span) {
         before.copy_from_slice(row);
-        let (before, row) = (
-            MatRef::from_row_major_slice(&before, order, span),
-            MatMut::from_row_major_slice_mut(row, order, span),
-        );
+        let (before, row) =
+            (MatRef::from_row_major_slice(&before, order, span), MatMut::from_row_major_slice_mut(row, order, span));
         matmul(row, Accum::Replace, matrix, before, scale, Par::Seq);
     }
 }
