@@ -104,12 +104,15 @@ def quality() -> Iterator[Row]:
                     }
                     | ({} if system == "rtn" else {"taken away": 1 - increase / lost})
                 )
-    for bits in (4, 3, 2):
-        with folder() as work:
-            quantize(model, work / "out", "spqr", *weights_only("spqr", bits, 16), *calibrated())
-            found = command("eval", str(work / "out"), "--text", str(TEXT), "--windows", "60", "--json")
-        sizes = {"bits": bits, "group": 16, "bits per weight": found["bits_per_weight"]}
-        yield {"system": "spqr", **sizes, "perplexity": found["perplexity"]}
+    # Systems without groups to choose: SpQR has its own, QuIP and QuIP# one scale a tensor.
+    for system, group in (("spqr", 16), ("quip", -1), ("quip_sharp", -1)):
+        for bits in (4, 3, 2):
+            with folder() as work:
+                own = weights_only(system, bits, group) if group > 0 else ["--bits", str(bits)]
+                quantize(model, work / "out", system, *own, *calibrated())
+                found = command("eval", str(work / "out"), "--text", str(TEXT), "--windows", "60", "--json")
+            sizes = {"bits": bits, "group": group, "bits per weight": found["bits_per_weight"]}
+            yield {"system": system, **sizes, "perplexity": found["perplexity"]}
 
 
 def outliers() -> Iterator[Row]:

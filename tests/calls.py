@@ -87,6 +87,11 @@ def calls() -> dict[str, Call]:
             },
             {"bits": 4},
         ),
+        "ldlq": Call(
+            {"weight": x, "hessian": gram + np.eye(64, dtype=np.float32), "start": x * np.float32(0.5)},
+            {"bits": 2, "codewords": "e8p", "sweeps": 2},
+            empty={"weight": (0, 64), "hessian": (64, 64), "start": (0, 64)},
+        ),
         "nearest_codeword": Call(
             {"x": x, "codebook": x[:5].copy(), "weights": np.abs(x)},
             empty={"x": (0, 64), "codebook": (5, 64), "weights": (0, 64)},
@@ -118,6 +123,16 @@ def calls() -> dict[str, Call]:
             {"bits": 4, "group": 3},
             any_axes=True,
             empty={"x": (0, 64), "words": (6, 8), "scale": (2, 64), "zero": (2, 64)},
+        ),
+        "codebook_gemm": Call(
+            {
+                "x": x,
+                "words": words,
+                "codebook": x[:4].reshape(2, 16, 8).copy(),
+                "residual": x[:2, :8].reshape(2, 1, 8).copy(),
+            },
+            any_axes=True,
+            empty={"x": (0, 64), "words": (6, 8), "codebook": (2, 16, 8), "residual": (2, 1, 8)},
         ),
         "csr": Call(
             {

@@ -30,13 +30,28 @@ def test_opcheck(kernel: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "kernel", ["wna16", "csr", "w4a8", "w8a8", "gptq", "coordinate_descent", "bilevel", "nearest_codeword", "kmeans"]
+    "kernel",
+    [
+        "wna16",
+        "csr",
+        "codebook_gemm",
+        "w4a8",
+        "w8a8",
+        "gptq",
+        "ldlq",
+        "coordinate_descent",
+        "bilevel",
+        "nearest_codeword",
+        "kmeans",
+    ],
 )
 def test_opcheck_without_the_optional_arrays(kernel: str) -> None:
     optional = {
         "wna16": ["zero", "order"],
         "csr": ["base"],
         "w4a8": ["level", "zero", "bias"],
+        "codebook_gemm": ["residual"],
+        "ldlq": ["start"],
         "w8a8": ["bias"],
         "gptq": ["scale", "zero", "index"],
         "coordinate_descent": ["start"],

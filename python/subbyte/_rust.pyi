@@ -5,6 +5,7 @@ __all__ = [
     "Machine",
     "accumulate_gram",
     "bilevel",
+    "codebook_gemm",
     "coordinate_descent",
     "csr",
     "decode_minifloat",
@@ -20,6 +21,7 @@ __all__ = [
     "half_quadratic",
     "inverse_factor",
     "kmeans",
+    "ldlq",
     "machine",
     "nearest_codeword",
     "pack",
@@ -124,7 +126,7 @@ def search_clip(
     *,
     on: Machine | None = None,
 ) -> Buffer: ...
-def hadamard(x: Any, scale: float | None = None, *, on: Machine | None = None) -> Buffer: ...
+def hadamard(x: Any, scale: float | None = None, transpose: bool = False, *, on: Machine | None = None) -> Buffer: ...
 def accumulate_gram(gram: Any, x: Any, *, on: Machine | None = None) -> None: ...
 def inverse_factor(hessian: Any, damp: float, *, on: Machine | None = None) -> Buffer: ...
 def gptq(
@@ -252,7 +254,28 @@ def kmeans(
     *,
     on: Machine | None = None,
 ) -> tuple[Buffer, Buffer, Buffer]: ...
-def e8p_encode(x: Any, *, on: Machine | None = None) -> Buffer: ...
-def e8p_decode(codes: Any, *, on: Machine | None = None) -> Buffer: ...
+def e8p_encode(x: Any, bits: int = 2, *, on: Machine | None = None) -> Buffer: ...
+def e8p_decode(codes: Any, bits: int = 2, *, on: Machine | None = None) -> Buffer: ...
 def product_encode(x: Any, codebooks: Any, *, on: Machine | None = None) -> Buffer: ...
 def product_decode(codes: Any, codebooks: Any, *, on: Machine | None = None) -> Buffer: ...
+def ldlq(
+    weight: Any,
+    hessian: Any,
+    bits: int,
+    codewords: str = "integers",
+    sweeps: int = 0,
+    start: Any = None,
+    block: int = 128,
+    *,
+    on: Machine | None = None,
+) -> tuple[Buffer, Buffer, Buffer]: ...
+def codebook_gemm(
+    x: Any,
+    words: Any,
+    bits: int = 2,
+    codebook: Any = None,
+    residual: Any = None,
+    outputs: int | None = None,
+    *,
+    on: Machine | None = None,
+) -> Buffer: ...

@@ -16,7 +16,7 @@ paths = pytest.mark.parametrize("path", kernels.paths())
 @pytest.mark.parametrize("case", cases(), ids=str)
 def test_agrees_with_the_oracle(case: Case, path: str, threads: int) -> None:
     with kernels.forced(path, threads):
-        case.check(kernels.e8p_decode(*case.args))
+        case.check(kernels.e8p_decode(*case.args, **case.kwargs))
 
 
 def test_the_codebook_is_what_the_paper_says() -> None:

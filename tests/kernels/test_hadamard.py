@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from tests.oracles.case import Case
-from tests.oracles.hadamard import cases
+from tests.oracles.hadamard import PALEY, WILLIAMSON, cases, matrix, mixed
 
 from subbyte import errors, kernels
 
@@ -11,7 +11,7 @@ every_path = pytest.mark.parametrize("path", kernels.paths())
 
 
 @every_path
-@pytest.mark.parametrize("case", cases(), ids=str)
+@pytest.mark.parametrize("case", [*cases(), *mixed()], ids=str)
 def test_agrees_with_the_oracle(case: Case, path: str) -> None:
     with kernels.forced(path):
         case.check(kernels.hadamard(*case.args, **case.kwargs))
@@ -50,7 +50,25 @@ def test_nan_and_infinity_spread_over_their_row(path: str) -> None:
     assert np.isinf(got[2]).all()
 
 
-@pytest.mark.parametrize("n", [3, 12, 48, 0])
+@every_path
+@pytest.mark.parametrize("n", [*WILLIAMSON, *PALEY, 688, 1536, 11008])
+def test_a_transform_with_an_outer_matrix_is_orthonormal_and_its_transpose_the_inverse(n: int, path: str) -> None:
+    """QuIP#'s sheet: H H^T = K I, and a single entry spreads evenly."""
+    x = np.random.default_rng(n).standard_normal((3, n)).astype(np.float32)
+    one = np.zeros((1, n), np.float32)
+    one[0, n // 3] = 1
+    with kernels.forced(path, 2):
+        turned = kernels.hadamard(x)
+        np.testing.assert_allclose(kernels.hadamard(turned, transpose=True), x, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(np.abs(kernels.hadamard(one)), n**-0.5, rtol=1e-5)
+    with kernels.forced("scalar", 1):
+        np.testing.assert_array_equal(kernels.hadamard(x), turned)
+    if n < 256:
+        assert (matrix(n) @ matrix(n).T == n * np.eye(n)).all()
+        np.testing.assert_array_equal(kernels.hadamard(np.eye(n, dtype=np.float32), scale=1.0), matrix(n).T)
+
+
+@pytest.mark.parametrize("n", [3, 6, 23 * 4, 0])
 def test_other_lengths_are_refused(n: int) -> None:
     with pytest.raises(errors.RangeError):
         kernels.hadamard(np.zeros((2, n), np.float32))

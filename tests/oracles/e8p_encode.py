@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from tests.oracles.case import Case
-from tests.oracles.e8p_decode import table
+from tests.oracles.e8p_decode import shortest, table, values
 
 
 def distances(x: np.ndarray) -> np.ndarray:
@@ -16,6 +16,20 @@ def distances(x: np.ndarray) -> np.ndarray:
 def bound(x: np.ndarray) -> np.ndarray:
     """[R * C / 8] f64: scores of eight fused steps, each rounded four times more at most before they are compared."""
     return 48 * 2.0**-24 * (np.sqrt((x.reshape(-1, 8).astype(np.float64) ** 2).sum(1)) + 4) ** 2
+
+
+def nearest(x: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For rows x [R, 8] f64 the codes [R] of both stages, their values, and by how much the next best was farther."""
+    codes, left, margin = np.zeros(len(x), np.int64), x, np.full(len(x), np.inf)
+    stages = [(table(), 1.0), *({3: [(shortest(), 2.04)], 4: [(table(), 3.45)]}.get(bits, []))]
+    for stage, (points, scale) in enumerate(stages):
+        for r, row in enumerate(left):
+            away = ((row * scale - points) ** 2).sum(1)
+            first, second = np.partition(away, 1)[:2]
+            codes[r] |= int(away.argmin()) << 16 * stage
+            margin[r] = min(margin[r], second - first)
+        left = x - values(codes[:, None], 2)
+    return codes, values(codes[:, None], bits), margin
 
 
 def e8p_encode(x: np.ndarray) -> np.ndarray:

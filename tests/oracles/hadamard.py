@@ -1,19 +1,57 @@
-"""The matrix by its definition, in f64."""
+"""The matrices by their definitions, in f64."""
 
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 from tests.oracles.case import Case
 
+#: First rows of Williamson's four circulants, by order, most significant bit first.
+WILLIAMSON = {
+    52: "14f2 11f8 1a65 1090",
+    116: "192ef749 1ed1f8b7 1465fa62 1c650a63",
+    124: "4e90c25c 4e90c25c 41d4cae0 7e2b351f",
+    156: "7282619053 7898528647 73452128b3 46a0edc158",
+    172: "467aecdd798 6fc29b650fd 7595e85ea6b 63d260192f1",
+}
+#: The prime behind each Paley matrix: of order q + 1, or, where q % 4 is 1, of order 2 (q + 1).
+PALEY = {12: 11, 20: 19, 28: 13, 36: 17, 44: 43, 60: 59, 76: 37, 84: 83, 108: 107, 140: 139, 148: 73, 200: 199}
 
-def hadamard(x: np.ndarray, scale: float | None = None) -> np.ndarray:
-    """scale * x H with H[i, j] = (-1) ** (number of ones that i and j share)."""
+
+@cache
+def outer(order: int) -> np.ndarray:
+    """[order, order] f64 of 1 and -1."""
+    if order in WILLIAMSON:
+        size = order // 4
+        rows = [[1 if bit == "1" else -1 for bit in f"{int(text, 16):0{size}b}"] for text in WILLIAMSON[order].split()]
+        a, b, c, d = (np.array([np.roll(row, i) for i in range(size)], float) for row in rows)
+        return np.block([[a, b, c, d], [-b, a, -d, c], [-c, d, a, -b], [-d, -c, b, a]])
+    q = PALEY[order]
+    squares = {x * x % q for x in range(1, q)}
+    chi = np.array([[0 if i == j else 1 if (i - j) % q in squares else -1 for j in range(q)] for i in range(q)], float)
+    ones = np.ones((q, 1))
+    if q % 4 == 3:
+        return np.eye(q + 1) + np.block([[np.zeros((1, 1)), -ones.T], [ones, chi]])
+    s, unit = np.block([[np.zeros((1, 1)), ones.T], [ones, chi]]), np.eye(q + 1)
+    return np.block([[s + unit, s - unit], [s - unit, -s - unit]])
+
+
+@cache
+def matrix(n: int) -> np.ndarray:
+    """[n, n] f64: the outer matrix (for no power of two) by Sylvester's, (-1) ** (ones that i and j share)."""
+    order = next((k for k in sorted([*WILLIAMSON, *PALEY]) if n % k == 0 and (n // k).bit_count() == 1), 1)
+    inner = np.array([[(-1) ** (i & j).bit_count() for j in range(n // order)] for i in range(n // order)], float)
+    return np.kron(outer(order), inner) if order > 1 else inner
+
+
+def hadamard(x: np.ndarray, scale: float | None = None, transpose: bool = False) -> np.ndarray:
+    """scale * x H^T, or scale * x H."""
     n = x.shape[-1]
-    matrix = np.array([[(-1) ** (i & j).bit_count() for j in range(n)] for i in range(n)], np.float64)
     factor = 1 / math.sqrt(n) if scale is None else scale
-    return (x.astype(np.float64) @ matrix * np.float32(factor)).astype(np.float32)
+    rows = matrix(n) if transpose else matrix(n).T
+    return (x.astype(np.float64) @ rows * np.float32(factor)).astype(np.float32)
 
 
 def cases() -> list[Case]:
@@ -32,7 +70,22 @@ def cases() -> list[Case]:
     return found
 
 
+def mixed() -> list[Case]:
+    """Every outer matrix alone, and some before a power of two, both ways round."""
+    found = []
+    for n in [*WILLIAMSON, *PALEY, 24, 56, 160, 344, 416, 592, 768]:
+        for transpose in (False, True):
+            x = np.random.default_rng(n).standard_normal((3, n)).astype(np.float32)
+            # sums of n terms, and the last rounding
+            bound = n * 2**-24 / math.sqrt(n) * float(np.abs(x).sum(-1).max()) * 1.01
+            options = {"scale": None, "transpose": transpose}
+            found.append(Case(f"{n}-{transpose}", (x,), options, hadamard, bound, 8 * x.size))
+    return found
+
+
 def large(rows: int, n: int) -> Case:
     """For the bench."""
     x = np.random.default_rng(20).standard_normal((rows, n), np.float32)
-    return Case(f"{rows}x{n}", (x,), {}, hadamard, 1e-3, 8 * x.size, x.size * (n.bit_length() - 1))
+    order = n // (n & -n) * 4 if n.bit_count() > 1 else 0
+    flops = x.size * ((n // max(order, 1)).bit_length() - 1 + 2 * order)
+    return Case(f"{rows}x{n}", (x,), {}, hadamard, 1e-3, 8 * x.size, flops)

@@ -45,7 +45,7 @@ def test_refuses_options_out_of_range(kind: type, options: dict[str, float]) -> 
 
 
 def test_what_solvers_ask_for() -> None:
-    assert set(SOLVERS) == {"nearest", "gptq", "half_quadratic", "coordinate_descent", "bilevel", "apart"}
+    assert set(SOLVERS) == {"nearest", "gptq", "half_quadratic", "coordinate_descent", "bilevel", "apart", "ldlq"}
     assert not Nearest().wanted
     assert not HalfQuadratic().wanted
     assert not HalfQuadratic().indexed

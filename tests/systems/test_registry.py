@@ -20,6 +20,8 @@ def test_all_say_what_they_are() -> None:
         "gwq",
         "hqq",
         "quantease",
+        "quip",
+        "quip_sharp",
         "rtn",
         "smoothquant",
         "spqr",
@@ -86,6 +88,10 @@ def test_unknown_names_are_answered_with_the_closest() -> None:
         ("smoothquant", {"level": "O4"}),
         ("smoothquant", {"alpha": 2.0}),
         ("smoothquant", {"bits": 1}),
+        ("quip", {"rounding": "allbal", "passes": 0}),
+        ("quip", {"spread": 0.0}),
+        ("quip_sharp", {"bits": 5}),
+        ("quip_sharp", {"scale_override": 0.0}),
     ],
 )
 def test_wrong_values_are_recipe_errors(system: str, options: dict[str, object]) -> None:

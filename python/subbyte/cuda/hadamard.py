@@ -15,13 +15,14 @@ THREADS, SHORT, LONGEST = 256, 256, 2**15  # threads; the longest rows without s
 EACH = 2048  # numbers of short rows that a block transforms
 
 
-def hadamard(x: Any, scale: float | None = None, *, stream: object = None) -> Any:
+def hadamard(x: Any, scale: float | None = None, transpose: bool = False, *, stream: object = None) -> Any:
     """The last axis times the Sylvester-Hadamard matrix: scale * H x, the bits of the CPU.
 
-    x        [..., n] f32, n a power of two to 32768, torch, CuPy or JAX, contiguous, on a CUDA device
-    scale    None: 1 / sqrt(n)
-    stream   where it runs: None is the framework's current stream; else as in `launch`
-    returns  [..., n] f32, framework and device of x
+    x          [..., n] f32, n a power of two to 32768, torch, CuPy or JAX, contiguous, on a CUDA device
+    scale      None: 1 / sqrt(n)
+    transpose  no difference: H is symmetric
+    stream     where it runs: None is the framework's current stream; else as in `launch`
+    returns    [..., n] f32, framework and device of x
 
     Raises DtypeError, ShapeError, StrideError, DeviceError, RangeError, DriverError, DependencyError.
     """

@@ -15,7 +15,7 @@ from subbyte.kernels._machine import forced as forced
 from subbyte.kernels._machine import machine as machine
 from subbyte.kernels._machine import paths as paths
 from subbyte.kernels.codebook import e8p_decode, e8p_encode, kmeans, nearest_codeword, product_decode, product_encode
-from subbyte.kernels.gemm import csr, fp8, w4a8, w8a8, wna16, wna16_by_input
+from subbyte.kernels.gemm import codebook_gemm, csr, fp8, w4a8, w8a8, wna16, wna16_by_input
 from subbyte.kernels.hadamard import hadamard
 from subbyte.kernels.minifloat import decode_minifloat, dequantize_block, encode_minifloat, quantize_block
 from subbyte.kernels.pack import pack, unpack
@@ -27,11 +27,20 @@ from subbyte.kernels.quantize import (
     quantize_tokens,
     search_clip,
 )
-from subbyte.kernels.solve import accumulate_gram, bilevel, coordinate_descent, gptq, half_quadratic, inverse_factor
+from subbyte.kernels.solve import (
+    accumulate_gram,
+    bilevel,
+    coordinate_descent,
+    gptq,
+    half_quadratic,
+    inverse_factor,
+    ldlq,
+)
 
 __all__ = [
     "accumulate_gram",
     "bilevel",
+    "codebook_gemm",
     "coordinate_descent",
     "csr",
     "decode_minifloat",
@@ -47,6 +56,7 @@ __all__ = [
     "half_quadratic",
     "inverse_factor",
     "kmeans",
+    "ldlq",
     "nearest_codeword",
     "pack",
     "product_decode",

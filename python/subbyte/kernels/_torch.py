@@ -154,8 +154,8 @@ def _search_clip(weight: Tensor, gram: Tensor, bits: int, group: int, *_: object
     return weight.new_empty((weight.shape[0], _groups(weight.shape[1], group)))
 
 
-@_operator("hadamard(Tensor x, float? scale=None) -> Tensor")
-def _hadamard(x: Tensor, scale: float | None = None) -> Tensor:
+@_operator("hadamard(Tensor x, float? scale=None, bool transpose=False) -> Tensor")
+def _hadamard(x: Tensor, *_: object) -> Tensor:
     return x.new_empty(x.shape)
 
 
@@ -293,6 +293,22 @@ def _csr(x: Tensor, values: Tensor, columns: Tensor, pointers: Tensor, base: Ten
     return x.new_empty((*x.shape[:-1], pointers.shape[0] - 1))
 
 
+@_operator(
+    "codebook_gemm(Tensor x, Tensor words, int bits=2, Tensor? codebook=None, Tensor? residual=None, "
+    "SymInt? outputs=None) -> Tensor"
+)
+def _codebook_gemm(
+    x: Tensor,
+    words: Tensor,
+    bits: int = 2,
+    codebook: Tensor | None = None,
+    residual: Tensor | None = None,
+    outputs: int | None = None,
+) -> Tensor:
+    height = 1 if codebook is None else codebook.shape[2]
+    return x.new_empty((*x.shape[:-1], words.shape[0] * height if outputs is None else outputs))
+
+
 @_operator("nearest_codeword(Tensor x, Tensor codebook, Tensor? weights=None, str metric='l2') -> (Tensor, Tensor)")
 def _nearest_codeword(x: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape[:1], dtype=torch.int32), x.new_empty(x.shape[:1])
@@ -316,14 +332,26 @@ def _kmeans(
     return x.new_empty((k, x.shape[1])), index, x.new_empty((iterations + 1,))
 
 
-@_operator("e8p_encode(Tensor x) -> Tensor")
-def _e8p_encode(x: Tensor) -> Tensor:
-    return x.new_empty((x.shape[0], x.shape[1] // 8), dtype=torch.uint16)
+@_operator("e8p_encode(Tensor x, int bits=2) -> Tensor")
+def _e8p_encode(x: Tensor, bits: int = 2) -> Tensor:
+    return x.new_empty((x.shape[0], x.shape[1] // 8), dtype=torch.uint16 if bits == 2 else torch.int32)
 
 
-@_operator("e8p_decode(Tensor codes) -> Tensor")
-def _e8p_decode(codes: Tensor) -> Tensor:
+@_operator("e8p_decode(Tensor codes, int bits=2) -> Tensor")
+def _e8p_decode(codes: Tensor, bits: int = 2) -> Tensor:
     return codes.new_empty((codes.shape[0], codes.shape[1] * 8), dtype=torch.float32)
+
+
+@_operator(
+    "ldlq(Tensor weight, Tensor? hessian, int bits, str codewords='integers', int sweeps=0, Tensor? start=None, "
+    "int block=128) -> (Tensor, Tensor, Tensor)"
+)
+def _ldlq(
+    weight: Tensor, hessian: Tensor | None, bits: int, codewords: str = "integers", *_: object, **__: object
+) -> tuple[Tensor, Tensor, Tensor]:
+    rows, cols = weight.shape
+    codes = weight.new_empty((rows, cols // (8 if codewords == "e8p" else 1)), dtype=torch.int32)
+    return codes, weight.new_empty(weight.shape), weight.new_empty((rows,))
 
 
 @_operator("product_encode(Tensor x, Tensor codebooks) -> Tensor")

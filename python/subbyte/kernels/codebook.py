@@ -72,38 +72,42 @@ def kmeans(
     return centroids, index, inertia
 
 
-def e8p_encode(x: Array) -> Array:
-    """The nearest of QuIP#'s 65536 E8P codewords to each eight numbers of a row, by exact search.
+def e8p_encode(x: Array, bits: int = 2) -> Array:
+    """The nearest of QuIP#'s 65536 E8P codewords to each eight numbers of a row, by exact search; and what that leaves.
 
     x        [R, C] f32, C a multiple of 8, magnitudes up to 2 ** 60; CPU, contiguous
-    returns  [R, C/8] u16: the magnitudes' row in the high byte, signs and shift in the low one (docs/layouts.md)
+    bits     2: E8P alone; 3: then the nearest of the 256 shortest vectors of E8 to what is left times 2.04; 4: then E8P
+             again, of what is left times 3.45
+    returns  [R, C/8] u16: the magnitudes' row in the high byte, signs and shift in the low one (docs/layouts.md); for 3
+             and 4 bits i32, with the second code in the bits above those
 
-    Tseng et al., 2024, section 4.2. A codeword's coordinates are multiples of 1/4 up to 2.75: scale x to them first.
-    Distances are f32: the chosen codeword may be farther than the nearest by 48 2^-24 (|x| + 4)^2; which of equals is
-    taken is the same on every path. Raises ShapeError, NotFiniteError, RangeError, DtypeError, StrideError,
+    Tseng et al., 2024, sections 4.2 and 4.3. A codeword's coordinates are multiples of 1/4 up to 2.75: scale x to them
+    first. Distances are f32: the chosen codeword may be farther than the nearest by 48 2^-24 (|x| + 4)^2; which of
+    equals is taken is the same on every path. Raises ShapeError, NotFiniteError, RangeError, DtypeError, StrideError,
     DeviceError.
 
     >>> import numpy as np
     >>> e8p_encode(np.array([[0.75, 0.75, 0.75, 0.75, 0.75, 0.75, 0.75, 0.75]], np.float32))
     array([[0]], dtype=uint16)
     """
-    return call("e8p_encode", {"x": x})
+    return call("e8p_encode", {"x": x}, bits=bits)
 
 
-def e8p_decode(codes: Array) -> Array:
-    """The eight numbers that each E8P code stands for, exactly (docs/layouts.md).
+def e8p_decode(codes: Array, bits: int = 2) -> Array:
+    """The eight numbers that each E8P code stands for (docs/layouts.md).
 
-    codes    [R, C] u16; CPU, contiguous
-    returns  [R, 8*C] f32
+    codes    [R, C] u16, for 3 and 4 bits i32; CPU, contiguous
+    bits     as in `e8p_encode`
+    returns  [R, 8*C] f32: exact for 2 bits, else the first value plus the second divided by its scale, rounded twice
 
-    Raises DtypeError, StrideError, ShapeError, DeviceError.
+    Raises RangeError (bits), DtypeError, StrideError, ShapeError, DeviceError.
 
     >>> import numpy as np
     >>> e8p_decode(np.array([[0, 1]], np.uint16)).reshape(2, 8)
     array([[0.75, 0.75, 0.75, 0.75, 0.75, 0.75, 0.75, 0.75],
            [0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25]], dtype=float32)
     """
-    return call("e8p_decode", {"codes": codes})
+    return call("e8p_decode", {"codes": codes}, bits=bits)
 
 
 def product_encode(x: Array, codebooks: Array) -> Array:

@@ -183,3 +183,37 @@ def csr(x: Array, values: Array, columns: Array, pointers: Array, base: Array | 
     """
     arrays = {"x": x, "values": values, "columns": columns, "pointers": pointers, "base": base}
     return call("csr", arrays)
+
+
+def codebook_gemm(
+    x: Array,
+    words: Array,
+    bits: int = 2,
+    codebook: Array | None = None,
+    residual: Array | None = None,
+    outputs: int | None = None,
+) -> Array:
+    """Activations times a weight whose codes stand for vectors: out = x W^T.
+
+    x         [..., K] f32, f16 or bf16; CPU, contiguous
+    words     the codes of each strip of W, one dense bit stream padded to whole words, i32. E8P: [N, ceil(K bits /
+              32)], a strip is a row, a code eight neighbouring columns. Tables: [ceil(N / v), ceil(K (b + r) / 32)], a
+              strip is v neighbouring rows, a code one column of them
+    bits      of a weight in E8P: 2, 3 or 4, codes as `e8p_encode` gives them, in 2, 3 or 4 bytes
+    codebook  [G, 2 ** b or fewer, v] f32: codewords of G groups of K / G neighbouring columns; None: E8P
+    residual  [G, 2 ** r or fewer, v] f32: what the r bits above the first b add, or None; b + r is at most 32
+    outputs   N, where v does not divide it; None: all rows of all strips
+    returns   [..., N], dtype of x
+
+    Values are those of `e8p_decode`, or the sum of both codewords; products are summed in f32 and rounded once at the
+    end. Off by at most about K * 2 ** -23 * sum|x W| before that. Tseng et al., 2024 (QuIP#); Liu et al., 2024 (VPTQ).
+    Does not depend on the number of threads. Raises RangeError (bits, a code without codeword), ShapeError, DtypeError,
+    StrideError, DeviceError.
+
+    >>> import numpy as np
+    >>> codebook = np.array([[[1.0, 2.0], [3.0, -4.0]]], np.float32)  # two outputs at a time, one bit a code
+    >>> codebook_gemm(np.float32([[1, 10]]), np.array([[0b10]], np.int32), codebook=codebook)
+    array([[ 31., -38.]], dtype=float32)
+    """
+    arrays = {"x": x, "words": words, "codebook": codebook, "residual": residual}
+    return call("codebook_gemm", arrays, bits=bits, outputs=outputs)

@@ -244,3 +244,42 @@ def bilevel(
         "bilevel", arrays, bits=bits, group=group, **apart, **levels, scale_dtype=scale_dtype, block=block
     )
     return found
+
+
+def ldlq(
+    weight: Array,
+    hessian: Array | None,
+    bits: int,
+    codewords: str = "integers",
+    sweeps: int = 0,
+    start: Array | None = None,
+    block: int = 128,
+) -> tuple[Array, Array, Array]:
+    """Rounds a weight from its last columns to its first with linear feedback, then in sweeps of coordinate descent.
+
+    weight     [R, C] f32, finite, in units of the codewords; CPU, contiguous
+    hessian    [C, C] f32, finite, symmetric, positive definite; None: everything goes to its nearest codeword
+    bits       of a weight: 1 to 8, for "e8p" 2, 3 or 4
+    codewords  "integers": 0 to 2 ** bits - 1, column by column; "e8p": those of `e8p_encode`, eight columns at a time
+    sweeps     passes over all blocks after the first one; they end early where one changes nothing
+    start      [R, C] f32: where the sweeps begin, on the codewords or off them, in place of a first pass
+    block      columns between two updates of the rest: changes the speed and the order of sums, no more
+    returns    codes [R, C / dim] i32, dim being 1 or 8; q [R, C] f32, what they stand for; loss [R] f32, half of
+               (w - q) hessian (w - q)^T, without a Hessian half of |w - q|^2
+
+    With H = L D L^T, L unit lower triangular (in blocks of dim), columns k go to the codewords nearest to
+    w_k + (w - q) L[:, k], floor(x + 1/2) for integers (Chee et al., 2023, algorithm 3; Tseng et al., 2024, equation 4).
+    A sweep then moves each from the last to the first to those nearest to q_k + (w - q) H[:, k] inv(H[k, k]); integers
+    may leave their range on the way and are clamped after each sweep. Does not depend on the number of threads. Raises
+    RangeError (bits, block, sweeps without Hessian, a start without sweeps), SingularError, NotFiniteError, ShapeError,
+    UnknownNameError (codewords), DtypeError, StrideError, DeviceError.
+
+    >>> import numpy as np
+    >>> weight, hessian = np.float32([[1.375, 1.375]]), np.float32([[1.0, 0.75], [0.75, 1.0]])
+    >>> ldlq(weight, hessian, bits=2)
+    (array([[2, 1]], dtype=int32), array([[2., 1.]], dtype=float32), array([0.08984375], dtype=float32))
+    """
+    arrays = {"weight": weight, "hessian": hessian, "start": start}
+    options = {"codewords": codewords, "sweeps": sweeps, "block": block}
+    codes, values, loss = call("ldlq", arrays, bits=bits, **options)
+    return codes, values, loss

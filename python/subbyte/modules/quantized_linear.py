@@ -11,7 +11,8 @@ from torch import nn
 
 from subbyte import kernels
 from subbyte.errors import SchemeError, ShapeError
-from subbyte.tensors import Decomposition, QuantizedTensor
+from subbyte.schemes import E8p
+from subbyte.tensors import CodebookTensor, Decomposition, Kronecker, QuantizedTensor, Rotated, turn
 
 if TYPE_CHECKING:
     from subbyte.schemes import Scheme
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["QuantizedLinear"]
 
+Side = Literal["input", "output"]
 # The least maximum of an activation row: quantizers must not divide by zero (the 1e-5 of SmoothQuant).
 EPS = 1e-5
 SCALE_DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
@@ -35,6 +37,11 @@ class QuantizedLinear(nn.Module):
     sums are still f32: entries by `kernels.csr` from `sparse_values` [E], `sparse_columns` [E] u16 or i32 and
     `sparse_pointers` i32 [O + 1], whole columns by a product with `kept_values` [O, k] of the columns `kept_columns`.
 
+    Vectors of a codebook: `kernels.codebook_gemm`, with `words` and `scale` [1, 1]. What is `Rotated` is turned on both
+    sides of the product, in f32: `input_vector` and `output_vector` f16 or None, and for a Kronecker product the f32
+    factors and the orders that its seed stands for, `input_left`, `input_right`, `input_before`, `input_after`, the
+    same of `output`.
+
     With a second level, `scale` (and `zero`) give way to `scale_words` i32 [G, ceil(O * bits / 32)], `scale_scale` and
     `scale_zero` [G, O / run]: they stay packed, and each call decodes them for itself.
 
@@ -44,7 +51,8 @@ class QuantizedLinear(nn.Module):
     "int8/tensor/static" has it from calibration.
 
     x may be f32, f16 or bf16 of any leading shape; the result has its dtype.
-    Raises SchemeError (what no kernel runs: a pair of schemes, or quantized inputs beside outliers), ShapeError (bias);
+    Raises SchemeError (what no kernel runs: a pair of schemes, or quantized inputs beside outliers, rotations or
+    codebooks), ShapeError (bias);
     `name` says where.
     """
 
@@ -63,7 +71,7 @@ class QuantizedLinear(nn.Module):
     def __init__(self, layer: QuantizedLayer, bias: torch.Tensor | None = None, name: str = "layer") -> None:
         super().__init__()
         whole = layer.weight
-        weight = whole.dense if isinstance(whole, Decomposition) else whole
+        weight = whole.dense if isinstance(whole, Decomposition | Rotated) else whole
         self.out_features, self.in_features = weight.shape
         self.scheme = weight.scheme
         self.activation = layer.activation
@@ -73,14 +81,20 @@ class QuantizedLinear(nn.Module):
             raise ShapeError(f"bias of {name}", list(bias.shape), [self.out_features])
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
         self._keep_outliers(whole)
-        if self.activation is None:
+        self.rotated = isinstance(whole, Rotated)
+        if isinstance(whole, Rotated):
+            self._keep_rotations(whole)
+        if layer.activation is None and isinstance(weight, CodebookTensor):
+            self.register_buffer("words", torch.from_numpy(np.array(weight.words)))
+            self.register_buffer("scale", torch.from_numpy(np.array(weight.scale)))
+        elif layer.activation is None and isinstance(weight, QuantizedTensor):
             self._keep_words(weight)
+        elif layer.activation is None or not isinstance(whole, QuantizedTensor):
+            given = f"inputs {layer.activation} and a {type(whole).__name__}"
+            raise SchemeError(f"layer {name}", given, "float inputs, where a weight is more than codes and scales")
         else:
-            if isinstance(whole, Decomposition):
-                given = f"inputs {self.activation} and weights beside the codes"
-                raise SchemeError(f"layer {name}", given, "float inputs, where weights stand beside the codes")
-            _check_activation(self.activation, weight.scheme, name)
-            self._keep_codes(weight)
+            _check_activation(layer.activation, whole.scheme, name)
+            self._keep_codes(whole)
 
     def _keep_words(self, weight: QuantizedTensor) -> None:
         words = weight.words
@@ -113,6 +127,15 @@ class QuantizedLinear(nn.Module):
                 array = None if part is None else torch.from_numpy(np.array(getattr(part, name)))
                 self.register_buffer(f"{prefix}_{name}", array)
 
+    def _keep_rotations(self, weight: Rotated) -> None:
+        for side, rotation in (("input", weight.inputs), ("output", weight.outputs)):
+            vector = None if rotation.vector is None else torch.from_numpy(np.array(rotation.vector))
+            self.register_buffer(f"{side}_vector", vector)
+            steps = rotation.steps(back=side == "output")
+            for name in Kronecker._fields:
+                array = None if steps is None else torch.from_numpy(np.array(getattr(steps, name)))
+                self.register_buffer(f"{side}_{name}", array)
+
     def _keep_codes(self, weight: QuantizedTensor) -> None:
         signed = weight.codes().astype(np.int16) - (1 << (weight.scheme.bits - 1))
         self.register_buffer("codes", torch.from_numpy(signed.astype(np.int8)))
@@ -131,21 +154,40 @@ class QuantizedLinear(nn.Module):
 
     def _weight_only(self, x: torch.Tensor) -> torch.Tensor:
         dtype = x.dtype
-        if self.sparse_values is not None or self.kept_values is not None:
+        if self.rotated:
+            x = self._turned(self._scaled(x.float(), "input"), "input")
+        elif self.sparse_values is not None or self.kept_values is not None:
             x = x.float()  # the parts add up before the one rounding to the dtype of x
-        scale, zero = self._decoded("scale"), self._decoded("zero")
-        weight = self.words, scale, zero, self.scheme.bits, self.group
-        if self.scheme.by_input:
-            out = cast("torch.Tensor", kernels.wna16_by_input(x.contiguous(), *weight))
-        else:
-            out = cast("torch.Tensor", kernels.wna16(x.contiguous(), *weight, self.order))
+        out = self._product(x)
         if self.sparse_values is not None:
             entries = (self.sparse_values, self.sparse_columns, self.sparse_pointers)
             out = cast("torch.Tensor", kernels.csr(x.contiguous(), *entries, base=out))
         if self.kept_values is not None and self.kept_columns is not None:
             out = torch.addmm(out, x.index_select(1, self.kept_columns), self.kept_values.float().T)
+        if self.rotated:
+            out = self._scaled(self._turned(out, "output"), "output")
         out = out.to(dtype)
         return out if self.bias is None else out + self.bias.to(out.dtype)
+
+    def _product(self, x: torch.Tensor) -> torch.Tensor:
+        """X times the weight that the codes alone stand for."""
+        if isinstance(self.scheme.element, E8p):
+            out = kernels.codebook_gemm(x.contiguous(), self.words, self.scheme.bits)
+            return cast("torch.Tensor", out * cast("torch.Tensor", self.scale).to(out.dtype))
+        scale, zero = self._decoded("scale"), self._decoded("zero")
+        weight = self.words, scale, zero, self.scheme.bits, self.group
+        if self.scheme.by_input:
+            return cast("torch.Tensor", kernels.wna16_by_input(x.contiguous(), *weight))
+        return cast("torch.Tensor", kernels.wna16(x.contiguous(), *weight, self.order))
+
+    def _scaled(self, x: torch.Tensor, side: Side) -> torch.Tensor:
+        vector = getattr(self, f"{side}_vector")
+        return x if vector is None else x * vector.float()
+
+    def _turned(self, x: torch.Tensor, side: Side) -> torch.Tensor:
+        parts = [getattr(self, f"{side}_{name}") for name in Kronecker._fields]
+        steps = None if parts[0] is None else Kronecker(*parts)
+        return cast("torch.Tensor", turn(x.contiguous(), steps, back=side == "output"))
 
     def _decoded(self, name: Literal["scale", "zero"]) -> torch.Tensor | None:
         """Scales or zero points [O, G], from their codes where they have a second level."""
@@ -190,6 +232,7 @@ class QuantizedLinear(nn.Module):
         ordered = "" if getattr(self, "order", None) is None else ", act_order=True"
         apart = "" if self.sparse_values is None else f", sparse={self.sparse_values.numel()}"
         apart += "" if self.kept_columns is None else f", kept={self.kept_columns.numel()}"
+        apart += ", rotated=True" if self.rotated else ""
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, "
             f"scheme={self.scheme}{activation}{ordered}{apart}"

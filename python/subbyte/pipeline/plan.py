@@ -11,7 +11,7 @@ import numpy as np
 from subbyte.calibration import waiting_bytes
 from subbyte.calibration.storage import IN_MEMORY
 from subbyte.pipeline.progress import Plan
-from subbyte.solvers import Apart, Bilevel, Gptq
+from subbyte.solvers import Apart, Bilevel, Gptq, Ldlq
 from subbyte.transforms import ActivationAwareScale
 
 if TYPE_CHECKING:
@@ -72,8 +72,9 @@ def plan(job: Job, sequences: int, length: int) -> Plan:
     work = passes * forward
     if needs_gram:
         work += sum(2 * tokens * columns**2 for _, columns in sizes.values())
-    if isinstance(solver, Bilevel | Gptq):
-        work += sum(2 * rows * columns**2 + 2 * columns**3 for rows, columns in sizes.values())
+    if isinstance(solver, Bilevel | Gptq | Ldlq):
+        rounds = 1 + 2 * solver.passes if isinstance(solver, Ldlq) else 1
+        work += sum(2 * rounds * rows * columns**2 + 2 * columns**3 for rows, columns in sizes.values())
     seconds = work / _throughput() + parameters * 2e-8
     return Plan(
         model=str(source.path),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from subbyte.errors import SchemeError
 
-__all__ = ["Int"]
+__all__ = ["E8p", "Int"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +44,21 @@ class Int:
         if match is None:
             raise SchemeError("element of the scheme", repr(text), "int1 to int8", "for example int4/g128")
         return cls(int(match[1]))
+
+
+@dataclass(frozen=True, slots=True)
+class E8p:
+    """Vectors of eight numbers of QuIP#'s lattice codebook, at 2 bits a number, or 3 or 4 with a second stage.
+
+    >>> E8p(2).bits, str(E8p(4))
+    (2, 'e8p4')
+    """
+
+    bits: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.bits, bool) or self.bits not in (2, 3, 4):
+            raise SchemeError("element", f"E8p({self.bits!r})", "2, 3 or 4 bits", "write e8p2, e8p3 or e8p4")
+
+    def __str__(self) -> str:
+        return f"e8p{self.bits}"

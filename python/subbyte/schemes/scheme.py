@@ -2,7 +2,7 @@
 
     scheme      = element "/" granularity ["/by_input"] ["/asym" ["/float_zero"]] ["/narrow"] ["/static"] ["/" levels]
                   ["/" scale]
-    element     = "int1" ... "int8"
+    element     = "int1" ... "int8" | "e8p2" | "e8p3" | "e8p4"      the latter per tensor and without flags
     granularity = "tensor" | "channel" | "token" | "g" size        size: input columns that share a scale
     by_input                                                    groups and channels run along the outputs instead
     levels      = ["s" bits] ["z" bits] "r" rows                   "s3z3r16": scales and zero points of 3 bits each,
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from subbyte import kernels
 from subbyte.errors import SchemeError, ShapeError
-from subbyte.schemes.element import Int
+from subbyte.schemes.element import E8p, Int
 
 __all__ = ["GRANULARITIES", "SCALE_DTYPES", "Granularity", "Levels", "ScaleDtype", "Scheme"]
 
@@ -84,7 +84,7 @@ class Levels:
 class Scheme:
     """How numbers become codes.
 
-    element       what one code can be: `Int(bits)`
+    element       what one code can be: `Int(bits)`, or for eight weights together `E8p(bits)`
     granularity   which elements share a scale (and a zero point): the whole tensor, a channel (one output row of a
                   weight), a group of `group_size` neighbouring input columns of a row, or a token (one activation row,
                   whose scale is found while running)
@@ -107,7 +107,7 @@ class Scheme:
     'int8/token'
     """
 
-    element: Int
+    element: Int | E8p
     granularity: Granularity
     group_size: int | None = None
     symmetric: bool = True
@@ -155,12 +155,17 @@ class Scheme:
         if self.levels is not None and self.levels.zero is not None and not self.float_zero:
             hint = "whole zero points are codes already: leave z out, or write asym/float_zero"
             raise SchemeError("levels", str(self.levels), "zero points that are floats", hint)
+        if isinstance(self.element, E8p):
+            plain = self.symmetric and not (self.narrow or self.static or self.levels or self.by_input)
+            if self.granularity != "tensor" or not plain:
+                given = f"{self.granularity}, with flags or levels" if not plain else self.granularity
+                raise SchemeError(f"scheme of {self.element}", given, "tensor", f"write {self.element}/tensor")
         if self.narrow and self.bits == 1:
             raise SchemeError("narrow", "a 1-bit scheme", "2 bits or more", "a narrow 1-bit code has one value only")
 
     @property
     def bits(self) -> int:
-        """Bits of one code."""
+        """Bits of one weight's code, or its share of one."""
         return self.element.bits
 
     def __str__(self) -> str:
@@ -184,8 +189,8 @@ float_zero, narrow, static, s3z3r16, f32, f16 or bf16; did you mean 'asym'?
         if not isinstance(text, str):
             raise SchemeError("scheme", f"{type(text).__name__} {text!r}", "a string such as int4/g128/asym")
         element, *parts = text.split("/")
-        if not re.fullmatch(r"int[1-8]", element):
-            raise _wrong(text, element, 1, [f"int{bits}" for bits in range(1, 9)])
+        if not re.fullmatch(r"int[1-8]|e8p[234]", element):
+            raise _wrong(text, element, 1, [f"int{bits}" for bits in range(1, 9)], others=["e8p2", "e8p3", "e8p4"])
         if not parts:
             raise SchemeError(
                 f"scheme {text!r}",
@@ -212,7 +217,8 @@ float_zero, narrow, static, s3z3r16, f32, f16 or bf16; did you mean 'asym'?
                 scale, allowed = part, []  # type: ignore[assignment]
         symmetric, narrow, static = not flags["asym"], flags["narrow"], flags["static"]
         rest = (symmetric, narrow, static, scale, flags["float_zero"], levels, flags["by_input"])
-        return cls(Int(int(element[3:])), granularity, size, *rest)
+        kind = E8p if element.startswith("e8p") else Int
+        return cls(kind(int(element[3:])), granularity, size, *rest)
 
     def group(self, cols: int) -> int:
         """Columns that share a scale in rows of `cols` columns; ShapeError if the group size does not divide them.

@@ -8,6 +8,7 @@ from subbyte.solvers.bilevel import Bilevel
 from subbyte.solvers.coordinate_descent import CoordinateDescent
 from subbyte.solvers.gptq import Gptq
 from subbyte.solvers.half_quadratic import HalfQuadratic
+from subbyte.solvers.ldlq import Ldlq
 from subbyte.solvers.nearest import Nearest
 
 __all__ = [
@@ -18,13 +19,21 @@ __all__ = [
     "Gptq",
     "Grid",
     "HalfQuadratic",
+    "Ldlq",
     "Nearest",
     "Solved",
     "Solver",
 ]
 
 SOLVERS: dict[
-    str, type[Apart] | type[Bilevel] | type[CoordinateDescent] | type[Gptq] | type[HalfQuadratic] | type[Nearest]
+    str,
+    type[Apart]
+    | type[Bilevel]
+    | type[CoordinateDescent]
+    | type[Gptq]
+    | type[HalfQuadratic]
+    | type[Ldlq]
+    | type[Nearest],
 ] = {
     "nearest": Nearest,
     "gptq": Gptq,
@@ -32,5 +41,6 @@ SOLVERS: dict[
     "coordinate_descent": CoordinateDescent,
     "bilevel": Bilevel,
     "apart": Apart,
+    "ldlq": Ldlq,
 }
 """The names that recipes use."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypedDict
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float32]
+Found = TypeVar("Found")
 LARGEST = 65504.0
 """Of f16: zero points of a second level stay below, whatever they are stored in."""
 
@@ -59,7 +60,7 @@ class Solver(Protocol):
 
     @property
     def sparse(self) -> bool:
-        """Whether weights may be kept beside the codes, as a `Decomposition`."""
+        """Whether a weight may be more than codes: a `Decomposition` with weights beside them, or `Rotated`."""
         ...
 
     def solve(self, weight: Floats, scheme: Scheme, stats: Statistics | None = None, name: str = "weight") -> Solved:
@@ -133,7 +134,7 @@ def hessian(stats: Statistics, name: str) -> Floats:
     return found
 
 
-def damped(factor: Callable[[float], Floats], damp: float, damp_retries: int, name: str) -> tuple[Floats, str]:
+def damped(factor: Callable[[float], Found], damp: float, damp_retries: int, name: str) -> tuple[Found, str]:
     """`factor(damp)` of a Hessian, the damping raised tenfold as long as it stays singular; a note when it was raised.
 
     Raises SingularError when it is singular at every damping.
@@ -174,7 +175,7 @@ def second_level(values: Floats, scheme: Scheme | None) -> Floats | QuantizedTen
     """
     if scheme is None:
         return values
-    rows, top = np.ascontiguousarray(values.T), np.float32(scheme.element.levels - 1)
+    rows, top = np.ascontiguousarray(values.T), np.float32((1 << scheme.bits) - 1)
     runs = rows.reshape(len(rows), -1, scheme.group(rows.shape[1]))
     least, largest = runs.min(axis=2), runs.max(axis=2)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -106,5 +106,5 @@ def _codes(weight: Floats, scale: Floats | QuantizedTensor, zero: Floats | Quant
     """The nearest codes on grids that are quantized themselves, as they will be decoded."""
     steps, zeros = (v.dequantize().T if isinstance(v, QuantizedTensor) else v for v in (scale, zero))
     groups = weight.reshape(len(weight), -1, scheme.group(weight.shape[1]))
-    codes: Floats = np.rint(np.clip(groups / steps[:, :, None] + zeros[:, :, None], 0, scheme.element.levels - 1))
+    codes: Floats = np.rint(np.clip(groups / steps[:, :, None] + zeros[:, :, None], 0, (1 << scheme.bits) - 1))
     return codes.astype(np.uint8).reshape(weight.shape)

@@ -13,6 +13,8 @@ from subbyte.systems.gptq import gptq
 from subbyte.systems.gwq import gwq
 from subbyte.systems.hqq import hqq
 from subbyte.systems.quantease import quantease
+from subbyte.systems.quip import quip
+from subbyte.systems.quip_sharp import quip_sharp
 from subbyte.systems.registry import Option, System, find, registry, system
 from subbyte.systems.rtn import rtn
 from subbyte.systems.smoothquant import smoothquant
@@ -28,6 +30,8 @@ __all__ = [
     "gwq",
     "hqq",
     "quantease",
+    "quip",
+    "quip_sharp",
     "registry",
     "rtn",
     "smoothquant",

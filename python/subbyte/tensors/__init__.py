@@ -1,11 +1,29 @@
-"""Weights as codes: `QuantizedTensor` (codes, scales, zero points), `Decomposition` (codes beside `Sparse` entries and
-`Kept` columns), and `QuantizedLayer` (what a linear needs)."""
+"""Weights as codes: `QuantizedTensor` (codes, scales, zero points), `CodebookTensor` (codes of vectors),
+`Decomposition` (codes beside `Sparse` entries and `Kept` columns), `Rotated` (codes between two `Rotation`s), and
+`QuantizedLayer` (what a linear needs)."""
 
 from __future__ import annotations
 
-from subbyte.tensors.decomposition import Decomposition, Kept, Weight
-from subbyte.tensors.layer import QuantizedLayer
+from subbyte.tensors.codebook import CodebookTensor
+from subbyte.tensors.decomposition import Decomposition, Kept
+from subbyte.tensors.layer import QuantizedLayer, Weight
 from subbyte.tensors.quantized import QuantizedTensor
+from subbyte.tensors.rotated import Rotated, rotate, unrotate
+from subbyte.tensors.rotation import Kronecker, Rotation, turn
 from subbyte.tensors.sparse import Sparse
 
-__all__ = ["Decomposition", "Kept", "QuantizedLayer", "QuantizedTensor", "Sparse", "Weight"]
+__all__ = [
+    "CodebookTensor",
+    "Decomposition",
+    "Kept",
+    "Kronecker",
+    "QuantizedLayer",
+    "QuantizedTensor",
+    "Rotated",
+    "Rotation",
+    "Sparse",
+    "Weight",
+    "rotate",
+    "turn",
+    "unrotate",
+]

@@ -13,7 +13,7 @@ from subbyte.schemes import Scheme
 from subbyte.tensors.quantized import QuantizedTensor
 from subbyte.tensors.sparse import Sparse
 
-__all__ = ["Decomposition", "Kept", "Weight"]
+__all__ = ["Decomposition", "Kept"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -112,7 +112,3 @@ class Decomposition:
         """Stored bits for each weight; 0.0 for a weight without any."""
         count = self.shape[0] * self.shape[1]
         return 8 * self.nbytes / count if count else 0.0
-
-
-Weight = QuantizedTensor | Decomposition
-"""What a solver finds and a layer runs on: a new kind of tensor joins here."""

@@ -7,16 +7,22 @@ from dataclasses import dataclass
 
 from subbyte.errors import NotFiniteError, SchemeError
 from subbyte.schemes import Scheme
-from subbyte.tensors.decomposition import Weight
+from subbyte.tensors.codebook import CodebookTensor
+from subbyte.tensors.decomposition import Decomposition
+from subbyte.tensors.quantized import QuantizedTensor
+from subbyte.tensors.rotated import Rotated
 
-__all__ = ["QuantizedLayer"]
+__all__ = ["QuantizedLayer", "Weight"]
+
+Weight = QuantizedTensor | CodebookTensor | Decomposition | Rotated
+"""What a solver finds and a layer runs on: a new kind of tensor joins here."""
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizedLayer:
     """One linear layer, without its bias.
 
-    weight        [O, I] as codes, alone or with what is kept beside them
+    weight        [O, I] as codes, alone, with what is kept beside them, or between rotations
     activation    None: inputs stay float. Otherwise their scheme: a granularity of token or tensor, the scale found
                   while running, or fixed (`static`) and then given as
     input_scale   the scale of the inputs, with an activation scheme that is static and only then

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from subbyte import kernels
-from subbyte.errors import DtypeError, NotFiniteError, RangeError, SchemeError, ShapeError
-from subbyte.schemes import Scheme
+from subbyte.errors import RangeError, SchemeError, ShapeError
+from subbyte.schemes import Int, Scheme
+from subbyte.tensors.checks import check_array, check_finite
 
 __all__ = ["QuantizedTensor"]
 
@@ -48,12 +49,15 @@ class QuantizedTensor:
 
     def __post_init__(self) -> None:
         scheme = self.scheme
-        if scheme.granularity == "token" or scheme.static:
+        if scheme.granularity == "token" or scheme.static or not isinstance(scheme.element, Int):
             raise SchemeError(
-                "scheme of a weight", scheme, "granularity tensor, channel or group", f"write int{scheme.bits}/channel"
+                "scheme of a weight",
+                scheme,
+                "integers, granularity tensor, channel or group",
+                f"write int{scheme.bits}/channel",
             )
         rows, cols = self.shape
-        _check("words", self.words, np.int32, (rows, -(-cols * scheme.bits // WORD)))
+        check_array("words", self.words, np.int32, (rows, -(-cols * scheme.bits // WORD)))
         parameters = scheme.parameters(self.shape)
         _check_level("scale", self.scale, scheme, parameters)
         if (self.zero is None) != scheme.symmetric:
@@ -62,15 +66,15 @@ class QuantizedTensor:
         if self.zero is not None and scheme.float_zero:
             _check_level("zero", self.zero, scheme, parameters)
         elif self.zero is not None:
-            _check("zero", self.zero, np.uint8, parameters)
+            check_array("zero", self.zero, np.uint8, parameters)
             zero = self.zeros()
-            if zero is not None and zero.size and int(zero.max()) >= scheme.element.levels:
-                raise RangeError("zero", int(zero.max()), f"0 to {scheme.element.levels - 1}")
+            if zero is not None and zero.size and int(zero.max()) >= (1 << scheme.bits):
+                raise RangeError("zero", int(zero.max()), f"0 to {(1 << scheme.bits) - 1}")
         if self.index is not None:
             self._check_index(self.index, cols)
 
     def _check_index(self, index: npt.NDArray[np.int32], cols: int) -> None:
-        _check("index", index, np.int32, (cols,))
+        check_array("index", index, np.int32, (cols,))
         if self.scheme.granularity != "group" or self.scheme.by_input:
             hint = "other schemes have no groups of columns"
             raise SchemeError("index", f"an index with {self.scheme}", "a scheme with groups of columns", hint)
@@ -99,9 +103,9 @@ class QuantizedTensor:
         if not isinstance(codes, np.ndarray) or codes.ndim != 2:
             raise ShapeError("codes", getattr(codes, "shape", type(codes).__name__), "a NumPy array [O, I]")
         if scheme.symmetric and isinstance(zero, np.ndarray):
-            if (zero != scheme.element.middle).any():
+            if (zero != 1 << (scheme.bits - 1)).any():
                 raise RangeError(
-                    "zero", "other zero points", f"{scheme.element.middle} everywhere: {scheme} is symmetric"
+                    "zero", "other zero points", f"{1 << (scheme.bits - 1)} everywhere: {scheme} is symmetric"
                 )
             zero = None
         rows, cols = codes.shape
@@ -145,7 +149,7 @@ class QuantizedTensor:
         rows, cols = self.shape
         scale, zero = self.scales(), self.zeros()
         if zero is None:
-            zero = np.full(scale.shape, self.scheme.element.middle, np.uint8)
+            zero = np.full(scale.shape, 1 << (self.scheme.bits - 1), np.uint8)
         codes = self.codes()
         weight: npt.NDArray[np.float32]
         if self.scheme.granularity == "tensor":
@@ -191,15 +195,6 @@ class QuantizedTensor:
         return 8 * self.nbytes / count if count else 0.0
 
 
-def _check(what: str, array: object, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
-    """DtypeError, ShapeError unless `array` is a NumPy array of that dtype and shape."""
-    if not isinstance(array, np.ndarray) or array.dtype != dtype:
-        given = getattr(array, "dtype", type(array).__name__)
-        raise DtypeError(what, given, f"a NumPy array of {np.dtype(dtype)}")
-    if array.shape != shape:
-        raise ShapeError(what, list(array.shape), list(shape))
-
-
 def _check_level(what: Literal["scale", "zero"], given: object, scheme: Scheme, shape: tuple[int, int]) -> None:
     """Scales or zero points: floats, or the tensor of a second level, groups by rows."""
     level = scheme.level(what)
@@ -214,10 +209,8 @@ def _check_level(what: Literal["scale", "zero"], given: object, scheme: Scheme, 
 
 def _check_floats(what: str, array: npt.NDArray[Any], scheme: Scheme, shape: tuple[int, ...]) -> None:
     """Scales, or zero points that are floats: finite, and what the scheme's scale dtype can hold."""
-    _check(what, array, np.float32, shape)
-    if not np.isfinite(array).all():
-        row, group = np.argwhere(~np.isfinite(array))[0]
-        raise NotFiniteError(f"{what}[{row}, {group}]", array[row, group], "a finite number")
+    check_array(what, array, np.float32, shape)
+    check_finite(what, array)
     if not np.array_equal(scheme.held(array), array):
         hint = f"fit the {what}s with scale_dtype={scheme.scale_dtype!r}, so that the codes suit what is stored"
         raise SchemeError(what, f"values that {scheme.scale_dtype} cannot hold", f"{what}s of {scheme}", hint)

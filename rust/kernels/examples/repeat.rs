@@ -36,7 +36,7 @@ fn run(kernel: &str, m: &Machine, times: usize) -> Result<()> {
         }
         "hadamard" => {
             let mut x = numbers(64 * 4096);
-            (0..times).try_for_each(|_| hadamard(m, &mut x, 64, 4096, 1.0 / 64.0))
+            (0..times).try_for_each(|_| hadamard(m, &mut x, 64, 4096, 1.0 / 64.0, false))
         }
         "accumulate_gram" => {
             let (x, mut gram) = (numbers(192 * 256), vec![0.0; 256 * 256]);

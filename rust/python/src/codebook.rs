@@ -2,10 +2,10 @@
 
 use dlpark::DlpackElement;
 use pyo3::prelude::*;
-use subbyte_kernels::codebook::{self as kernels, Code, Metric, Options, Product, Start};
+use subbyte_kernels::codebook::{self as kernels, Code, Lattice, LatticeCode, Metric, Options, Product, Start};
 
 use crate::array::{Buffer, Input, Output};
-use crate::errors::error;
+use crate::errors::{error, raise};
 use crate::machine::{Machine, run};
 use crate::numbers::{named, natural};
 
@@ -79,28 +79,62 @@ pub fn kmeans(
 }
 
 #[pyfunction]
-#[pyo3(signature = (x, *, on = None))]
-pub fn e8p_encode(py: Python<'_>, x: &Bound<'_, PyAny>, on: Option<&Bound<'_, Machine>>) -> PyResult<Buffer> {
-    let x = Input::take("x", x)?;
+#[pyo3(signature = (x, bits = 2, *, on = None))]
+pub fn e8p_encode(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    bits: i64,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    let (x, lattice) = (Input::take("x", x)?, lattice(py, bits)?);
+    if lattice == Lattice::Two { encoded::<u16>(py, &x, lattice, on) } else { encoded::<i32>(py, &x, lattice, on) }
+}
+
+fn encoded<C: LatticeCode + DlpackElement>(
+    py: Python<'_>,
+    x: &Input<f32>,
+    lattice: Lattice,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
     let [rows, cols] = x.axes(py)?;
     if !cols.is_multiple_of(8) {
         return Err(error(py, "ShapeError", "x", format!("{cols} columns"), "a multiple of 8", "pad it with zeros"));
     }
-    let mut codes = Output::stale(&[rows, cols / 8])?;
+    let mut codes = Output::<C>::stale(&[rows, cols / 8])?;
     let (from, to) = (x.slice(), codes.slice_mut());
-    run(py, on, |m| kernels::e8p_encode(m, from, to))?;
+    run(py, on, |m| kernels::e8p_encode(m, lattice, from, to))?;
     Ok(codes.finish())
 }
 
 #[pyfunction]
-#[pyo3(signature = (codes, *, on = None))]
-pub fn e8p_decode(py: Python<'_>, codes: &Bound<'_, PyAny>, on: Option<&Bound<'_, Machine>>) -> PyResult<Buffer> {
-    let codes = Input::take("codes", codes)?;
+#[pyo3(signature = (codes, bits = 2, *, on = None))]
+pub fn e8p_decode(
+    py: Python<'_>,
+    codes: &Bound<'_, PyAny>,
+    bits: i64,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    let lattice = lattice(py, bits)?;
+    if lattice == Lattice::Two { points::<u16>(py, codes, lattice, on) } else { points::<i32>(py, codes, lattice, on) }
+}
+
+fn points<C: LatticeCode + DlpackElement>(
+    py: Python<'_>,
+    codes: &Bound<'_, PyAny>,
+    lattice: Lattice,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    let codes = Input::<C>::take("codes", codes)?;
     let [rows, cols] = codes.axes(py)?;
     let mut x = Output::stale(&[rows, cols.saturating_mul(8)])?;
     let (from, to) = (codes.slice(), x.slice_mut());
-    run(py, on, |m| kernels::e8p_decode(m, from, to))?;
+    run(py, on, |m| kernels::e8p_decode(m, lattice, from, to))?;
     Ok(x.finish())
+}
+
+/// The lattice codebook of so many bits.
+pub fn lattice(py: Python<'_>, bits: i64) -> PyResult<Lattice> {
+    Lattice::of(u32::try_from(bits).unwrap_or(0)).map_err(|failure| raise(py, &failure))
 }
 
 #[pyfunction]

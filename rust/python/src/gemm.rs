@@ -5,14 +5,15 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use pyo3::prelude::*;
 use subbyte_kernels as kernels;
-use subbyte_kernels::gemm::Entries;
+use subbyte_kernels::gemm::{Codebook, Entries, Table};
 use subbyte_kernels::minifloat::{Bf16, E4m3fn, E5m2, F16, Format, encode};
 use subbyte_kernels::{gemm, pack};
 
 use crate::array::{Buffer, Floats, Input, Narrow, NarrowPlaces, Output, Places, Zeros};
+use crate::codebook::lattice;
 use crate::errors::error;
 use crate::machine::{Machine, run};
-use crate::numbers::{bits, groups, named};
+use crate::numbers::{bits, groups, named, natural};
 
 #[pyfunction]
 #[pyo3(signature = (x, words, scale, zero, bits, group = -1, order = None, *, on = None))]
@@ -286,6 +287,55 @@ pub fn csr(
             NarrowPlaces::U16(columns) => gemm::csr(m, x, entries, columns, pointers, rows, cols, depth, to),
             NarrowPlaces::I32(columns) => gemm::csr(m, x, entries, columns, pointers, rows, cols, depth, to),
         }
+    };
+    in_dtype_of(py, &x, &shape, on, product)
+}
+
+#[pyfunction]
+#[pyo3(signature = (x, words, bits = 2, codebook = None, residual = None, outputs = None, *, on = None))]
+#[expect(clippy::too_many_arguments, reason = "a quantized weight is five arguments")]
+pub fn codebook_gemm(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    words: &Bound<'_, PyAny>,
+    bits: i64,
+    codebook: Option<&Bound<'_, PyAny>>,
+    residual: Option<&Bound<'_, PyAny>>,
+    outputs: Option<i64>,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    let (x, words) = (Floats::take("x", x)?, Input::take("words", words)?);
+    let first = codebook.map(|codebook| Input::<f32>::take("codebook", codebook)).transpose()?;
+    let second = residual.map(|residual| Input::<f32>::take("residual", residual)).transpose()?;
+    let table = match (&first, &second) {
+        (Some(first), second) => {
+            let [groups, _, dim] = first.axes(py)?;
+            if let Some(second) = second {
+                let [_, count, _] = second.axes(py)?;
+                second.expect(py, &[groups, count, dim])?;
+            }
+            Codebook::Table(Table {
+                dim,
+                groups,
+                first: first.slice(),
+                second: second.as_ref().map_or(&[], Input::slice),
+            })
+        }
+        (None, Some(_)) => {
+            return Err(error(py, "ShapeError", "residual", "a residual alone", "a codebook before it", ""));
+        }
+        (None, None) => Codebook::Lattice(lattice(py, bits)?),
+    };
+    let (others, depth) = x.last_axis(py, "x")?;
+    let (rows, [strips, _]) = (others.iter().product(), words.axes(py)?);
+    let height = first.as_ref().map_or(1, |first| first.shape()[2]);
+    let cols = outputs.map_or(Ok(strips.saturating_mul(height)), |outputs| natural(py, "outputs", outputs))?;
+    words.expect(py, &table.words(cols, depth))?;
+    let shape = [others, &[cols]].concat();
+    let mut wide_x = x.room()?;
+    let (words, narrow_x, room_x) = (words.slice(), x.narrow(), wide_x.slice_mut());
+    let product = move |m: &kernels::Machine, to: &mut [f32]| {
+        gemm::codebook_gemm(m, narrow_x.widen(m, room_x)?, words, table, rows, cols, depth, to)
     };
     in_dtype_of(py, &x, &shape, on, product)
 }

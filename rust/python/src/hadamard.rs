@@ -1,4 +1,4 @@
-//! The Walsh-Hadamard transform.
+//! The Hadamard transform.
 
 use pyo3::prelude::*;
 use subbyte_kernels::hadamard as kernels;
@@ -7,11 +7,12 @@ use crate::array::{Buffer, Input, Output};
 use crate::machine::{Machine, run};
 
 #[pyfunction]
-#[pyo3(signature = (x, scale = None, *, on = None))]
+#[pyo3(signature = (x, scale = None, transpose = false, *, on = None))]
 pub fn hadamard(
     py: Python<'_>,
     x: &Bound<'_, PyAny>,
     scale: Option<f32>,
+    transpose: bool,
     on: Option<&Bound<'_, Machine>>,
 ) -> PyResult<Buffer> {
     let x = Input::take("x", x)?;
@@ -22,7 +23,7 @@ pub fn hadamard(
     let (from, to) = (x.slice(), out.slice_mut());
     run(py, on, |m| {
         to.copy_from_slice(from);
-        kernels::hadamard(m, to, rows, n, scale)
+        kernels::hadamard(m, to, rows, n, scale, transpose)
     })?;
     Ok(out.finish())
 }

@@ -1,12 +1,13 @@
 //! Half-quadratic zero points; Gram matrices, their inverse factor, and rounding with error feedback.
 
 use pyo3::prelude::*;
-use subbyte_kernels::solve::{self as kernels, Bilevel, Descent, Found, Groups, Proximal};
+use subbyte_kernels::solve::{self as kernels, Bilevel, Codewords, Descent, Feedback, Found, Groups, Proximal};
 
 use crate::array::{Buffer, InOut, Input, Output};
+use crate::codebook::lattice;
 use crate::errors::error;
 use crate::machine::{Machine, run};
-use crate::numbers::{GridOptions, bits, groups, natural, scale_type};
+use crate::numbers::{GridOptions, bits, groups, named, natural, scale_type};
 
 #[pyfunction]
 #[pyo3(signature = (gram, x, *, on = None))]
@@ -294,4 +295,43 @@ pub fn bilevel(
         compensated.finish(),
         loss.finish(),
     ))
+}
+
+#[pyfunction]
+#[pyo3(signature = (weight, hessian, bits, codewords = "integers", sweeps = 0, start = None, block = 128, *, on = None))]
+#[expect(clippy::too_many_arguments, reason = "a weight and the options of the solver")]
+pub fn ldlq(
+    py: Python<'_>,
+    weight: &Bound<'_, PyAny>,
+    hessian: Option<&Bound<'_, PyAny>>,
+    bits: i64,
+    codewords: &str,
+    sweeps: i64,
+    start: Option<&Bound<'_, PyAny>>,
+    block: i64,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<(Buffer, Buffer, Buffer)> {
+    let codewords = match named(py, "codewords", codewords, &[("integers", false), ("e8p", true)])? {
+        false => Codewords::Integers(self::bits(py, bits)?),
+        true => Codewords::Lattice(lattice(py, bits)?),
+    };
+    let (sweeps, block) = (natural(py, "sweeps", sweeps)?, natural(py, "block", block)?);
+    let weight = Input::<f32>::take("weight", weight)?;
+    let [rows, cols] = weight.axes(py)?;
+    let hessian = hessian.map(|hessian| Input::<f32>::take("hessian", hessian)).transpose()?;
+    if let Some(hessian) = &hessian {
+        hessian.expect(py, &[cols, cols])?;
+    }
+    let start = start.map(|start| Input::<f32>::take("start", start)).transpose()?;
+    let (mut codes, mut loss) = (Output::zeroed(&[rows, cols / codewords.dim()])?, Output::zeroed(&[rows])?);
+    let mut values = Output::zeroed(&[rows, cols])?;
+    if let Some(start) = &start {
+        start.expect(py, &[rows, cols])?;
+        values.slice_mut().copy_from_slice(start.slice());
+    }
+    let feedback = Feedback { codewords, sweeps, started: start.is_some(), block };
+    let (weight, hessian) = (weight.slice(), hessian.as_ref().map(Input::slice));
+    let (code, value, losses) = (codes.slice_mut(), values.slice_mut(), loss.slice_mut());
+    run(py, on, |m| kernels::ldlq(m, weight, hessian, rows, cols, &feedback, code, value, losses))?;
+    Ok((codes.finish(), values.finish(), loss.finish()))
 }

@@ -30,7 +30,7 @@ from subbyte.checkpoint.raw import Raw
 from subbyte.checkpoint.source import Source
 from subbyte.errors import CheckpointError, SchemeError, SubbyteError
 from subbyte.schemes import Int, Scheme
-from subbyte.tensors import Decomposition, QuantizedLayer, QuantizedTensor
+from subbyte.tensors import QuantizedLayer, QuantizedTensor
 
 __all__ = ["CompressedTensors"]
 
@@ -55,14 +55,15 @@ class CompressedTensors:
     def check(self, layers: Layers, *, indexed: bool = False, sparse: bool = False) -> None:
         """2 to 8 bits; no index; codes alone; inputs as readers of this format quantize them."""
         if sparse:
-            raise SchemeError("outliers", "weights beside the codes", "codes alone in compressed-tensors", NATIVE)
+            given = "weights beside the codes, or rotations around them"
+            raise SchemeError("weights", given, "codes alone in compressed-tensors", NATIVE)
         if indexed:
             raise SchemeError(
                 "act-order index", "columns of a group apart", "neighbouring columns", f"use static groups, or {NATIVE}"
             )
         for name, (weight, activation) in layers.items():
-            if weight.bits < 2:
-                raise SchemeError(f"scheme of {name}", weight, "2 to 8 bits in compressed-tensors", NATIVE)
+            if not isinstance(weight.element, Int) or weight.bits < 2:
+                raise SchemeError(f"scheme of {name}", weight, "integers of 2 to 8 bits in compressed-tensors", NATIVE)
             if weight.levels is not None:
                 raise SchemeError(f"scheme of {name}", weight, "scales that are floats in compressed-tensors", NATIVE)
             if weight.by_input:
@@ -85,16 +86,16 @@ class CompressedTensors:
     def tensors(self, name: str, layer: QuantizedLayer, dtype: str) -> dict[str, Raw]:
         """See `Format`."""
         weight, scheme = layer.weight, layer.weight.scheme
-        self.check({name: (scheme, layer.activation)}, sparse=isinstance(weight, Decomposition))
+        self.check({name: (scheme, layer.activation)}, sparse=not isinstance(weight, QuantizedTensor))
         assert isinstance(weight, QuantizedTensor)  # what `check` let through
         self.check({name: (scheme, layer.activation)}, indexed=weight.index is not None)
         scale, points = _scale(name, weight, layer.activation, dtype), weight.zeros()
         flat = scheme.granularity == "tensor"
         tensors = {"weight_scale": Raw(scale.dtype, scale.data.reshape(1)) if flat else scale}
         if _format(scheme, layer.activation) == BYTES:
-            tensors["weight"] = Raw("I8", _signed(weight.codes(), scheme.element))
+            tensors["weight"] = Raw("I8", _signed(weight.codes(), scheme.bits))
             if points is not None:
-                zero = _signed(points, scheme.element)
+                zero = _signed(points, scheme.bits)
                 tensors["weight_zero_point"] = Raw("I8", zero.reshape(1) if flat else zero)
         else:
             tensors["weight_packed"] = Raw("I32", weight.words)
@@ -222,15 +223,16 @@ def _check_activation(name: str, activation: Scheme) -> None:
         raise SchemeError(f"activation scheme of {name}", activation, expected, NATIVE)
 
 
-def _signed(codes: npt.NDArray[np.uint8], element: Int) -> npt.NDArray[np.int8]:
+def _signed(codes: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.int8]:
     """Codes 0 to 2^b - 1 as the signed numbers of this format; the difference wraps to exactly those."""
-    return (codes - np.uint8(element.middle)).view(np.int8)
+    return (codes - np.uint8(Int(bits).middle)).view(np.int8)
 
 
-def _unsigned(name: str, codes: npt.NDArray[Any], element: Int) -> npt.NDArray[np.uint8]:
+def _unsigned(name: str, codes: npt.NDArray[Any], bits: int) -> npt.NDArray[np.uint8]:
     """The inverse of `_signed`; CheckpointError for a number beyond the bits."""
     if codes.dtype != np.int8:
         raise CheckpointError(name, codes.dtype, "int8")
+    element = Int(bits)
     shifted = codes.view(np.uint8) + np.uint8(element.middle)
     if shifted.size and int(shifted.max()) >= element.levels:
         raise CheckpointError(name, "numbers beyond the bits", f"{-element.middle} to {element.middle - 1}")
@@ -334,11 +336,11 @@ def _version(section: Mapping[str, Any]) -> tuple[int, ...]:
 
 def _read_bytes(source: Source, name: str, scheme: Scheme, scale: npt.NDArray[np.float32]) -> QuantizedTensor:
     """`int-quantized`: codes and zero points as signed bytes."""
-    codes = _unsigned(f"{name}.weight", source.array(f"{name}.weight"), scheme.element)
+    codes = _unsigned(f"{name}.weight", source.array(f"{name}.weight"), scheme.bits)
     zero = None
     if not scheme.symmetric:
         point = f"{name}.weight_zero_point"
-        zero = _unsigned(point, source.array(point), scheme.element).reshape(scale.shape)
+        zero = _unsigned(point, source.array(point), scheme.bits).reshape(scale.shape)
     return QuantizedTensor.from_codes(codes, scale, zero, scheme)
 
 

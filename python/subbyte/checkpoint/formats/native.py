@@ -1,4 +1,5 @@
-"""Our own format, "subbyte", version 1: docs/format.md, to the byte. Holds every scheme, an index, and outliers.
+"""Our own format, "subbyte", version 1: docs/format.md, to the byte. Holds every scheme, an index, outliers, and
+rotations.
 
 Its files are called subbyte.safetensors and not model.safetensors: transformers ignores a quant_method that it does not
 know and runs on random weights; this way it does not find any, and says so.
@@ -17,8 +18,18 @@ from subbyte.checkpoint.formats.format import Layers, layer_scheme, stored_dtype
 from subbyte.checkpoint.raw import Raw
 from subbyte.checkpoint.source import Source
 from subbyte.errors import CheckpointError, SchemeError, SubbyteError
-from subbyte.schemes import ScaleDtype, Scheme
-from subbyte.tensors import Decomposition, Kept, QuantizedLayer, QuantizedTensor, Sparse, Weight
+from subbyte.schemes import E8p, ScaleDtype, Scheme
+from subbyte.tensors import (
+    CodebookTensor,
+    Decomposition,
+    Kept,
+    QuantizedLayer,
+    QuantizedTensor,
+    Rotated,
+    Rotation,
+    Sparse,
+    Weight,
+)
 
 __all__ = ["VERSION", "Native"]
 
@@ -50,6 +61,10 @@ class Native:
         "kept_values",
         "kept_columns",
         "input_scale",
+        "input_vector",
+        "input_seed",
+        "output_vector",
+        "output_seed",
     )
 
     def check(self, layers: Layers, *, indexed: bool = False, sparse: bool = False) -> None:
@@ -62,18 +77,21 @@ class Native:
 
     def tensors(self, name: str, layer: QuantizedLayer, dtype: str) -> dict[str, Raw]:
         """See `Format`."""
-        weight = layer.weight.dense if isinstance(layer.weight, Decomposition) else layer.weight
+        whole = layer.weight
+        weight = whole.dense if isinstance(whole, Decomposition | Rotated) else whole
         tensors = {
             "weight_codes": Raw("I32", weight.words),
             "weight_shape": Raw("I64", np.array(weight.shape, np.int64)),
             **_parameter("weight_scale", name, weight.scale, weight.scheme, dtype),
         }
-        if weight.zero is not None:
+        if isinstance(weight, QuantizedTensor) and weight.zero is not None:
             tensors |= _parameter("weight_zero", name, weight.zero, weight.scheme, dtype)
-        if weight.index is not None:
+        if isinstance(weight, QuantizedTensor) and weight.index is not None:
             tensors["weight_index"] = Raw("I32", weight.index)
-        if isinstance(layer.weight, Decomposition):
-            tensors |= _outliers(layer.weight)
+        if isinstance(whole, Decomposition):
+            tensors |= _outliers(whole)
+        if isinstance(whole, Rotated):
+            tensors |= _rotation("input", whole.inputs) | _rotation("output", whole.outputs)
         if layer.input_scale is not None:
             tensors["input_scale"] = Raw("F32", np.array([layer.input_scale], np.float32))
         return {f"{name}.{part}": raw for part, raw in tensors.items()}
@@ -109,16 +127,9 @@ class Native:
         scheme = written.resolve(SCALE_DTYPES[source.dtype(stored)])
         shape = self.shape(source, name)
         try:
-            weight = QuantizedTensor(
-                scheme,
-                shape,
-                source.array(f"{name}.weight_codes"),
-                _read_floats(source, f"{name}.weight_scale", scheme, shape, scheme.level("scale")),
-                _read_zero(source, f"{name}.weight_zero", scheme, shape),
-                source.array(f"{name}.weight_index") if f"{name}.weight_index" in source else None,
-            )
+            weight = _read_codes(source, name, scheme, shape)
             return QuantizedLayer(
-                _with_outliers(source, name, weight),
+                _with_rotations(source, name, _with_outliers(source, name, weight)),
                 None if activation is None else layer_scheme(name, activation),
                 input_scale(source, f"{name}.input_scale"),
             )
@@ -172,6 +183,49 @@ def _read_zero(source: Source, part: str, scheme: Scheme, shape: tuple[int, int]
     return kernels.unpack(packed, scheme.bits, sizes[0] * sizes[1]).reshape(sizes)
 
 
+def _read_codes(source: Source, name: str, scheme: Scheme, shape: tuple[int, int]) -> QuantizedTensor | CodebookTensor:
+    """What the codes alone stand for."""
+    codes = source.array(f"{name}.weight_codes")
+    scale = _read_floats(source, f"{name}.weight_scale", scheme, shape, scheme.level("scale"))
+    if isinstance(scheme.element, E8p) and not isinstance(scale, QuantizedTensor):
+        return CodebookTensor(scheme, shape, codes, scale)
+    zero = _read_zero(source, f"{name}.weight_zero", scheme, shape)
+    index = source.array(f"{name}.weight_index") if f"{name}.weight_index" in source else None
+    return QuantizedTensor(scheme, shape, codes, scale, zero, index)
+
+
+def _rotation(side: str, rotation: Rotation) -> dict[str, Raw]:
+    """The tensors of one side's rotation: a seed says that it is a Kronecker product."""
+    tensors = {}
+    if rotation.kind == "kronecker":
+        tensors[f"{side}_seed"] = Raw("I64", np.array([rotation.seed], np.int64))
+    if rotation.vector is not None:
+        tensors[f"{side}_vector"] = Raw("F16", rotation.vector)
+    return tensors
+
+
+def _with_rotations(source: Source, name: str, weight: Weight) -> Weight:
+    """The weight between the rotations that the file holds, if it does."""
+    sides = []
+    for side, size in (("output", weight.shape[0]), ("input", weight.shape[1])):
+        seed, vector = f"{name}.{side}_seed", f"{name}.{side}_vector"
+        if seed in source and (source.dtype(seed) != "I64" or source.array(seed).shape != (1,)):
+            raise CheckpointError(seed, source.dtype(seed), "I64, one number")
+        if vector in source and source.dtype(vector) != "F16":
+            raise CheckpointError(vector, source.dtype(vector), "F16")
+        if seed in source or vector in source:
+            kept = source.array(vector) if vector in source else None
+            drawn = int(source.array(seed)[0]) if seed in source else 0
+            sides.append(Rotation("kronecker" if seed in source else "hadamard", size, drawn, kept))
+    if not sides:
+        return weight
+    if len(sides) == 1 or not isinstance(weight, QuantizedTensor | CodebookTensor):
+        raise CheckpointError(
+            f"layer {name}", "one rotation, or outliers beside it", "two rotations around codes alone"
+        )
+    return Rotated(weight, inputs=sides[1], outputs=sides[0])
+
+
 def _outliers(weight: Decomposition) -> dict[str, Raw]:
     """The tensors of what stands beside the codes."""
     tensors = {}
@@ -185,7 +239,7 @@ def _outliers(weight: Decomposition) -> dict[str, Raw]:
     return tensors
 
 
-def _with_outliers(source: Source, name: str, dense: QuantizedTensor) -> Weight:
+def _with_outliers(source: Source, name: str, dense: QuantizedTensor | CodebookTensor) -> Weight:
     """The codes, and what the file holds beside them; the tensors themselves refuse what does not fit."""
 
     def read(part: str, *dtypes: str) -> Any:
@@ -200,7 +254,11 @@ def _with_outliers(source: Source, name: str, dense: QuantizedTensor) -> Weight:
         sparse = Sparse(dense.shape, read("sparse_values", "F16", "F32"), columns, pointers)
     if any(f"{name}.{part}" in source for part in ("kept_values", "kept_columns")):
         kept = Kept(read("kept_values", "F16", "F32"), read("kept_columns", "I32"))
-    return dense if sparse is None and kept is None else Decomposition(dense, sparse, kept)
+    if sparse is None and kept is None:
+        return dense
+    if isinstance(dense, CodebookTensor):
+        raise CheckpointError(f"layer {name}", "outliers beside vectors of a codebook", "codes alone")
+    return Decomposition(dense, sparse, kept)
 
 
 def _section(source: Source) -> dict[str, Any]:

@@ -2,13 +2,15 @@
 
 mod e8p;
 mod kmeans;
+pub(crate) mod lattice;
 mod nearest_codeword;
 mod product;
 mod search;
 #[cfg(test)]
 mod tests;
 
-pub use e8p::{e8p_decode, e8p_encode};
+pub use e8p::{LatticeCode, e8p_decode, e8p_encode};
 pub use kmeans::{Options, Start, kmeans};
+pub use lattice::Lattice;
 pub use nearest_codeword::{Metric, nearest_codeword};
 pub use product::{Code, Product, product_decode, product_encode};

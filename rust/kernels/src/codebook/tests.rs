@@ -130,8 +130,8 @@ fn e8p_codes_are_what_they_decode_to() {
         let step = if m.path() == Path::Scalar { 97 } else { 1 };
         let every: Vec<u16> = (0..=u16::MAX).step_by(step).collect();
         let (mut values, mut codes) = (vec![0.0; every.len() * 8], vec![0; every.len()]);
-        e8p_decode(&m, &every, &mut values).unwrap();
-        e8p_encode(&m, &values, &mut codes).unwrap();
+        e8p_decode(&m, Lattice::Two, &every, &mut values).unwrap();
+        e8p_encode(&m, Lattice::Two, &values, &mut codes).unwrap();
         assert_eq!(codes, every);
     }
 }

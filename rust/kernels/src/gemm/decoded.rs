@@ -1,6 +1,6 @@
-//! Products with a weight that is decoded row by row: `out = x W^T`, every sum in f32.
+//! Products with a weight that is decoded by strips of rows: `out = x W^T`, every sum in f32.
 //!
-//! A few rows of `x`: one row of weights at a time is decoded into a scratch that stays in the first cache and multiplied
+//! A few rows of `x`: one strip of weights at a time is decoded into a scratch that stays in the first cache and multiplied
 //! at once; limit: the decoding. Many rows: a panel of rows is decoded and handed to a dense product; limit: multiplications.
 
 use super::{Columns, columns};
@@ -10,16 +10,18 @@ use faer::{Accum, MatMut, MatRef, Par};
 
 /// Rows of `x` up to which a row of weights is multiplied as soon as it is decoded.
 const FEW: usize = 8;
+/// Rows of weights of one task where rows of `x` are few.
+const TASK: usize = 64;
 /// Rows of weights decoded at a time for the dense product: wide enough that packing `x` again for each costs little.
 const PANEL: usize = 256;
 
-/// `out[t, n] = sum_k x[t, k] * weight[n, k]`, `x` `[rows, depth]`, `out` `[rows, cols]`; `decode(n, ..)` writes row `n`.
+/// `out = x W^T` for `x` `[rows, depth]`, `W` `[cols, depth]`, `out` `[rows, cols]`. `decode(s, values)` fills `[height, depth]` with
+/// the rows of strip `s`; the last strip may have rows beyond `cols`, which are ignored.
 pub(super) fn product(
     m: &Machine,
     x: &[f32],
-    rows: usize,
-    cols: usize,
-    depth: usize,
+    [rows, cols, depth]: [usize; 3],
+    height: usize,
     decode: impl Fn(usize, &mut [f32]) + Sync,
     out: &mut [f32],
 ) {
@@ -27,31 +29,33 @@ pub(super) fn product(
         return out.fill(0.0);
     }
     if rows <= FEW {
-        m.each(columns(out, cols, 64), |Columns { range, rows: mut out }| {
-            let mut weight = vec![0.0; depth];
-            for (at, n) in range.enumerate() {
-                decode(n, &mut weight);
-                for (sum, x) in out.iter_mut().zip(x.chunks_exact(depth)) {
-                    sum[at] = dot(m, &weight, x);
+        m.each(columns(out, cols, TASK.next_multiple_of(height)), |Columns { range, rows: mut out }| {
+            let mut strip = vec![0.0; height * depth];
+            for (at, n) in range.clone().enumerate().step_by(height) {
+                decode(n / height, &mut strip);
+                for (at, weight) in (at..range.len()).zip(strip.chunks_exact(depth)) {
+                    for (sum, x) in out.iter_mut().zip(x.chunks_exact(depth)) {
+                        sum[at] = dot(m, weight, x);
+                    }
                 }
             }
         });
-    } else {
-        let x = MatRef::from_row_major_slice(x, rows, depth);
-        m.each(columns(out, cols, PANEL), |Columns { range, rows: mut out }| {
-            let width = range.len();
-            let (mut weight, mut product) = (vec![0.0; width * depth], vec![0.0; rows * width]);
-            for (n, values) in range.zip(weight.chunks_exact_mut(depth)) {
-                decode(n, values);
-            }
-            let weight = MatRef::from_row_major_slice(&weight, width, depth);
-            let target = MatMut::from_row_major_slice_mut(&mut product, rows, width);
-            matmul(target, Accum::Replace, x, weight.transpose(), 1.0, Par::Seq);
-            for (row, sums) in out.iter_mut().zip(product.chunks_exact(width)) {
-                row.copy_from_slice(sums);
-            }
-        });
+        return;
     }
+    let x = MatRef::from_row_major_slice(x, rows, depth);
+    m.each(columns(out, cols, PANEL.next_multiple_of(height)), |Columns { range, rows: mut out }| {
+        let width = range.len();
+        let (mut weight, mut product) = (vec![0.0; width.next_multiple_of(height) * depth], vec![0.0; rows * width]);
+        for (n, values) in range.step_by(height).zip(weight.chunks_exact_mut(height * depth)) {
+            decode(n / height, values);
+        }
+        let weight = MatRef::from_row_major_slice(&weight[..width * depth], width, depth);
+        let target = MatMut::from_row_major_slice_mut(&mut product, rows, width);
+        matmul(target, Accum::Replace, x, weight.transpose(), 1.0, Par::Seq);
+        for (row, sums) in out.iter_mut().zip(product.chunks_exact(width)) {
+            row.copy_from_slice(sums);
+        }
+    });
 }
 
 fn dot(m: &Machine, a: &[f32], b: &[f32]) -> f32 {

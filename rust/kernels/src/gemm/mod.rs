@@ -1,6 +1,7 @@
-//! Matrix products that read codes: floats times low-bit weights, and 8-bit integers or floats times their like; and the
-//! product with the sparse outliers that stand beside codes.
+//! Matrix products that read codes: floats times low-bit weights or vectors of a codebook, and 8-bit integers or floats times
+//! their like; and the product with the sparse outliers that stand beside codes.
 
+mod codebook_gemm;
 mod csr;
 mod decode;
 mod decoded;
@@ -12,6 +13,7 @@ mod w8a8;
 mod wna16;
 mod wna16_by_input;
 
+pub use codebook_gemm::{Codebook, Table, codebook_gemm};
 pub use csr::{Column, Entries, csr};
 pub use fp8::{Scales, fp8};
 pub use w4a8::{Codes, w4a8};

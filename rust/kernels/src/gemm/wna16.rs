@@ -42,9 +42,9 @@ pub fn wna16(
                 *sum = decode::dot(m, row(64 * chunk + at), x);
             }
         });
-    } else {
-        decoded::product(m, x, rows, cols, depth, |n, values| decode(m, row(n), values), out);
+        return Ok(());
     }
+    decoded::product(m, x, [rows, cols, depth], 1, |n, values| decode(m, row(n), values), out);
     Ok(())
 }
 

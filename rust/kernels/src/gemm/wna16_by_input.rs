@@ -80,7 +80,7 @@ pub fn wna16_by_input(
                 .for_each(|(value, (scale, &zero))| *value = (*value - (f32::from(zero) - middle)) * scale),
         }
     };
-    decoded::product(m, x, rows, cols, depth, fill, out);
+    decoded::product(m, x, [rows, cols, depth], 1, fill, out);
     Ok(())
 }
 

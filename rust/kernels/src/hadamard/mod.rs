@@ -1,29 +1,53 @@
-//! The Walsh-Hadamard transform of rows, in place: `n log2 n` additions. Limit: memory.
+//! The Hadamard transform of rows, in place: `n log2 n` additions, and `n K` more where `n = K 2^t`. Limit: memory; for large
+//! `K` multiplications.
+
+mod matrix;
 
 use crate::error::expect_shape;
 use crate::parts::Rows;
 use crate::{Error, Machine, Path, Result};
+use faer::linalg::matmul::matmul;
+use faer::{Accum, MatMut, MatRef, Par};
 
 /// Elements worth a thread.
 const GRAIN: usize = 1 << 15;
 
-/// `x [rows, n] = scale * x H`, with `H[i, j] = (-1)^popcount(i & j)` (Sylvester's order) and `n` a power of two.
+/// `x [rows, n] = scale * x H^T`, with `H` the Kronecker product of `H_K` and `H_2^t`: `H_K` as in [`matrix`], and
+/// `H_2^t[i, j] = (-1)^popcount(i & j)` (Sylvester's order). `transpose`: `scale * x H`, its inverse for a scale of `1 / n`.
 ///
-/// NaN and infinity spread over their row. Errors: `Range` for another `n`, `Shape` for another length.
-pub fn hadamard(m: &Machine, x: &mut [f32], rows: usize, n: usize, scale: f32) -> Result<()> {
-    if !n.is_power_of_two() {
-        return Err(Error::range("n", n, "a power of two"));
-    }
+/// NaN and infinity spread over their row. Errors: `Range` for an `n` that is no `K 2^t`, `Shape` for another length.
+pub fn hadamard(m: &Machine, x: &mut [f32], rows: usize, n: usize, scale: f32, transpose: bool) -> Result<()> {
+    let order = matrix::order(n).ok_or_else(|| {
+        Error::range("n", n, "2^t, or K 2^t with a K of which a Hadamard matrix is known here (multiples of 4)")
+    })?;
     expect_shape("x", x.len(), &[rows, n])?;
+    let matrix = (order > 1).then(|| matrix::matrix(order));
     m.split_parts(rows, GRAIN.div_ceil(n), Rows::new(x, n), |_, x| {
         let x = x.all();
+        let (span, factor) = (n / order, if order > 1 { 1.0 } else { scale });
         match m.path() {
             // SAFETY: a machine with this path has AVX2.
-            Path::Avx512 | Path::Avx2 => unsafe { avx2::hadamard(x, n, scale) },
-            Path::Scalar => portable::hadamard(x, n, scale),
+            Path::Avx512 | Path::Avx2 => unsafe { avx2::hadamard(x, span, factor) },
+            Path::Scalar => portable::hadamard(x, span, factor),
+        }
+        if let Some(matrix) = &matrix {
+            let matrix = MatRef::from_row_major_slice(matrix, order, order);
+            mix(x, if transpose { matrix.transpose() } else { matrix }, span, scale);
         }
     });
     Ok(())
+}
+
+/// The outer factor: every row, seen as `[K, span]`, times `matrix` from the left. One body: the product finds its own vectors.
+fn mix(x: &mut [f32], matrix: MatRef<'_, f32>, span: usize, scale: f32) {
+    let order = matrix.nrows();
+    let mut before = vec![0.0; order * span];
+    for row in x.chunks_exact_mut(order * span) {
+        before.copy_from_slice(row);
+        let (before, row) =
+            (MatRef::from_row_major_slice(&before, order, span), MatMut::from_row_major_slice_mut(row, order, span));
+        matmul(row, Accum::Replace, matrix, before, scale, Par::Seq);
+    }
 }
 
 mod portable {

@@ -4,6 +4,7 @@
 //! The second level ties the rows of a run together, so a chunk of whole runs is one task. The grids of a group are fitted
 //! when the loop reaches it, on weights that hold every error so far: a block never ends inside a group that it begins.
 
+use super::finite;
 use crate::error::{expect_len, expect_shape};
 use crate::quantize::{ScaleType, groups, highest};
 use crate::simd::rint;
@@ -147,13 +148,6 @@ pub fn bilevel(
     match overflow.into_inner() {
         Ok(false) => Ok(()),
         _ => Err(Error::not_finite("weight", "updates that overflow")),
-    }
-}
-
-fn finite(what: &'static str, values: &[f32], cols: usize) -> Result<()> {
-    match values.iter().position(|value| !value.is_finite()) {
-        None => Ok(()),
-        Some(at) => Err(Error::not_finite(what, format!("{} in row {}, column {}", values[at], at / cols, at % cols))),
     }
 }
 

@@ -4,6 +4,7 @@
 //! Rows know nothing of each other: a chunk of them is one task. Inside, a tile of rows lies transposed, one row a vector
 //! lane, so that rounding a column and updating the rest of its block are vector operations without a chain between rows.
 
+use super::finite;
 use crate::error::{expect_len, expect_shape};
 use crate::quantize::{self, Grid, fit_group};
 use crate::{Error, Machine, Path, Result};
@@ -145,13 +146,6 @@ pub fn gptq(
     match failed.into_inner() {
         Ok(Some((_, error))) => Err(error),
         _ => Ok(()),
-    }
-}
-
-fn finite(what: &'static str, values: &[f32], cols: usize) -> Result<()> {
-    match values.iter().position(|value| !value.is_finite()) {
-        None => Ok(()),
-        Some(at) => Err(Error::not_finite(what, format!("{} in row {}, column {}", values[at], at / cols, at % cols))),
     }
 }
 

@@ -1,5 +1,5 @@
 //! Rounding that looks further than the nearest code: half-quadratic zero points; and by second-order statistics, the Gram
-//! matrix of the inputs, its inverse factor, and the column loops of GPTQ and SpQR.
+//! matrix of the inputs, its inverse factor, and the column loops of GPTQ, LDLQ and SpQR.
 
 mod accumulate_gram;
 mod bilevel;
@@ -7,6 +7,7 @@ mod coordinate_descent;
 mod gptq;
 mod half_quadratic;
 mod inverse_factor;
+mod ldlq;
 #[cfg(test)]
 mod tests;
 
@@ -16,3 +17,14 @@ pub use coordinate_descent::{Descent, coordinate_descent};
 pub use gptq::{Groups, gptq};
 pub use half_quadratic::{Proximal, half_quadratic};
 pub use inverse_factor::inverse_factor;
+pub use ldlq::{Codewords, Feedback, ldlq};
+
+use crate::{Error, Result};
+
+/// Refuses NaN and infinity in a matrix of `cols` columns.
+fn finite(what: &'static str, values: &[f32], cols: usize) -> Result<()> {
+    match values.iter().position(|value| !value.is_finite()) {
+        None => Ok(()),
+        Some(at) => Err(Error::not_finite(what, format!("{} in row {}, column {}", values[at], at / cols, at % cols))),
+    }
+}

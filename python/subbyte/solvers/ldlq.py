@@ -1,0 +1,207 @@
+"""QuIP's and QuIP#'s solver (Chee et al., 2023; Tseng et al., 2024): rounding with linear feedback between
+rotations."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from subbyte import kernels
+from subbyte.errors import RecipeError, SchemeError
+from subbyte.schemes import E8p
+from subbyte.solvers.base import Floats, Grid, Solved, check_loop, damped, hessian
+from subbyte.tensors import CodebookTensor, QuantizedTensor, Rotated, Rotation, rotate
+
+if TYPE_CHECKING:
+    from subbyte.calibration import Statistics
+    from subbyte.schemes import Scheme
+
+__all__ = ["Ldlq"]
+
+LEAST = 1e-8
+"""What diagonals and factors of the rescaling count as at least."""
+
+
+@dataclass(frozen=True)
+class Ldlq:
+    """Minimises tr((W - Q) H (W - Q)^T) from the last columns to the first, rotated so that no entry is large.
+
+    incoherence   "kronecker": random rotations, drawn by a seed; "hadamard": random signs and a Hadamard matrix; "none"
+    rescale       before the rotations, balance the columns of W against the diagonal of H
+    rounding      "ldlq"; "ldlqRG": the same with the columns in the order of rising diagonal; "allbal": no feedback,
+                  the passes alone, from the weight itself in that order; "nearest": no Hessian
+    passes        of coordinate descent after the first one (all that "allbal" does)
+    spread        codes reach from -spread to spread root mean squares of the weight; for E8P the weight is divided by
+                  spread root mean squares. Rows keep their own range where the scheme has a scale for each
+    ridge, damp   shares of the mean diagonal that are added to the diagonal before and after the rotation
+    damp_retries  how often a Hessian that stays singular is tried again with ten times the damping
+    seed          of all draws, together with the name of the layer
+    block         columns between two updates of the rest of the matrix: speed only
+    """
+
+    wanted: ClassVar[frozenset[str]] = frozenset({"gram"})
+    indexed = False
+
+    incoherence: Literal["kronecker", "hadamard", "none"] = "kronecker"
+    rescale: bool = True
+    rounding: Literal["ldlq", "ldlqRG", "allbal", "nearest"] = "ldlq"
+    passes: int = 0
+    spread: float = 2.4
+    ridge: float = 0.01
+    damp: float = 0.01
+    damp_retries: int = 3
+    seed: int = 0
+    block: int = 128
+
+    def __post_init__(self) -> None:
+        check_loop("ldlq", self.damp, self.damp_retries, self.block, "0.01")
+        if not (self.ridge >= 0 and math.isfinite(self.ridge)):
+            raise RecipeError("ldlq.ridge", self.ridge, "a number >= 0", "0.01 is the usual one")
+        if not (self.spread > 0 and math.isfinite(self.spread)):
+            raise RecipeError("ldlq.spread", self.spread, "a number > 0", "2.4 is the usual one")
+        if not 0 <= self.passes <= 1000:
+            raise RecipeError("ldlq.passes", self.passes, "0 to 1000")
+        if self.rounding == "allbal" and self.passes == 0:
+            raise RecipeError("ldlq.passes", 0, "1 or more with allbal, which does nothing else", "10 is the usual one")
+        if self.rounding == "nearest" and self.passes:
+            raise RecipeError("ldlq.passes", self.passes, "0 with nearest", "allbal begins at the weight itself")
+        if not 0 <= self.seed < 1 << 31:
+            raise RecipeError("ldlq.seed", self.seed, "0 to 2^31 - 1")
+
+    @property
+    def sparse(self) -> bool:
+        """With rotations."""
+        return self.incoherence != "none"
+
+    def solve(self, weight: Floats, scheme: Scheme, stats: Statistics | None = None, name: str = "weight") -> Solved:
+        """Rounds `weight` [O, I] f32 with `stats.gram` [I, I]. The loss is measured after scaling and damping.
+
+        Without a single token: to the nearest codes, and the note says so. Raises SchemeError (a scheme other than
+        e8p/tensor or integers per tensor with float zero points between rotations, integers per row without; E8P with
+        an order of columns or I no multiple of 8), RangeError (a size without Hadamard matrix), SingularError,
+        NotFiniteError.
+        """
+        self._check(scheme, weight.shape[1])
+        note = "" if stats is not None and stats.tokens else "saw no calibration tokens: rounded to nearest"
+        moments = None if note or stats is None else hessian(stats, name)
+        if moments is not None and not moments.diagonal().any():
+            moments, note = None, "saw inputs of zeros alone: rounded to nearest"
+        if self.incoherence == "none":
+            dense, loss, raised = self._round(weight, _normal(moments, self.ridge), scheme, name)
+            return Solved(dense, loss, note or raised)
+        inputs, outputs = self._rotations(weight, moments, name)
+        vector = inputs.scales()
+        moments = _normal(None if moments is None else moments * vector * vector[:, None], self.ridge)
+        if moments is not None:
+            moments = inputs.forward(np.ascontiguousarray(inputs.forward(moments).T))
+        dense, loss, raised = self._round(rotate(weight, inputs, outputs), moments, scheme, name)
+        return Solved(Rotated(dense, inputs, outputs), loss, note or raised)
+
+    def _check(self, scheme: Scheme, columns: int) -> None:
+        if isinstance(scheme.element, E8p):
+            if self.rounding in ("ldlqRG", "allbal"):
+                hint = "take ldlq with passes"
+                raise SchemeError(f"scheme of {self.rounding}", scheme, "integers, whose columns can be sorted", hint)
+            if columns % 8:
+                raise SchemeError("scheme of the weights", scheme, f"integers for {columns} columns, no multiple of 8")
+            return
+        rows = self.incoherence == "none" and scheme.granularity == "channel" and not scheme.float_zero
+        whole = scheme.granularity == "tensor" and scheme.float_zero
+        if (rows or whole) and scheme.levels is None and not scheme.by_input:
+            return
+        wanted = "e8p2/tensor, or int2/tensor/asym/float_zero" + ("" if self.sparse else ", or int2/channel/asym")
+        raise SchemeError("scheme of the weights", scheme, wanted, "the bits may be others")
+
+    def _rotations(self, weight: Floats, moments: Floats | None, name: str) -> tuple[Rotation, Rotation]:
+        """The two sides, with 1 / s and the signs as vectors."""
+        drawn = np.random.Philox(key=zlib.crc32(name.encode()) << 31 | self.seed)
+        rows, columns = weight.shape
+        inputs, outputs = np.ones(columns), np.ones(rows)
+        if self.rescale and moments is not None:
+            inputs /= _balance(weight, moments)
+        if self.incoherence == "hadamard":
+            inputs *= _signs(drawn, columns)
+            outputs *= _signs(drawn, rows)
+        plain = self.incoherence == "kronecker"  # whose seed tells it in a file, where Hadamard's vectors do
+        vectors = [None if plain and (v == 1).all() else _halves(v) for v in (inputs, outputs)]
+        seeds = (drawn.random_raw(2) >> np.uint64(1)) if self.incoherence == "kronecker" else (0, 0)
+        kind: Literal["kronecker", "hadamard"] = "kronecker" if self.incoherence == "kronecker" else "hadamard"
+        return Rotation(kind, columns, int(seeds[0]), vectors[0]), Rotation(kind, rows, int(seeds[1]), vectors[1])
+
+    def _round(
+        self, weight: Floats, moments: Floats | None, scheme: Scheme, name: str
+    ) -> tuple[QuantizedTensor | CodebookTensor, float, str]:
+        """Codes in the units of the codewords, the loss, and a note where the damping was raised."""
+        size = float(np.sqrt(np.square(weight, dtype=np.float64).mean())) or 1.0
+        if isinstance(scheme.element, E8p):
+            scale = np.full((1, 1), size * self.spread, np.float32)
+            codes, loss, note = self._kernel(weight / scale, moments, scheme, name)
+            return CodebookTensor.from_codes(codes, scale, scheme), loss * float(scale[0, 0]) ** 2, note
+        top = (1 << scheme.bits) - 1
+        zero: NDArray[np.float32] | NDArray[np.uint8]
+        if scheme.granularity == "channel":
+            scale, zero = Grid().fit(weight, scheme)
+        else:
+            scale = np.full((1, 1), 2 * self.spread * size / top, np.float32)
+            zero = np.full((1, 1), top / 2, np.float32)
+        steps = np.clip(weight / scale + zero, 0, top, dtype=np.float32)
+        codes, loss, note = self._kernel(steps, moments, scheme, name)
+        given = None if scheme.symmetric else zero
+        tensor = QuantizedTensor.from_codes(codes.astype(np.uint8), scale, given, scheme)
+        return tensor, loss * float(np.square(scale).mean()), note
+
+    def _kernel(
+        self, steps: Floats, moments: Floats | None, scheme: Scheme, name: str
+    ) -> tuple[NDArray[np.int32], float, str]:
+        codewords = "e8p" if isinstance(scheme.element, E8p) else "integers"
+        if moments is None or self.rounding == "nearest":
+            codes, _, loss = kernels.ldlq(steps, None, scheme.bits, codewords)
+            return codes, float(loss.sum(dtype=np.float64)), ""
+        mean = float(moments.diagonal().mean(dtype=np.float64))
+        order = np.arange(steps.shape[1])
+        if self.rounding in ("ldlqRG", "allbal"):
+            order = np.argsort(moments.diagonal(), kind="stable")
+            steps, moments = np.ascontiguousarray(steps[:, order]), np.ascontiguousarray(moments[np.ix_(order, order)])
+        start = steps if self.rounding == "allbal" else None
+        plain = moments
+
+        def run(damp: float) -> tuple[NDArray[np.int32], Floats, Floats]:
+            metric = plain + np.float32(damp * mean) * np.eye(len(plain), dtype=np.float32)
+            return kernels.ldlq(steps, metric, scheme.bits, codewords, self.passes, start, self.block)
+
+        (codes, _, loss), note = damped(run, self.damp, self.damp_retries, name)
+        back = np.argsort(order) if codewords == "integers" else slice(None)
+        return np.ascontiguousarray(codes[:, back]), float(loss.sum(dtype=np.float64)), note
+
+
+def _normal(moments: Floats | None, ridge: float) -> Floats | None:
+    """A Hessian with a mean diagonal of 1, and `ridge` more."""
+    if moments is None:
+        return None
+    made: Floats = moments / np.float32(moments.diagonal().mean(dtype=np.float64))
+    made[np.diag_indices_from(made)] += np.float32(ridge)
+    return made
+
+
+def _balance(weight: Floats, moments: Floats) -> NDArray[np.float64]:
+    """S_j = (H_jj / |W_j|^2)^(1/4), of a Hessian whose largest entry is 1."""
+    diagonal = moments.diagonal().astype(np.float64) / float(np.abs(moments).max())
+    squares = np.square(weight, dtype=np.float64).sum(axis=0)
+    found: NDArray[np.float64] = (np.maximum(diagonal, LEAST) / np.maximum(squares, LEAST)) ** 0.25
+    return np.maximum(found, LEAST)
+
+
+def _signs(drawn: np.random.Philox, count: int) -> NDArray[np.float64]:
+    return np.where(drawn.random_raw(count) >> np.uint64(63), 1.0, -1.0)
+
+
+def _halves(vector: NDArray[np.float64]) -> NDArray[np.float16]:
+    """In f16 within its normal range: what the weight is divided by is what is stored."""
+    size = np.clip(np.abs(vector), 2.0**-14, 65504.0)
+    halves: NDArray[np.float16] = np.copysign(size, vector).astype(np.float16)
+    return halves

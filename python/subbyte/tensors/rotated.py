@@ -1,0 +1,71 @@
+"""Rotated: a weight whose codes lie between two rotations that stay at run time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from subbyte.errors import ShapeError
+from subbyte.schemes import Scheme
+from subbyte.tensors.codebook import CodebookTensor
+from subbyte.tensors.quantized import QuantizedTensor
+from subbyte.tensors.rotation import Rotation
+
+__all__ = ["Rotated"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Rotated:
+    """A weight [O, I] with y = outputs.vector * Qo^T D Qi (inputs.vector * x): D in codes, Q the rotations' matrices.
+
+    Raises ShapeError (rotations of other sizes).
+    """
+
+    dense: QuantizedTensor | CodebookTensor
+    inputs: Rotation
+    outputs: Rotation
+
+    def __post_init__(self) -> None:
+        sizes = (self.outputs.size, self.inputs.size)
+        if sizes != self.dense.shape:
+            raise ShapeError("rotations of outputs and inputs", list(sizes), list(self.dense.shape))
+
+    @property
+    def scheme(self) -> Scheme:
+        """That of the codes."""
+        return self.dense.scheme
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(O, I)."""
+        return self.dense.shape
+
+    def dequantize(self) -> npt.NDArray[np.float32]:
+        """The weight with both rotations undone: [O, I] f32, newly allocated."""
+        return unrotate(self.dense.dequantize(), self.inputs, self.outputs)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the codes, and of what tells the rotations."""
+        return self.dense.nbytes + self.inputs.nbytes + self.outputs.nbytes
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Stored bits for each weight; 0.0 for a weight without any."""
+        count = self.shape[0] * self.shape[1]
+        return 8 * self.nbytes / count if count else 0.0
+
+
+def rotate(weight: npt.NDArray[np.float32], inputs: Rotation, outputs: Rotation) -> npt.NDArray[np.float32]:
+    """D of a weight [O, I]: Qo diag(1 / outputs.vector) W diag(1 / inputs.vector) Qi^T."""
+    half = inputs.forward(weight / inputs.scales())
+    return np.ascontiguousarray(outputs.forward(half.T / outputs.scales()).T)
+
+
+def unrotate(weight: npt.NDArray[np.float32], inputs: Rotation, outputs: Rotation) -> npt.NDArray[np.float32]:
+    """The inverse of `rotate`."""
+    half = outputs.backward(np.ascontiguousarray(weight.T)) * outputs.scales()
+    back: npt.NDArray[np.float32] = inputs.backward(np.ascontiguousarray(half.T)) * inputs.scales()
+    return back
