@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from subbyte.cli.demo import BITS
 from subbyte.cli.settings import integers, names, pairs, recipe, study_recipe
+from subbyte.cli.study import Study
 from subbyte.errors import RecipeError, UnknownNameError
-from subbyte.systems import gptq, smoothquant, spqr
+from subbyte.systems import gptq, registry, smoothquant, spqr
 
 
 def test_options_are_typed_by_the_system() -> None:
@@ -69,6 +71,16 @@ def test_a_study_gives_groups_to_the_systems_that_have_them() -> None:
     assert study_recipe("gptq", 2, None) == gptq(bits=2)
     assert study_recipe("smoothquant", 4, 64) == smoothquant(bits=4)
     assert study_recipe("spqr", 3, 64) == spqr(bits=3)  # its small groups are the method
+
+
+def test_the_demo_runs_every_system_at_every_width_that_it_has(capsys: pytest.CaptureFixture[str]) -> None:
+    cells = Study(Path("model"), list(registry()), BITS, group_size=64).recipes()
+    assert {system for system, _, _ in cells} == set(registry())
+    missing = {(s, b) for b in BITS for s in registry()} - {(s, b) for s, b, _ in cells}
+    assert missing == {("quip_sharp", 8)}
+    assert "quip_sharp: 8 bits left out, it has 2, 3 or 4" in capsys.readouterr().err
+    with pytest.raises(RecipeError, match="2, 3 or 4"):
+        Study(Path("model"), ["rtn", "quip_sharp"], [8]).recipes()
 
 
 @pytest.mark.parametrize("text", ["", " , ", "rtn,rtn"])

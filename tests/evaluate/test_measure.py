@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from subbyte.errors import CalibrationError, DtypeError, NotFiniteError, RangeError, ShapeError
-from subbyte.evaluate import evaluate, measure
+from subbyte.evaluate import Reference, evaluate, measure
 
 VOCABULARY = 11
 
@@ -88,6 +88,19 @@ def test_batches_are_bounded_and_do_not_change_the_result(tokens: Tensor, monkey
     parts = evaluate(model, tokens, Bigram(2))
     assert model.batches == [3, 3, 1]
     assert (parts.perplexity, parts.kl) == pytest.approx((whole.perplexity, whole.kl), rel=1e-12)
+
+
+def test_a_reference_runs_once_as_far_as_its_room_goes(tokens: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "LOGITS", 2 * 6 * VOCABULARY)
+    monkeypatch.setattr(measure, "ROOM", 2 * 2 * 5 * VOCABULARY * 4)
+    model, baseline = Bigram(0), Bigram(1)
+    reference = Reference(baseline, tokens)
+    first, second = (evaluate(model, tokens, reference) for _ in range(2))
+    assert baseline.batches == [2, 2, 2, 1, 2, 1], "two batches of two windows have room"
+    plain = evaluate(model, tokens, Bigram(1))
+    assert (first.kl, first.top1_agreement) == (second.kl, second.top1_agreement) == (plain.kl, plain.top1_agreement)
+    with pytest.raises(CalibrationError, match="reference"):
+        evaluate(model, tokens[:3], reference)
 
 
 def test_reports_progress(tokens: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:

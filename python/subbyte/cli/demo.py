@@ -11,6 +11,8 @@ import typer
 from subbyte.cli.output import note
 from subbyte.cli.study import Study, check, show
 
+BITS = (8, 4, 3, 2)
+
 
 def demo(
     report: Annotated[Path, typer.Option(help="Where the HTML report goes.")] = Path("subbyte-demo.html"),
@@ -34,5 +36,5 @@ def demo(
     note("pydoc-mini: 1.3 M parameters, every system at 8, 4, 3 and 2 bits; about two minutes")
     systems = sorted(registry(), key=lambda name: name != "rtn")  # what all others are compared with comes first
     with as_file(files("subbyte") / "data" / "pydoc-mini") as model:
-        results = Study(model, systems, [8, 4, 3, 2], group_size=64, samples=16, windows=32).run()
+        results = Study(model, systems, BITS, group_size=64, samples=16, windows=32).run()
     show(results, title="Every system on pydoc-mini", command="subbyte demo", report=report, picture=picture, json=json)

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from subbyte.cli.output import Progress, as_json, megabytes, note, number, table
 from subbyte.cli.settings import study_recipe
+from subbyte.errors import RecipeError
 
 if TYPE_CHECKING:
     from subbyte.evaluate import Row
+    from subbyte.recipe import Recipe
 
 __all__ = ["Results", "Study", "check", "show"]
 
@@ -52,23 +54,45 @@ class Study:
     windows: int = 200
     seed: int = 0
 
+    def recipes(self) -> list[tuple[str, int, Recipe]]:
+        """System, width and recipe of every cell, width by width, without the widths that a system does not have.
+
+        Raises RecipeError for a system that has none of them.
+        """
+        found, refused = [], list[tuple[str, int, RecipeError]]()
+        for bits in self.bits:
+            for system in self.systems:
+                try:
+                    found.append((system, bits, study_recipe(system, bits, self.group_size)))
+                except RecipeError as error:
+                    if error.args[0] != "bits":
+                        raise
+                    refused.append((system, bits, error))
+        for system, bits, refusal in refused:
+            if all(system != other for other, _, _ in found):
+                raise refusal
+            note(f"{system}: {bits} bits left out, it has {refusal.args[2]}")
+        return found
+
     def run(self) -> Results:
         """Quantize and measure everything; the quantized models lie in a temporary folder, one at a time."""
-        from subbyte.calibration import windows
+        from subbyte import calibration
         from subbyte.checkpoint import load
-        from subbyte.evaluate import Row, checkpoint_size, evaluate
+        from subbyte.evaluate import Reference, Row, checkpoint_size, evaluate
         from subbyte.pipeline import quantize
 
         start = time.perf_counter()
-        # All recipes first: a wrong name is told before an hour of work, not after.
-        recipes = [(s, b, study_recipe(s, b, self.group_size)) for b in self.bits for s in self.systems]
-        tokens = windows(self.text, self.model, self.window, self.windows or None)
+        recipes = self.recipes()  # first: a wrong name is told before an hour of work, not after
+        tokens = calibration.windows(self.text, self.model, self.window, self.windows or None)
+        drawn = None
+        if any(recipe.wanted for _, _, recipe in recipes):
+            drawn = calibration.tokens(self.calibration, self.model, self.samples, self.seq_len, self.seed)
         text = "the second half of CPython's pydoc topics" if self.text is None else self.text.name
         rows = []
         with tempfile.TemporaryDirectory(prefix="subbyte-") as folder, Progress(self.model.name) as progress:
             progress.tick(0, len(recipes) + 1, "float model")
             model, size = load(self.model), checkpoint_size(self.model)
-            measured = evaluate(model, tokens, size=size)
+            measured, reference = evaluate(model, tokens, size=size), Reference(model, tokens)
             stored = (size.scheme, size.bits_per_weight, size.model_bytes)
             baseline = Row("float", None, *stored, measured.perplexity, None, None, None)
             progress.line(f"float: perplexity {number(measured.perplexity)}")
@@ -80,15 +104,13 @@ class Study:
                     self.model,
                     recipe,
                     out,
-                    calibration=self.calibration,
-                    samples=self.samples,
-                    seq_len=self.seq_len,
+                    calibration=drawn,
                     seed=self.seed,
                     verify=False,  # the evaluation below reads the output back, and more thoroughly
                 )
                 seconds = time.perf_counter() - began
                 size = checkpoint_size(out)
-                got = evaluate(load(out), tokens, model, size=size)
+                got = evaluate(load(out), tokens, reference, size=size)
                 shutil.rmtree(out)
                 stored = (size.scheme, size.bits_per_weight, size.model_bytes)
                 row = Row(system, bits, *stored, got.perplexity, got.kl, got.top1_agreement, seconds)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from subbyte.evaluate.measure import Evaluation, evaluate
+from subbyte.evaluate.measure import Evaluation, Reference, evaluate
 from subbyte.evaluate.report import Row
 from subbyte.evaluate.size import Size, checkpoint_size, model_size
 
-__all__ = ["Evaluation", "Row", "Size", "checkpoint_size", "evaluate", "model_size"]
+__all__ = ["Evaluation", "Reference", "Row", "Size", "checkpoint_size", "evaluate", "model_size"]

@@ -21,10 +21,35 @@ from torch import Tensor, nn
 from subbyte.errors import CalibrationError, DtypeError, NotFiniteError, RangeError, ShapeError
 from subbyte.evaluate.size import Size, model_size
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "Reference", "evaluate"]
 
 LOGITS = 1 << 23
 """Most logits of one model that exist at a time (32 MiB of f32), unless one window alone needs more."""
+ROOM = 1 << 29
+"""Bytes of logits that a `Reference` keeps."""
+
+
+class Reference:
+    """A baseline of many evaluations on the same tokens: its logits are computed once as far as 512 MiB hold them.
+
+    model   as `evaluate` takes it
+    tokens  i64 [windows, T]: those of every evaluation
+    """
+
+    def __init__(self, model: nn.Module, tokens: Tensor) -> None:
+        self.model, self.tokens = model, tokens
+        self._kept: dict[int, Tensor] = {}
+        self._room = ROOM
+
+    def logits(self, first: int, batch: int) -> Tensor:
+        """f32 [batch, T - 1, V] of the windows from `first` on."""
+        found = self._kept.get(first)
+        if found is None or len(found) != batch:
+            found = _logits(self.model, self.tokens[first : first + batch])
+            if found.nbytes <= self._room:
+                self._room -= found.nbytes
+                self._kept[first] = found
+        return found
 
 
 @dataclass(frozen=True)
@@ -47,7 +72,7 @@ class Evaluation:
 def evaluate(
     model: nn.Module,
     tokens: Tensor,
-    baseline: nn.Module | None = None,
+    baseline: nn.Module | Reference | None = None,
     *,
     size: Size | None = None,
     progress: Callable[[int, int, float], None] | None = None,
@@ -56,7 +81,8 @@ def evaluate(
 
     model     called as `model(input_ids=[B, T], use_cache=False).logits`: any causal model of transformers, or `load`'s
     tokens    i64 [windows, T], T >= 2, first column the bos token (`windows` makes them from a text)
-    baseline  the same vocabulary; both run on the same batch side by side, so that logits never pile up
+    baseline  the same vocabulary; both run on the same batch side by side, so that logits never pile up. A `Reference`
+              on these tokens runs once for many evaluations
     size      what to report as size; counted from the modules unless given (a checkpoint may store fewer bytes)
     progress  called after each batch with windows done, windows in all, and the perplexity so far
     Raises CalibrationError (no windows, or of fewer than two tokens), DtypeError, RangeError (a token that the model
@@ -70,10 +96,14 @@ def evaluate(
             "tokens", f"shape {list(tokens.shape)}", "[windows, tokens] with at least one window of two tokens"
         )
     vocabulary = _vocabulary(model, tokens, "model")
-    if baseline is not None and _vocabulary(baseline, tokens, "baseline") != vocabulary:
+    if isinstance(baseline, nn.Module):
+        baseline = Reference(baseline, tokens)
+    if baseline is not None and not torch.equal(baseline.tokens, tokens):
+        raise CalibrationError("tokens", "other tokens than the reference's", "the same", "make a Reference of these")
+    if baseline is not None and (known := _vocabulary(baseline.model, tokens, "baseline")) != vocabulary:
         raise ShapeError(
             "baseline",
-            f"{_vocabulary(baseline, tokens, 'baseline')} logits",
+            f"{known} logits",
             f"{vocabulary}, as the model has",
             "compare a model with the float model that it was made from",
         )
@@ -86,7 +116,7 @@ def evaluate(
         for first in range(0, windows, batch):
             rows = tokens[first : first + batch]
             logits = _logits(model, rows)
-            reference = None if baseline is None else _logits(baseline, rows)
+            reference = None if baseline is None else baseline.logits(first, len(rows))
             for i, row in enumerate(rows):  # window by window: each step below makes further arrays of that size
                 log_p = logits[i].log_softmax(-1)
                 nll -= _finite(log_p.gather(1, row[1:, None].to(log_p.device)), "model", first + i)
