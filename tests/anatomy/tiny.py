@@ -32,6 +32,7 @@ OPT = {
     "word_embed_proj_dim": 64,
     "dropout": 0.0,
 }
+ENCODER = {key: SMALL[key] for key in SMALL if key not in ("num_key_value_heads", "bos_token_id", "pad_token_id")}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", SMALL),
     "llama-biased": ("llama", {**SMALL, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
@@ -46,6 +47,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "opt": ("opt", OPT),
     "opt-350m": ("opt", {**OPT, "word_embed_proj_dim": 32, "do_layer_norm_before": False}),
     "mixtral": ("mixtral", {**SMALL, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "bert": ("bert", ENCODER),
+    "bert-relu": ("bert", {**ENCODER, "hidden_act": "relu"}),
+    "roberta": ("roberta", ENCODER),
+    "xlm-roberta": ("xlm-roberta", ENCODER),
 }
 GENERIC: dict[str, tuple[str, dict[str, Any]]] = {
     "olmo2": ("olmo2", {**SMALL, "num_key_value_heads": 4}),
@@ -57,11 +62,12 @@ GENERIC: dict[str, tuple[str, dict[str, Any]]] = {
 
 def save(family: str, folder: Path, seed: int = 0) -> Path:
     """Writes the model with every parameter random, so that no norm or bias is a no-op; returns the folder."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
     model_type, settings = (FAMILIES | GENERIC)[family]
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings))
+    auto = AutoModel if "bert" in family else AutoModelForCausalLM
+    model = auto.from_config(AutoConfig.for_model(model_type, **settings))
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     model.save_pretrained(folder)
@@ -78,9 +84,17 @@ def opened(folder: Path) -> tuple[dict[str, Any], dict[str, tuple[int, ...]], Ca
 
 def reference(folder: Path) -> Any:
     """The model as transformers loads it, in f32."""
-    from transformers import AutoModelForCausalLM
+    import transformers
 
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    architecture = json.loads((folder / "config.json").read_text())["architectures"][0]
+    return getattr(transformers, architecture).from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def outputs(model: Any, x: torch.Tensor) -> torch.Tensor:
+    """Logits, or the last hidden states of an encoder, for tokens [S, T]."""
+    found = model(x)
+    result: torch.Tensor = found.logits if hasattr(found, "logits") else found.last_hidden_state
+    return result
 
 
 def tokens(sequences: int = 5, length: int = 12, vocabulary: int = 96, seed: int = 1) -> torch.Tensor:

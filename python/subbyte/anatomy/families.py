@@ -97,6 +97,7 @@ class Anatomy:
 
     blocks      prefix of the repeated blocks; block i is "<blocks>.<i>".
     tied        the head is the embedding: the checkpoint holds no tensor of its own for it, or must not use it.
+    encoder     there is no head: what the model puts out are the hidden states behind the last block.
     generic     the architecture is not in families.toml; `note` says so in words for the user.
     """
 
@@ -109,6 +110,7 @@ class Anatomy:
     tied: bool
     parts: tuple[Block, ...] = field(repr=False)
     experts: Experts | None = None
+    encoder: bool = False
     generic: bool = False
     note: str = ""
 
@@ -241,7 +243,8 @@ def _known(
             f"all {len(needed)} modules of this architecture",
             "config.json and the safetensors files do not belong together, or the files are incomplete",
         )
-    absent = family["head"] not in modules
+    encoder = not family["head"]
+    absent = not encoder and family["head"] not in modules
     if absent and config.get("tie_word_embeddings") is False:
         raise ArchitectureError(f"{architecture} checkpoint", f"no tensors for {family['head']}", "an untied head")
     return Anatomy(
@@ -251,9 +254,10 @@ def _known(
         embedding=tuple(name for name in family["embedding"] if name in modules),
         norm=family["norm"],
         head=family["head"],
-        tied=absent or config.get("tie_word_embeddings") is True,
+        tied=not encoder and (absent or config.get("tie_word_embeddings") is True),
         parts=(part,) * n_blocks,
         experts=experts,
+        encoder=encoder,
     )
 
 

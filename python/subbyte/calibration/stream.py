@@ -124,7 +124,7 @@ class Stream:
     @torch.no_grad()
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits [S, T, V] f32 for hidden states [S, T, H] behind the last block: final norm, head, and whatever the
-        family does with them (projections, caps)."""
+        family does with them (projections, caps). Of an encoder its last hidden states [S, T, H]."""
         outside = self._outside(head=True)
         for name in outside:
             materialise(self._model, name, self._read, self._dtype)
@@ -136,7 +136,8 @@ class Stream:
                 def put(i: int, x: torch.Tensor, call: Call, batch: torch.Tensor = batch) -> torch.Tensor:
                     return batch if i == 0 else x
 
-                logits = self._run_outer(torch.zeros(batch.shape[:2], dtype=torch.int64), put).logits
+                output = self._run_outer(torch.zeros(batch.shape[:2], dtype=torch.int64), put)
+                logits = output.last_hidden_state if self.anatomy.encoder else output.logits
                 if result is None:
                     result = torch.empty(*hidden.shape[:2], logits.shape[-1])
                 result[start : start + len(batch)] = logits
@@ -149,6 +150,9 @@ class Stream:
     def loss(self, hidden: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The mean next-token cross entropy of each sequence [S] f32, and its gradient [S, T, H] f32 to hidden states.
 
+        An encoder predicts nothing: instead of that loss, the product of its output with random signs, over T. Squares
+        of its gradients are, on average, the diagonal of J^T J, J the Jacobian of the output.
+
         hidden   [S, T, H] behind the last block
         tokens   [S, T] i64 that they come from, T at least 2
         Raises CalibrationError (sequences without a next token).
@@ -159,6 +163,7 @@ class Stream:
         for name in outside:
             materialise(self._model, name, self._read, self._dtype)
         losses, gradient = torch.empty(len(hidden)), allocate(tuple(hidden.shape))
+        drawn = torch.Generator().manual_seed(0)
         try:
             for n in range(len(hidden)):
                 x = hidden[n : n + 1].to(self._dtype).detach().requires_grad_()
@@ -167,8 +172,13 @@ class Stream:
                     return x if i == 0 else inner
 
                 with torch.enable_grad():
-                    logits = self._run_outer(torch.zeros(1, hidden.shape[1], dtype=torch.int64), put).logits
-                    loss = torch.nn.functional.cross_entropy(logits[0, :-1].float(), tokens[n, 1:])
+                    output = self._run_outer(torch.zeros(1, hidden.shape[1], dtype=torch.int64), put)
+                    if self.anatomy.encoder:
+                        last = output.last_hidden_state[0].float()
+                        signs = 2.0 * torch.randint(2, last.shape, generator=drawn) - 1
+                        loss = (last * signs).sum() / len(last)
+                    else:
+                        loss = torch.nn.functional.cross_entropy(output.logits[0, :-1].float(), tokens[n, 1:])
                 (found,) = torch.autograd.grad(loss, x)
                 losses[n], gradient[n] = loss.detach(), found[0]
         finally:

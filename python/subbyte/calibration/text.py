@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import zlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -18,10 +18,14 @@ from numpy.typing import NDArray
 
 from subbyte.errors import CalibrationError, DependencyError, RangeError
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 __all__ = ["Bos", "pydoc_text", "tokens", "windows"]
 
 Bos = int | None | Literal["config"]
-"""The token at the start of each window: its id, None to leave the text's own, "config" for bos_token_id."""
+"""The token at the start of each window: its id, None to leave the text's own, "config" for the model's: bos_token_id,
+else what its tokenizer puts first (the [CLS] of an encoder)."""
 
 
 def tokens(
@@ -87,7 +91,7 @@ def _windows(
 
 
 def _bos(folder: Path) -> int | None:
-    """bos_token_id of config.json, or None where the model has none."""
+    """bos_token_id of config.json, else the special token that the tokenizer puts first, or None if there is none."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
@@ -96,7 +100,10 @@ def _bos(folder: Path) -> int | None:
     if value is None and isinstance(config.get("text_config"), dict):
         value = config["text_config"].get("bos_token_id")
     value = value[0] if isinstance(value, list) and value else value
-    return value if isinstance(value, int) else None
+    if isinstance(value, int):
+        return value
+    alone = _tokenizer(folder).encode("").ids if (folder / "tokenizer.json").is_file() else []
+    return alone[0] if alone else None
 
 
 def _read(path: Path, folder: Path, seq_len: int) -> NDArray[np.int64]:
@@ -171,6 +178,12 @@ def _array(path: Path) -> NDArray[Any]:
 
 def _tokenize(documents: list[str], folder: Path) -> NDArray[np.int64]:
     """All tokens of all documents, end to end, without special tokens."""
+    encoded = _tokenizer(folder).encode_batch(documents, add_special_tokens=False)
+    return np.concatenate([np.asarray(one.ids, np.int64) for one in encoded]) if encoded else np.empty(0, np.int64)
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
+    """The model's tokenizer, which neither cuts nor pads."""
     try:
         from tokenizers import Tokenizer
     except ImportError as missing:
@@ -186,8 +199,7 @@ def _tokenize(documents: list[str], folder: Path) -> NDArray[np.int64]:
         raise CalibrationError(str(path), problem, "a tokenizer that tokenizers can read") from problem
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    encoded = tokenizer.encode_batch(documents, add_special_tokens=False)
-    return np.concatenate([np.asarray(one.ids, np.int64) for one in encoded]) if encoded else np.empty(0, np.int64)
+    return tokenizer
 
 
 def pydoc_text(half: Literal[1, 2]) -> str:

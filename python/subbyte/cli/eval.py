@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -28,8 +28,8 @@ def evaluate_command(
 ) -> None:
     """Measure a model.
 
-    Perplexity, and against a baseline also KL divergence and top-1 agreement. Quantized models run on their packed
-    codes.
+    Perplexity, and against a baseline also KL divergence and top-1 agreement. Of an encoder, whose baseline must be
+    given: the cosine between its text embeddings and those of the baseline. Quantized models run on their packed codes.
 
     Examples:
 
@@ -38,21 +38,33 @@ def evaluate_command(
     """
     from subbyte.calibration import windows as cut
     from subbyte.checkpoint import load
-    from subbyte.evaluate import checkpoint_size, evaluate
+    from subbyte.evaluate import checkpoint_size, evaluate, similarity
 
     size = checkpoint_size(model)
     tokens = cut(text, model, window, windows or None)
-    reference = None if baseline is None else load(baseline)
+    measured, reference = load(model), None if baseline is None else load(baseline)
+    about = {"model": str(model), "text": None if text is None else str(text)}
+    if reference is not None and cast("Any", measured).get_output_embeddings() is None:
+        near = similarity(measured, reference, tokens, size=size)
+        if json:
+            as_json({**about, **asdict(near)})
+            return
+        fact("cosine to the baseline", f"{near.cosine:.5f}, at least {near.lowest:.5f}")
+        fact("bits per weight", f"{near.bits_per_weight:.3f} ({size.scheme})")
+        fact("size", megabytes(near.model_bytes))
+        fact("tokens", f"{near.tokens} in {near.windows} windows")
+        fact("seconds", f"{near.seconds:.1f}")
+        return
     with Progress("evaluating") as progress:
         got = evaluate(
-            load(model),
+            measured,
             tokens,
             reference,
             size=size,
             progress=lambda done, total, so_far: progress.tick(done, total, f"perplexity {number(so_far)}"),
         )
     if json:
-        as_json({"model": str(model), "text": None if text is None else str(text), **asdict(got)})
+        as_json({**about, **asdict(got)})
         return
     fact("perplexity", number(got.perplexity))
     if got.kl is not None and got.top1_agreement is not None:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from subbyte.errors import CalibrationError, DtypeError, NotFiniteError, RangeError, ShapeError
+from subbyte.errors import ArchitectureError, CalibrationError, DtypeError, NotFiniteError, RangeError, ShapeError
 from subbyte.evaluate.size import Size, model_size
 
 __all__ = ["Evaluation", "Reference", "evaluate"]
@@ -86,7 +86,8 @@ def evaluate(
     size      what to report as size; counted from the modules unless given (a checkpoint may store fewer bytes)
     progress  called after each batch with windows done, windows in all, and the perplexity so far
     Raises CalibrationError (no windows, or of fewer than two tokens), DtypeError, RangeError (a token that the model
-    does not know), ShapeError (vocabularies differ), NotFiniteError (NaN or infinite logits, with the window).
+    does not know), ShapeError (vocabularies differ), NotFiniteError (NaN or infinite logits, with the window),
+    ArchitectureError (an encoder: see `similarity`).
     The batch depends on the shapes alone and sums run in f64, so that equal inputs give equal results.
     """
     if not isinstance(tokens, Tensor) or tokens.dtype != torch.int64:
@@ -145,7 +146,15 @@ def evaluate(
 def _logits(model: nn.Module, rows: Tensor) -> Tensor:
     """f32 [B, T - 1, V]: the predictions of every token but the first."""
     device = next(model.parameters()).device
-    logits: Tensor = model(input_ids=rows.to(device), use_cache=False).logits
+    output = model(input_ids=rows.to(device), use_cache=False)
+    if not hasattr(output, "logits"):
+        raise ArchitectureError(
+            type(model).__name__,
+            "an encoder, which predicts no tokens",
+            "a causal language model",
+            "compare its embeddings with those of the float model: `subbyte eval OUT --baseline MODEL`",
+        )
+    logits: Tensor = output.logits
     return logits[:, :-1].float()
 
 

@@ -22,7 +22,7 @@ __all__ = ["linear_names", "materialise", "release", "replace_linear", "skeleton
 
 
 def skeleton(config: Mapping[str, Any], anatomy: Anatomy) -> nn.Module:
-    """The causal language model of `config` on the meta device, in evaluation mode.
+    """The causal language model, or the encoder, of `config` on the meta device, in evaluation mode.
 
     config   the contents of config.json; its quantization_config is ignored.
     anatomy  of the same checkpoint: where experts are stored one by one, transformers' fused module gives way to `MoE`
@@ -34,7 +34,7 @@ def skeleton(config: Mapping[str, Any], anatomy: Anatomy) -> nn.Module:
     """
     try:
         from accelerate import init_empty_weights  # type: ignore[import-untyped]
-        from transformers import AutoConfig, AutoModelForCausalLM
+        from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
     except ImportError as missing:
         raise DependencyError(
@@ -52,10 +52,10 @@ def skeleton(config: Mapping[str, Any], anatomy: Anatomy) -> nn.Module:
     try:
         settings = AutoConfig.for_model(str(model_type), **data)
         with init_empty_weights(include_buffers=False):
-            model = _build(AutoModelForCausalLM, settings)
+            model = _build(AutoModel if anatomy.encoder else AutoModelForCausalLM, settings)
     except Exception as problem:  # transformers' validators raise classes of their own, and many built-in ones
         raise ArchitectureError(
-            f"config of {anatomy.architecture}", problem, "a causal language model of transformers"
+            f"config of {anatomy.architecture}", problem, "a causal language model or an encoder of transformers"
         ) from problem
     model.eval()
     model.requires_grad_(False)
