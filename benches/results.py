@@ -236,7 +236,8 @@ SECTIONS: dict[str, tuple[str, Callable[[], Iterator[Row]]]] = {
     ),
     "encoder": (
         "all-MiniLM-L6-v2, a sentence encoder of 22.7 M parameters, each system as it comes: cosine between the "
-        f"embeddings of 200 texts of 64 tokens and the float model's, mean and lowest; {FEW} x {LENGTH} calibration tokens.",
+        "embeddings of 200 texts of 64 tokens and those of the float model, mean and lowest; "
+        f"{FEW} x {LENGTH} calibration tokens.",
         encoder,
     ),
     "outliers": (
