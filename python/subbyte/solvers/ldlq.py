@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from subbyte import kernels
 from subbyte.errors import RecipeError, SchemeError
 from subbyte.schemes import E8p
 from subbyte.solvers.base import Floats, Grid, Solved, check_loop, damped, hessian
+from subbyte.solvers.vectors import fit_vectors, halves, quadratic_loss
 from subbyte.tensors import CodebookTensor, QuantizedTensor, Rotated, Rotation, rotate
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Ldlq:
     rounding      "ldlq"; "ldlqRG": the same with the columns in the order of rising diagonal; "allbal": no feedback,
                   the passes alone, from the weight itself in that order; "nearest": no Hessian
     passes        of coordinate descent after the first one (all that "allbal" does)
+    refits        how often the vectors beside the rotations are fitted to the codes, which are found anew in between
     spread        codes reach from -spread to spread root mean squares of the weight; for E8P the weight is divided by
                   spread root mean squares. Rows keep their own range where the scheme has a scale for each
     ridge, damp   shares of the mean diagonal that are added to the diagonal before and after the rotation
@@ -51,6 +53,7 @@ class Ldlq:
     rescale: bool = True
     rounding: Literal["ldlq", "ldlqRG", "allbal", "nearest"] = "ldlq"
     passes: int = 0
+    refits: int = 0
     spread: float = 2.4
     ridge: float = 0.01
     damp: float = 0.01
@@ -70,6 +73,8 @@ class Ldlq:
             raise RecipeError("ldlq.passes", 0, "1 or more with allbal, which does nothing else", "10 is the usual one")
         if self.rounding == "nearest" and self.passes:
             raise RecipeError("ldlq.passes", self.passes, "0 with nearest", "allbal begins at the weight itself")
+        if not 0 <= self.refits <= 100 or (self.refits and self.incoherence == "none"):
+            raise RecipeError("ldlq.refits", self.refits, "0 to 100, 0 without rotations", "1 or 2 do most")
         if not 0 <= self.seed < 1 << 31:
             raise RecipeError("ldlq.seed", self.seed, "0 to 2^31 - 1")
 
@@ -95,12 +100,28 @@ class Ldlq:
             dense, loss, raised = self._round(weight, _normal(moments, self.ridge), scheme, name)
             return Solved(dense, loss, note or raised)
         inputs, outputs = self._rotations(weight, moments, name)
+        found = best = self._between(weight, moments, inputs, outputs, scheme, name)
+        if moments is None:
+            return replace(best, note=note)
+        for k in range(self.refits):
+            assert isinstance(found.tensor, Rotated)
+            fitted = fit_vectors(weight, found.tensor, moments)
+            loss = quadratic_loss(weight - fitted.dequantize(), moments)
+            best = replace(found, tensor=fitted, loss=loss) if k == 0 or loss < best.loss else best
+            if k + 1 < self.refits:
+                found = self._between(weight, moments, fitted.inputs, fitted.outputs, scheme, name)
+        return best
+
+    def _between(
+        self, weight: Floats, moments: Floats | None, inputs: Rotation, outputs: Rotation, scheme: Scheme, name: str
+    ) -> Solved:
+        """Rounds the weight between two rotations."""
         vector = inputs.scales()
         moments = _normal(None if moments is None else moments * vector * vector[:, None], self.ridge)
         if moments is not None:
             moments = inputs.forward(np.ascontiguousarray(inputs.forward(moments).T))
         dense, loss, raised = self._round(rotate(weight, inputs, outputs), moments, scheme, name)
-        return Solved(Rotated(dense, inputs, outputs), loss, note or raised)
+        return Solved(Rotated(dense, inputs, outputs), loss, raised)
 
     def _check(self, scheme: Scheme, columns: int) -> None:
         if isinstance(scheme.element, E8p):
@@ -128,7 +149,7 @@ class Ldlq:
             inputs *= _signs(drawn, columns)
             outputs *= _signs(drawn, rows)
         plain = self.incoherence == "kronecker"  # whose seed tells it in a file, where Hadamard's vectors do
-        vectors = [None if plain and (v == 1).all() else _halves(v) for v in (inputs, outputs)]
+        vectors = [None if plain and (v == 1).all() else halves(v) for v in (inputs, outputs)]
         seeds = (drawn.random_raw(2) >> np.uint64(1)) if self.incoherence == "kronecker" else (0, 0)
         kind: Literal["kronecker", "hadamard"] = "kronecker" if self.incoherence == "kronecker" else "hadamard"
         return Rotation(kind, columns, int(seeds[0]), vectors[0]), Rotation(kind, rows, int(seeds[1]), vectors[1])
@@ -198,10 +219,3 @@ def _balance(weight: Floats, moments: Floats) -> NDArray[np.float64]:
 
 def _signs(drawn: np.random.Philox, count: int) -> NDArray[np.float64]:
     return np.where(drawn.random_raw(count) >> np.uint64(63), 1.0, -1.0)
-
-
-def _halves(vector: NDArray[np.float64]) -> NDArray[np.float16]:
-    """In f16 within its normal range: what the weight is divided by is what is stored."""
-    size = np.clip(np.abs(vector), 2.0**-14, 65504.0)
-    halves: NDArray[np.float16] = np.copysign(size, vector).astype(np.float16)
-    return halves

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from subbyte.systems.adadim import adadim
 from subbyte.systems.awq import awq
+from subbyte.systems.best import best
 from subbyte.systems.gptq import gptq
 from subbyte.systems.gwq import gwq
 from subbyte.systems.hqq import hqq
@@ -25,6 +26,7 @@ __all__ = [
     "System",
     "adadim",
     "awq",
+    "best",
     "find",
     "gptq",
     "gwq",

@@ -1,0 +1,29 @@
+"""Best: our composition beats what it is made of, at no more bits, on both trained models."""
+
+from __future__ import annotations
+
+import pytest
+from tests.systems.quality import Quality
+
+from subbyte.errors import RecipeError
+from subbyte.systems import best, gptq, quip_sharp
+
+FEW = 8
+
+
+def test_nearer_to_the_float_model_than_the_best_published_system(llama: Quality) -> None:
+    """At equal bits, where activations have no outliers to speak of; the other systems are further away."""
+    assert llama.divergence(best(2), FEW) < llama.divergence(quip_sharp(2), FEW)
+
+
+def test_outliers_of_activations_do_not_decide_the_rounding(outliers: Quality) -> None:
+    found = outliers.divergence(best(2), FEW)
+    assert found < 0.4 * outliers.divergence(quip_sharp(2), FEW)
+    assert found < 0.7 * outliers.divergence(gptq(bits=2), FEW)
+
+
+def test_has_the_widths_of_the_lattice() -> None:
+    assert str(best(3).weights) == "e8p3/tensor/f32"
+    for bits in (1, 5, True):
+        with pytest.raises(RecipeError, match="2, 3 or 4"):
+            best(bits)
