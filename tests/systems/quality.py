@@ -33,9 +33,9 @@ class Quality:
     def __init__(self, shared: Callable[[str], Path], model: str) -> None:
         self.folder = shared(f"models/{model}")
         self.text = shared("data/calibration.txt")
-        tokens = windows(shared("data/wikitext2-test.txt"), self.folder, LENGTH, WINDOWS)
-        self._tokens = tokens
+        self._tokens = windows(shared("data/wikitext2-test.txt"), self.folder, LENGTH, WINDOWS).split(10)
         self._float = load(self.folder)
+        self._exact = [self._log_probabilities(self._float, batch) for batch in self._tokens]
         self.float_loss, _ = self._measure(self._float)
         self._measured = cache(self._quantized)
 
@@ -72,17 +72,19 @@ class Quality:
                 parameter.data.copy_(source.read(name))
         return model
 
+    @staticmethod
     @torch.no_grad()
+    def _log_probabilities(model: Any, batch: torch.Tensor) -> torch.Tensor:
+        """[predicted tokens, V]"""
+        return torch.log_softmax(model(input_ids=batch, use_cache=False).logits[:, :-1].flatten(0, 1), -1)
+
     def _measure(self, model: Any) -> tuple[float, float]:
-        loss = divergence = 0.0
-        for batch in self._tokens.split(10):
-            found, exact = (
-                torch.log_softmax(one(input_ids=batch, use_cache=False).logits[:, :-1].flatten(0, 1), -1)
-                for one in (model, self._float)
-            )
+        loss, divergence, predicted = 0.0, 0.0, 0
+        for batch, exact in zip(self._tokens, self._exact, strict=True):
+            found = exact if model is self._float else self._log_probabilities(model, batch)
             loss += float(torch.nn.functional.nll_loss(found, batch[:, 1:].flatten(), reduction="sum"))
             divergence += float(torch.nn.functional.kl_div(found, exact, reduction="sum", log_target=True))
-        predicted = len(self._tokens) * (LENGTH - 1)
+            predicted += len(found)
         return loss / predicted, divergence / predicted
 
 

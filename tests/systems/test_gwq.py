@@ -218,7 +218,7 @@ def test_the_loss_depends_most_on_the_located_weights(llama: Quality) -> None:
     """First-order effect, averaged over 20 draws of the same size on the mask and on as many others."""
     model = load(llama.folder)
     tokens = torch.from_numpy(np.random.default_rng(0).integers(0, 4096, (1, 8)))
-    tokens = torch.cat([tokens, llama._tokens[:1, :120]], dim=1)
+    tokens = torch.cat([tokens, llama._tokens[0][:1, :120]], dim=1)
     name = "model.layers.2.mlp.up_proj"
     places = locate(stream(llama.folder), tokens, [name], 0.01)[name]
     generator = torch.Generator().manual_seed(1)

@@ -16,6 +16,7 @@ def test_all_say_what_they_are() -> None:
     assert list(systems.registry()) == [
         "adadim",
         "awq",
+        "best",
         "gptq",
         "gwq",
         "hqq",
@@ -92,6 +93,8 @@ def test_unknown_names_are_answered_with_the_closest() -> None:
         ("quip", {"spread": 0.0}),
         ("quip_sharp", {"bits": 5}),
         ("quip_sharp", {"scale_override": 0.0}),
+        ("best", {"bits": 8}),
+        ("best", {"refits": -1}),
     ],
 )
 def test_wrong_values_are_recipe_errors(system: str, options: dict[str, object]) -> None:

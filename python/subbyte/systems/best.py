@@ -10,6 +10,8 @@ our `spread`: 1 / 0.9, 0.95 and 0.95      -> for the same reason, above the code
 QuIP#'s trained vectors beside the        -> `refits`: fitted by least squares to each layer's outputs, and the codes
   rotations (section 5)                      found anew under them; the vectors are stored anyway, so it costs no bit
 GPTQ's true-sequential stages             -> each stage of a block is calibrated on the quantized ones before it
+Left out: groups and half-quadratic scales, which have nothing to do between rotations; sparse outliers, which cost more
+bits than they save there; fine-tuning of whole blocks.
 """
 
 from __future__ import annotations
