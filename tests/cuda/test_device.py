@@ -79,6 +79,8 @@ def compare(inputs: list, bits: int, group: int) -> None:
     order = torch.randperm(given[0].shape[1], dtype=torch.int32, device="cuda")
     turned = given[0][:, torch.argsort(order)].contiguous()
     assert torch.equal(got, kernels.wna16(turned, *given[1:], bits, group, order))
+    order[-1] = len(order)
+    assert kernels.wna16(turned, *given[1:], bits, group, order).isnan().all()
 
 
 @pytest.mark.parametrize(("kernel", "case"), OTHERS, ids=lambda each: str(each))
