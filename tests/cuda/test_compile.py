@@ -18,7 +18,7 @@ WNA16 = {
 ENTRIES = {
     "fp8": {f"fp8_{format}_m{rows}" for format in ("e4m3fn", "e5m2") for rows in (16, 64)} | {"fp8_sum"},
     "gather": {"gather"},
-    "hadamard": {"hadamard_short", "hadamard_long"},
+    "hadamard": {f"hadamard_{outer}{dtype}" for outer in ("", "outer_") for dtype in ("f32", "f16", "bf16")},
     "quantize_tokens": {"quantize_tokens"},
     "w4a8": {"w4a8_m16", "w4a8_m128"},
     "w8a8": {"w8a8_m16", "w8a8_m128", "w8a8_sum"},
@@ -42,7 +42,7 @@ ENTRIES = {
 REGISTERS = {
     "fp8": 255,
     "gather": 32,
-    "hadamard": 64,
+    "hadamard": 128,
     "quantize_tokens": 64,
     "w4a8": 255,
     "w8a8": 255,

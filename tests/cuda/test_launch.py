@@ -74,6 +74,7 @@ assert nothing.shape == (0, 2)
 """
 OTHERS = """
 from subbyte import kernels
+from subbyte.errors import RangeError
 random = np.random.default_rng(3)
 for m in (3, 20):
     codes = [random.integers(-128, 128, shape).astype(np.int8) for shape in ((m, 100), (7, 100))]
@@ -99,6 +100,19 @@ for one in (
 for n in (64, 512):
     x = random.standard_normal((2, n)).astype(np.float32)
     assert np.array_equal(cuda.hadamard(ndarray(x)).array, kernels.hadamard(x))
+    x = x.astype(np.float16)
+    assert np.array_equal(cuda.hadamard(ndarray(x)).array, kernels.hadamard(x))
+for n in (12, 344, 4096 * 3):
+    x = random.standard_normal((2, n)).astype(np.float32)
+    for transpose in (False, True, True):
+        got = cuda.hadamard(ndarray(x), transpose=transpose).array
+        np.testing.assert_allclose(got, kernels.hadamard(x, transpose=transpose), rtol=0, atol=1e-5)
+for n in (6, 2**16):
+    try: cuda.hadamard(ndarray(np.zeros((1, n), np.float32)))
+    except RangeError as error: assert error.args[0] == "n"
+    else: raise AssertionError(n)
+for n in (64, 512):
+    x = random.standard_normal((2, n)).astype(np.float32)
     for got, expected in zip(cuda.quantize_tokens(ndarray(x)), kernels.quantize_tokens(x)):
         assert np.array_equal(got.array, expected)
 """

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 from subbyte import kernels
-from tests.emulator import Emulated
+from tests.cuda.test_emulated import pack
+from tests.emulator import Banks, Emulated
 from tests.oracles import hadamard as hadamard_oracle
 from tests.oracles import quantize_tokens as tokens_oracle
 from tests.oracles.case import Case
@@ -16,36 +18,85 @@ from tests.oracles.case import Case
 Emulate = Callable[[str], Emulated]
 
 
-def run_hadamard(emulated: Emulated, x: np.ndarray, scale: float | None, reverse: bool = False) -> np.ndarray:
-    n, y = x.shape[-1], np.full(x.shape, np.nan, np.float32)
-    short = n <= 256
-    blocks = -(-x.size // 2048) if short else x.size // n
-    args = [x, y, x.size, n, float(1 / np.sqrt(n) if scale is None else scale)]
-    entry, shared = ("hadamard_short", 0) if short else ("hadamard_long", 4 * n)
-    emulated.launch(entry, (blocks, 1, 1), (256, 1, 1), args, out=[y], shared=shared, reverse=reverse)
-    return y
+DTYPES = {np.dtype(np.float32): "f32", np.dtype(np.float16): "f16", np.dtype(ml_dtypes.bfloat16): "bf16"}
 
 
-@pytest.mark.parametrize("case", hadamard_oracle.cases(), ids=str)
+def signs_of(order: int, transpose: bool) -> np.ndarray | None:
+    """[K, ceil(K / 32)] u32, a bit for each -1."""
+    if order == 1:
+        return None
+    rows = hadamard_oracle.outer(order).T if transpose else hadamard_oracle.outer(order)
+    return pack((rows < 0).astype(np.uint8), 1)
+
+
+def shape_of(n: int) -> tuple[int, int, int]:
+    """K, t and the bytes of shared memory of a row."""
+    order = hadamard_oracle.order_of(n)
+    span = n // order
+    return order, span.bit_length() - 1, 4 * order * (span + 2) if order > 1 else 4 * n if n > 256 else 0
+
+
+def run_hadamard(
+    emulated: Emulated, x: np.ndarray, scale: float | None = None, transpose: bool = False, **options: bool
+) -> tuple[np.ndarray, Banks]:
+    n, y = x.shape[-1], np.full(x.shape, 0, x.dtype)
+    (order, log, shared), rows, each = shape_of(n), x.size // n, max(1, 2048 // n)
+    bits = [array if array.dtype == np.float32 else array.view(np.uint16) for array in (x, y)]
+    factor = float(1 / np.sqrt(n) if scale is None else scale)
+    args = [*bits, signs_of(order, transpose), rows, each, order, log, factor]
+    entry, grid = f"hadamard_{'outer_' if order > 1 else ''}{DTYPES[x.dtype]}", (-(-rows // each), 1, 1)
+    return y, emulated.launch(entry, grid, (256, 1, 1), args, out=[bits[1]], shared=shared * each, **options)
+
+
+@pytest.mark.parametrize("case", [*hadamard_oracle.cases(), *hadamard_oracle.halves()], ids=str)
 def test_hadamard_agrees_with_the_oracle(emulate: Emulate, case: Case) -> None:
-    [x], scale = case.args, case.kwargs["scale"]
-    got = run_hadamard(emulate("hadamard"), x, scale, reverse=x.size % 3 == 0)
-    assert (abs(got - case.oracle(x, scale)) <= case.bound).all()
-    assert np.array_equal(got, kernels.hadamard(x, scale))
+    [x] = case.args
+    got, _ = run_hadamard(emulate("hadamard"), x, **case.kwargs, reverse=x.size % 3 == 0)
+    wide, expected = got.astype(np.float64), case.oracle(x, **case.kwargs).astype(np.float64)
+    np.testing.assert_allclose(wide, expected, rtol=0, atol=case.bound)
+    if x.shape[-1].bit_count() == 1:
+        assert np.array_equal(got, kernels.hadamard(x, case.kwargs["scale"]))
 
 
-@pytest.mark.parametrize("n", [2048, 4096, 32768])
+@pytest.mark.parametrize("case", hadamard_oracle.mixed(), ids=str)
+def test_hadamard_with_an_outer_matrix(emulate: Emulate, case: Case) -> None:
+    [x] = case.args
+    got, _ = run_hadamard(emulate("hadamard"), x, **case.kwargs, reverse=case.kwargs["transpose"])
+    case.check(got)
+
+
+@pytest.mark.parametrize("n", [688, 2048, 3072, 32768])
+def test_hadamard_of_long_rows_of_bfloat16(emulate: Emulate, n: int) -> None:
+    """The same number rounded once; for an outer matrix, whose sums have another order, next to it at most."""
+    x = np.random.default_rng(n).standard_normal((2, n)).astype(ml_dtypes.bfloat16)
+    got, _ = run_hadamard(emulate("hadamard"), x)
+    wide = kernels.hadamard(x.astype(np.float32))
+    if n.bit_count() == 1:
+        assert np.array_equal(got, wide.astype(got.dtype))
+    error, bound = abs(got.astype(np.float64) - wide), 2.0**-8 * abs(wide) + n * 2.0**-23
+    assert (error <= bound).all()
+
+
+def test_hadamard_spreads_nan_over_its_row_alone(emulate: Emulate) -> None:
+    for n in (256, 172):
+        x = np.ones((3, n), np.float32)
+        x[0, 100] = np.nan
+        x[2, 7] = np.inf
+        got, _ = run_hadamard(emulate("hadamard"), x)
+        assert np.isnan(got[0]).all()
+        assert np.isfinite(got[1]).all()
+        assert not np.isfinite(got[2]).any()
+
+
+@pytest.mark.parametrize("n", [4096, 32768])
 def test_hadamard_of_long_rows(emulate: Emulate, n: int) -> None:
     x = np.random.default_rng(n).standard_normal((2, n)).astype(np.float32)
-    assert np.array_equal(run_hadamard(emulate("hadamard"), x, None), kernels.hadamard(x))
+    assert np.array_equal(run_hadamard(emulate("hadamard"), x)[0], kernels.hadamard(x))
 
 
-def test_hadamard_has_no_bank_conflicts(emulate: Emulate) -> None:
-    x = np.ones((1, 4096), np.float32)
-    args = [x, y := np.zeros_like(x), 4096, 4096, 1.0]
-    banks = emulate("hadamard").launch(
-        "hadamard_long", (1, 1, 1), (256, 1, 1), args, out=[y], shared=4 * 4096, count=True
-    )
+@pytest.mark.parametrize("n", [4096, 12 * 256])
+def test_hadamard_has_no_bank_conflicts(emulate: Emulate, n: int) -> None:
+    _, banks = run_hadamard(emulate("hadamard"), np.ones((1, n), np.float32), count=True)
     assert banks.wavefronts > 100
     assert banks.conflicts == 0
 

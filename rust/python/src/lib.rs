@@ -14,6 +14,7 @@ mod minifloat;
 mod numbers;
 mod pack;
 mod quantize;
+mod rounded;
 mod solve;
 
 use pyo3::prelude::*;
@@ -27,7 +28,7 @@ mod _rust {
     #[pymodule_export]
     use crate::gemm::{codebook_gemm, csr, fp8, w4a8, w8a8, wna16, wna16_by_input};
     #[pymodule_export]
-    use crate::hadamard::hadamard;
+    use crate::hadamard::{hadamard, hadamard_matrix};
     #[pymodule_export]
     use crate::machine::{Machine, machine, paths};
     #[pymodule_export]

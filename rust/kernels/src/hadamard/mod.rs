@@ -3,6 +3,8 @@
 
 mod matrix;
 
+use std::sync::Arc;
+
 use crate::error::expect_shape;
 use crate::parts::Rows;
 use crate::{Error, Machine, Path, Result};
@@ -12,16 +14,23 @@ use faer::{Accum, MatMut, MatRef, Par};
 /// Elements worth a thread.
 const GRAIN: usize = 1 << 15;
 
+/// The outer factor for rows of `n`: its order `K`, and `H_K` row by row, entries 1 and -1; 1 and nothing for powers of two.
+///
+/// Errors: `Range` for an `n` that is no `K 2^t`.
+pub fn outer(n: usize) -> Result<(usize, Arc<[f32]>)> {
+    let order = matrix::order(n).ok_or_else(|| {
+        Error::range("n", n, "2^t, or K 2^t with a K of which a Hadamard matrix is known here (multiples of 4)")
+    })?;
+    Ok((order, if order > 1 { matrix::matrix(order) } else { Arc::default() }))
+}
+
 /// `x [rows, n] = scale * x H^T`, with `H` the Kronecker product of `H_K` and `H_2^t`: `H_K` as in [`matrix`], and
 /// `H_2^t[i, j] = (-1)^popcount(i & j)` (Sylvester's order). `transpose`: `scale * x H`, its inverse for a scale of `1 / n`.
 ///
 /// NaN and infinity spread over their row. Errors: `Range` for an `n` that is no `K 2^t`, `Shape` for another length.
 pub fn hadamard(m: &Machine, x: &mut [f32], rows: usize, n: usize, scale: f32, transpose: bool) -> Result<()> {
-    let order = matrix::order(n).ok_or_else(|| {
-        Error::range("n", n, "2^t, or K 2^t with a K of which a Hadamard matrix is known here (multiples of 4)")
-    })?;
+    let (order, matrix) = outer(n)?;
     expect_shape("x", x.len(), &[rows, n])?;
-    let matrix = (order > 1).then(|| matrix::matrix(order));
     m.split_parts(rows, GRAIN.div_ceil(n), Rows::new(x, n), |_, x| {
         let x = x.all();
         let (span, factor) = (n / order, if order > 1 { 1.0 } else { scale });
@@ -30,8 +39,8 @@ pub fn hadamard(m: &Machine, x: &mut [f32], rows: usize, n: usize, scale: f32, t
             Path::Avx512 | Path::Avx2 => unsafe { avx2::hadamard(x, span, factor) },
             Path::Scalar => portable::hadamard(x, span, factor),
         }
-        if let Some(matrix) = &matrix {
-            let matrix = MatRef::from_row_major_slice(matrix, order, order);
+        if order > 1 {
+            let matrix = MatRef::from_row_major_slice(&matrix, order, order);
             mix(x, if transpose { matrix.transpose() } else { matrix }, span, scale);
         }
     });
