@@ -14,7 +14,7 @@ from subbyte.errors import DeviceError, SubbyteError
 from tests.cuda.test_emulated import DTYPES, SHAPES, pack, problem
 from tests.cuda.test_wna16_few import SHAPES_FEW, SHAPES_NARROW
 from tests.cuda.test_wna16_mma import BITS, SHAPES_MMA, ZEROS, expected, inputs_of
-from tests.oracles import fp8, hadamard, quantize_tokens, w4a8, w8a8
+from tests.oracles import fp8, hadamard, hadamard_quantize, norm_quantize, quantize_tokens, w4a8, w8a8
 from tests.oracles.case import Case
 
 try:
@@ -27,6 +27,8 @@ OTHERS = [
     *(("w4a8", case) for case in w4a8.cases() if case.kwargs["group"] % 16 == 0 or case.kwargs["group"] == -1),
     *(("w4a8", case) for case in [w4a8.large(1, 256, 4096, 128), w4a8.large(200, 256, 1024, -1)]),
     *(("hadamard", case) for case in [*hadamard.cases(), *hadamard.halves()[:4], hadamard.large(4, 32768)]),
+    *(("norm_quantize", case) for case in [*norm_quantize.cases(), norm_quantize.large(64, 4096)]),
+    *(("hadamard_quantize", case) for case in hadamard_quantize.cases()),
     *(("quantize_tokens", case) for case in [*quantize_tokens.cases(), quantize_tokens.large(64, 4096)]),
 ]
 LARGER = [(1, 4096, 4096, 128), (16, 1000, 2048, 64), (200, 264, 1024, 128)]

@@ -12,10 +12,12 @@ import numpy as np
 from subbyte import _rust
 from subbyte.cuda import driver
 from subbyte.cuda.arrays import View, constant, empty, exported, view
+from subbyte.cuda.quantize import check as check_tokens
+from subbyte.cuda.quantize import results
 from subbyte.cuda.start import start
 from subbyte.errors import RangeError, ShapeError
 
-__all__ = ["hadamard"]
+__all__ = ["hadamard", "hadamard_quantize"]
 
 THREADS, SHORT, EACH = 256, 256, 2048  # threads; longest row without shared memory; numbers that a block likes to have
 
@@ -47,6 +49,43 @@ def hadamard(x: Any, scale: float | None = None, transpose: bool = False, *, str
     return y
 
 
+def hadamard_quantize(
+    x: Any,
+    signs: Any | None = None,
+    scale: float | None = None,
+    transpose: bool = False,
+    eps: float = 1e-5,
+    format: str = "int8",
+    *,
+    stream: object = None,
+) -> tuple[Any, Any]:
+    """A randomized Hadamard transform and the dynamic quantization of what it gives, in one kernel.
+
+    x        [T, n] f32, f16 or bf16, n as in `hadamard`, torch, CuPy or JAX, contiguous, on a CUDA device
+    signs    [n] f32, factors of the columns, beside x; or None: 1
+    scale    as in `hadamard`, as are `transpose` and `stream`
+    eps      as in `quantize_tokens`, as are `format` and what is returned
+
+    The bits of both kernels one after the other, of f32. Raises as they do.
+    """
+    seen, factors = view("x", x), None if signs is None else view("signs", signs)
+    rows, n = check_tokens(seen, eps, format)
+    check(seen)
+    if factors is not None:
+        factors.expect("f32", beside=seen)
+        if factors.shape != (n,):
+            raise ShapeError("signs", factors.shape, f"({n},)")
+    plan = Plan.of(n, seen.device)
+    codes, scales = results(x, seen, format)
+    if rows:
+        outer = plan.signs(transpose, seen.device)
+        arrays = [seen, factors, exported("codes", codes), exported("scales", scales), outer]
+        entry, grid = f"hadamard_quantize_{plan.kind}{format}_{seen.dtype}", (math.ceil(rows / plan.each), 1)
+        numbers = [rows, plan.each, *plan.numbers(scale), float(eps)]
+        start("hadamard_quantize", entry, seen, grid, THREADS, arrays, numbers, shared=plan.whole, stream=stream)
+    return codes, scales
+
+
 def check(x: View) -> tuple[int, int]:
     """Rows and their length, of which there is a matrix; raises what hadamard raises."""
     x.expect("f32", "f16", "bf16")
@@ -73,7 +112,7 @@ class Plan:
         order = len(matrix(n))
         plan = cls(order, (n // order).bit_length() - 1, max(1, EACH // n))
         most = driver.shared_memory(device)
-        if plan.shared > most:
+        if plan.whole > most:
             raise RangeError("n", n, f"a row that fits the {most} bytes of shared memory of a block of this device")
         return plan
 
@@ -84,10 +123,13 @@ class Plan:
 
     @property
     def shared(self) -> int:
-        """Bytes of dynamic shared memory."""
-        if self.order > 1:
-            return 4 * self.each * self.order * ((1 << self.log) + 2)
-        return 0 if 1 << self.log <= SHORT else 4 * self.each << self.log
+        """Bytes of dynamic shared memory, of which short rows without an outer matrix need none."""
+        return 0 if self.order == 1 and 1 << self.log <= SHORT else self.whole
+
+    @property
+    def whole(self) -> int:
+        """The same where all rows are kept."""
+        return 4 * self.each * self.order * ((1 << self.log) + (2 if self.order > 1 else 0))
 
     def numbers(self, scale: float | None) -> list[int | float]:
         """What the kernels are told last."""

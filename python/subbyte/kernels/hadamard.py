@@ -1,4 +1,4 @@
-"""The Hadamard transform."""
+"""The Hadamard transform, alone and before a quantization."""
 
 from __future__ import annotations
 
@@ -26,3 +26,34 @@ def hadamard(x: Array, scale: float | None = None, transpose: bool = False) -> A
     array([[2., 0., 0., 2.]], dtype=float32)
     """
     return call("hadamard", {"x": x}, scale=scale, transpose=transpose)
+
+
+def hadamard_quantize(
+    x: Array,
+    signs: Array | None = None,
+    scale: float | None = None,
+    transpose: bool = False,
+    eps: float = 1e-5,
+    format: str = "int8",
+) -> tuple[Array, Array]:
+    """A randomized Hadamard transform and the dynamic quantization of what it gives: an online rotation before W4A8.
+
+    x          [T, n] f32, f16 or bf16, n as in `hadamard`; contiguous; CPU or CUDA
+    signs      [n] f32, factors of the columns of x, or None: 1
+    scale      as in `hadamard`, as is `transpose`
+    eps        least magnitude that a row's largest counts as, above 0
+    format     as in `quantize_tokens`
+    returns    codes [T, n] i8, or u8 for e4m3fn; scale [T] f32: those of `quantize_tokens` for scale * H (signs * x)
+
+    What is transformed stays f32 and is written nowhere. The bits are those of both kernels, one after the other (for
+    f32; of what f16 and bf16 would be rounded to between them, they are not). A row with NaN or infinity gets the scale
+    NaN and codes 0. Raises RangeError (n, eps), UnknownNameError (format), ShapeError, DtypeError, StrideError,
+    DeviceError; on CUDA also DriverError and DependencyError.
+
+    >>> import numpy as np
+    >>> hadamard_quantize(np.array([[1.0, 0.0, 0.0, 3.0]], np.float32), scale=1.0)
+    (array([[127, -64, -64, 127]], dtype=int8), array([0.03149606], dtype=float32))
+    """
+    arrays, options = {"x": x, "signs": signs}, {"scale": scale, "transpose": transpose}
+    codes, scales = call("hadamard_quantize", arrays, **options, eps=eps, format=format)
+    return codes, scales

@@ -270,6 +270,11 @@ impl Floats {
         }
     }
 
+    /// The lengths of exactly `N` axes.
+    pub fn axes<const N: usize>(&self, py: Python<'_>, what: &str) -> PyResult<[usize; N]> {
+        axes(py, what, self.shape())
+    }
+
     /// All axes but the last, and the last.
     pub fn last_axis(&self, py: Python<'_>, what: &str) -> PyResult<(&[usize], usize)> {
         last_axis(py, what, self.shape())

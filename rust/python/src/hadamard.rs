@@ -2,11 +2,15 @@
 
 use pyo3::prelude::*;
 use subbyte_kernels as kernels;
+use subbyte_kernels::hadamard::hadamard_quantize as hadamard_quantize_as;
+use subbyte_kernels::minifloat::E4m3fn;
+use subbyte_kernels::quantize::Int8;
 
-use crate::array::{Buffer, Floats, Output};
+use crate::array::{Buffer, Floats, Input, Output};
 use crate::errors::raise;
 use crate::machine::Machine;
 use crate::numbers::natural;
+use crate::quantize::{TokenFormat, token_codes};
 use crate::rounded::in_dtype_of;
 
 #[pyfunction]
@@ -21,11 +25,50 @@ pub fn hadamard(
     let x = Floats::take("x", x)?;
     let (others, n) = x.last_axis(py, "x")?;
     let (rows, shape, from) = (others.iter().product(), [others, &[n]].concat(), x.narrow());
-    let scale = scale.unwrap_or((n as f64).sqrt().recip() as f32);
+    let scale = scale.unwrap_or_else(|| orthonormal(n));
     in_dtype_of(py, &x, &shape, on, move |m: &kernels::Machine, to: &mut [f32]| {
         from.write(m, to)?;
         kernels::hadamard::hadamard(m, to, rows, n, scale, transpose)
     })
+}
+
+#[pyfunction]
+#[pyo3(signature = (x, signs = None, scale = None, transpose = false, eps = 1e-5, format = "int8", *, on = None))]
+#[expect(clippy::too_many_arguments, reason = "a transform and a format")]
+pub fn hadamard_quantize(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    signs: Option<&Bound<'_, PyAny>>,
+    scale: Option<f32>,
+    transpose: bool,
+    eps: f32,
+    format: &str,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<(Buffer, Buffer)> {
+    let (x, format) = (Floats::take("x", x)?, TokenFormat::named(py, format)?);
+    let signs = signs.map(|signs| Input::take("signs", signs)).transpose()?;
+    let [rows, n] = x.axes(py, "x")?;
+    if let Some(signs) = &signs {
+        signs.expect(py, &[n])?;
+    }
+    let scale = scale.unwrap_or_else(|| orthonormal(n));
+    let mut wide = x.room()?;
+    let (x, room, signs) = (x.narrow(), wide.slice_mut(), signs.as_ref().map(Input::slice));
+    match format {
+        TokenFormat::Int8 => token_codes(py, on, [rows, n], |m, codes, scales| {
+            let x = x.widen(m, room)?;
+            hadamard_quantize_as::<Int8>(m, x, signs, rows, n, scale, transpose, eps, codes, scales)
+        }),
+        TokenFormat::E4m3fn => token_codes(py, on, [rows, n], |m, codes, scales| {
+            let x = x.widen(m, room)?;
+            hadamard_quantize_as::<E4m3fn>(m, x, signs, rows, n, scale, transpose, eps, codes, scales)
+        }),
+    }
+}
+
+/// What keeps lengths.
+fn orthonormal(n: usize) -> f32 {
+    (n as f64).sqrt().recip() as f32
 }
 
 /// `H_K` for rows of `n`, [K, K] of 1 and -1; for a power of two K is 1.
