@@ -133,8 +133,22 @@ def transforms(m: int, k: int) -> Iterator[Contestant]:
     shape, size = f"{m}x{k}", 4 * x.numel()
     yield Contestant("hadamard", "subbyte", shape, lambda: kernels.hadamard(x), 2 * size, 0)
     yield Contestant("hadamard", "torch copy", shape, lambda: x.clone(), 2 * size, 0)
+    half, wide = x.bfloat16(), torch.randn(m, k // 64 * 43, device="cuda")
+    yield Contestant("hadamard", "subbyte bf16", shape, lambda: kernels.hadamard(half), size, 0)
+    outer, moved = f"{m}x{wide.shape[1]}", 8 * wide.numel()
+    yield Contestant("hadamard", "subbyte", outer, lambda: kernels.hadamard(wide), moved, 2 * 172 * wide.numel())
+    yield Contestant("hadamard", "torch copy", outer, lambda: wide.clone(), moved, 0)
     yield Contestant("quantize_tokens", "subbyte", shape, lambda: kernels.quantize_tokens(x), size * 5 // 4, 0)
     yield Contestant("quantize_tokens", "torch copy", shape, lambda: x.to(torch.int8), size * 5 // 4, 0)
+    weight, moved = torch.ones(k, dtype=torch.bfloat16, device="cuda"), half.numel() * 3
+    norm = torch.nn.functional.rms_norm
+    yield Contestant("norm_quantize", "subbyte", shape, lambda: kernels.norm_quantize(half, weight), moved, 0)
+    yield Contestant("norm_quantize", "torch norm alone", shape, lambda: norm(half, weight.shape, weight), moved, 0)
+    for one, name in ((half, shape), (wide.bfloat16(), outer)):
+        fused, moved = (lambda one=one: kernels.hadamard_quantize(one)), one.numel() * 3
+        yield Contestant("hadamard_quantize", "subbyte", name, fused, moved, 0)
+        apart = lambda one=one: kernels.quantize_tokens(kernels.hadamard(one))  # noqa: E731
+        yield Contestant("hadamard_quantize", "both, one after the other", name, apart, moved, 0)
 
 
 def contestants() -> Iterator[Contestant]:

@@ -54,12 +54,18 @@ def calls() -> dict[str, Call]:
             {"codes": codes, "scale": scale, "zero": zero}, {"group": 32}, empty={"codes": (0, 64), **none}
         ),
         "quantize_tokens": Call({"x": x}, empty={"x": (0, 64)}),
+        "norm_quantize": Call(
+            {"x": x, "weight": x[0].copy(), "bias": x[1].copy()},
+            {"norm": "layer", "format": "e4m3fn"},
+            empty={"x": (0, 64), "weight": (64,), "bias": (64,)},
+        ),
         "search_clip": Call(
             {"weight": x, "gram": np.stack([gram[:32, :32], gram[32:, 32:]])},
             g32,
             empty={"weight": (0, 64), "gram": (2, 32, 32)},
         ),
         "hadamard": Call({"x": x}, any_axes=True, empty={"x": (0, 64)}),
+        "hadamard_quantize": Call({"x": x, "signs": np.sign(x[0])}, empty={"x": (0, 64), "signs": (64,)}),
         "accumulate_gram": Call({"gram": gram, "x": x}, empty={"gram": (64, 64), "x": (0, 64)}),
         "inverse_factor": Call({"hessian": gram}, {"damp": 1.0}, empty={"hessian": (0, 0)}),
         "coordinate_descent": Call(

@@ -43,6 +43,8 @@ def test_opcheck(kernel: str) -> None:
         "bilevel",
         "nearest_codeword",
         "kmeans",
+        "norm_quantize",
+        "hadamard_quantize",
     ],
 )
 def test_opcheck_without_the_optional_arrays(kernel: str) -> None:
@@ -58,6 +60,8 @@ def test_opcheck_without_the_optional_arrays(kernel: str) -> None:
         "bilevel": ["mask"],
         "nearest_codeword": ["weights"],
         "kmeans": ["weights", "start"],
+        "norm_quantize": ["bias"],
+        "hadamard_quantize": ["signs"],
     }[kernel]
     arrays = {name: tensor for name, tensor in tensors(kernel).items() if name not in optional}
     arrays |= {"zero": None} if kernel == "wna16" else {}

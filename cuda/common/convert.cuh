@@ -19,6 +19,10 @@ template <class To, class From> __device__ inline To bit_cast(From from) {
     return to;
 }
 
+// For kernels that take f32, too.
+__device__ inline float widen(float x) { return x; }
+__device__ inline void narrow(float wide, float& x) { x = wide; }
+
 __device__ inline float widen(BF16 x) { return bit_cast<float>(unsigned(x.bits) << 16); }
 
 #if defined(__CUDA_ARCH__)

@@ -28,3 +28,23 @@ inline int shuffle_xor(int value, unsigned mask) {
 #endif
 
 __device__ inline float shuffle_xor(float value, unsigned mask) { return bit_cast<float>(shuffle_xor(bit_cast<int>(value), mask)); }
+__device__ inline double shuffle_xor(double value, unsigned mask) {
+    const auto bits = bit_cast<unsigned long long>(value);
+    const auto low = unsigned(shuffle_xor(int(bits), mask)), high = unsigned(shuffle_xor(int(bits >> 32), mask));
+    return bit_cast<double>(static_cast<unsigned long long>(high) << 32 | low);
+}
+
+// The values of THREADS neighbouring threads, a warp or the whole block, joined by an operation that takes them in either order. All
+// get the same bits, those of every call.
+template <unsigned THREADS, class T, class Join> __device__ T reduce(T value, Join join) {
+    for (unsigned mask = 16; mask > 0; mask /= 2) value = join(value, shuffle_xor(value, mask));
+    if constexpr (THREADS > 32) {
+        __shared__ T of_warp[THREADS / 32];
+        __syncthreads();  // that of the call before has been read by all
+        if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
+        __syncthreads();
+        value = of_warp[0];
+        for (unsigned warp = 1; warp < THREADS / 32; warp++) value = join(value, of_warp[warp]);
+    }
+    return value;
+}

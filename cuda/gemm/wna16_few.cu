@@ -1,6 +1,6 @@
 // wna16_few: wna16 for up to 16 rows of x, made for bandwidth: y[m, n] = sum_k x[m, order[k]] * scale[n, g] * (code[n, k] - zero[n, g]).
 //   x [M, K], M at most TOKENS | words [N, ceil(K * BITS / 32)] u32, layout "dense" | scale [N, K / group] | y [M, N]
-//   zero [N, K / group] u8, or null: 2^(BITS - 1) | order [K] u32, or null: k
+//   zero [N, K / group] u8, or null: 2^(BITS - 1) | order [K] u32, or null: k; what is no column of x is NaN
 //   parts, depth: as in wna16_mma.cu, depth a multiple of SLICE
 //   All row-major; x, scale and y are all f16 or all bf16. M, N, K below 2^31.
 //   BITS 2, 3, 4, 8 and groups of a multiple of 128, or of all of K (EIGHTS 4); BITS 4, 8 and groups of a multiple of 32 (EIGHTS 1).
@@ -62,8 +62,8 @@ __device__ inline void stage(const T* x, const unsigned* order, unsigned M, unsi
             for (unsigned each = 0; each < 8; each++) {
                 if (k + each >= K) break;
                 const unsigned column = order ? order[k + each] : k + each;
-                const T value = from[column < K ? column : K - 1];  // a wrong order reads no foreign memory
-                values.word[each / 2] |= unsigned(value.bits) << each % 2 * 16;
+                const unsigned bits = column < K ? from[column].bits : 0x7fff;  // NaN in f16 and in bf16
+                values.word[each / 2] |= bits << each % 2 * 16;
             }
         }
         Words<4> pairs;

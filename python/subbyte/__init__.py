@@ -9,7 +9,7 @@
 The floors of the house; imports go down only, and importing this package loads none of them:
 
     cli -> pipeline | evaluate -> checkpoint -> systems -> recipe -> transforms | solvers -> outliers -> calibration
-        -> anatomy | modules -> tensors -> schemes -> kernels -> _rust | cuda
+        -> anatomy | modules -> tensors -> schemes -> kernels -> cuda -> _rust
 """
 
 from __future__ import annotations

@@ -18,12 +18,15 @@ __all__ = [
     "fp8",
     "gptq",
     "hadamard",
+    "hadamard_matrix",
+    "hadamard_quantize",
     "half_quadratic",
     "inverse_factor",
     "kmeans",
     "ldlq",
     "machine",
     "nearest_codeword",
+    "norm_quantize",
     "pack",
     "paths",
     "product_decode",
@@ -110,7 +113,20 @@ def quantize_symmetric(
     x: Any, scale: Any, bits: int = 8, group: int = ..., narrow: bool = True, *, on: Machine | None = None
 ) -> Buffer: ...
 def dequantize_affine(codes: Any, scale: Any, zero: Any, group: int = ..., *, on: Machine | None = None) -> Buffer: ...
-def quantize_tokens(x: Any, eps: float = 1e-5, *, on: Machine | None = None) -> tuple[Buffer, Buffer]: ...
+def quantize_tokens(
+    x: Any, eps: float = 1e-5, format: str = "int8", *, on: Machine | None = None
+) -> tuple[Buffer, Buffer]: ...
+def norm_quantize(
+    x: Any,
+    weight: Any,
+    bias: Any | None = None,
+    norm: str = "rms",
+    norm_eps: float = 1e-5,
+    eps: float = 1e-5,
+    format: str = "int8",
+    *,
+    on: Machine | None = None,
+) -> tuple[Buffer, Buffer]: ...
 def search_clip(
     weight: Any,
     gram: Any,
@@ -127,6 +143,17 @@ def search_clip(
     on: Machine | None = None,
 ) -> Buffer: ...
 def hadamard(x: Any, scale: float | None = None, transpose: bool = False, *, on: Machine | None = None) -> Buffer: ...
+def hadamard_matrix(n: int) -> Buffer: ...
+def hadamard_quantize(
+    x: Any,
+    signs: Any | None = None,
+    scale: float | None = None,
+    transpose: bool = False,
+    eps: float = 1e-5,
+    format: str = "int8",
+    *,
+    on: Machine | None = None,
+) -> tuple[Buffer, Buffer]: ...
 def accumulate_gram(gram: Any, x: Any, *, on: Machine | None = None) -> None: ...
 def inverse_factor(hessian: Any, damp: float, *, on: Machine | None = None) -> Buffer: ...
 def gptq(

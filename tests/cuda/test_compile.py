@@ -15,11 +15,19 @@ WNA16 = {
     f"wna16_w{bits}_{dtype}_{zero}" for bits in range(1, 9) for dtype in ("f16", "bf16") for zero in ("sym", "asym")
 }
 
+
+def tokens(kernel: str) -> set[str]:
+    """What cuda/common/tokens.cuh lists for a kernel."""
+    return {f"{kernel}_{format}_{dtype}" for format in ("int8", "e4m3fn") for dtype in ("f32", "f16", "bf16")}
+
+
 ENTRIES = {
     "fp8": {f"fp8_{format}_m{rows}" for format in ("e4m3fn", "e5m2") for rows in (16, 64)} | {"fp8_sum"},
     "gather": {"gather"},
-    "hadamard": {"hadamard_short", "hadamard_long"},
-    "quantize_tokens": {"quantize_tokens"},
+    "hadamard": {f"hadamard_{outer}{dtype}" for outer in ("", "outer_") for dtype in ("f32", "f16", "bf16")},
+    "hadamard_quantize": tokens("hadamard_quantize") | tokens("hadamard_quantize_outer"),
+    "norm_quantize": tokens("norm_quantize"),
+    "quantize_tokens": tokens("quantize_tokens"),
     "w4a8": {"w4a8_m16", "w4a8_m128"},
     "w8a8": {"w8a8_m16", "w8a8_m128", "w8a8_sum"},
     "wna16": WNA16,
@@ -42,7 +50,9 @@ ENTRIES = {
 REGISTERS = {
     "fp8": 255,
     "gather": 32,
-    "hadamard": 64,
+    "hadamard": 128,
+    "hadamard_quantize": 128,
+    "norm_quantize": 64,
     "quantize_tokens": 64,
     "w4a8": 255,
     "w8a8": 255,
@@ -132,7 +142,7 @@ def test_command_line(
     assert compiler.main(["--arch", "sm_80", "--cubin", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "registers" in printed
-    assert re.search(r"^ +quantize_tokens +\d+ +0 +0 +\d+$", printed, re.MULTILINE)
+    assert re.search(r"^ +quantize_tokens_int8_f32 +\d+ +0 +0 +\d+$", printed, re.MULTILINE)
     assert compiler.main(["--arch", "sm_1", str(tmp_path)]) == 1
     assert "gpu-architecture" in capsys.readouterr().err
     with pytest.raises(SystemExit):

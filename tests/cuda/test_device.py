@@ -14,7 +14,7 @@ from subbyte.errors import DeviceError, SubbyteError
 from tests.cuda.test_emulated import DTYPES, SHAPES, pack, problem
 from tests.cuda.test_wna16_few import SHAPES_FEW, SHAPES_NARROW
 from tests.cuda.test_wna16_mma import BITS, SHAPES_MMA, ZEROS, expected, inputs_of
-from tests.oracles import fp8, hadamard, quantize_tokens, w4a8, w8a8
+from tests.oracles import fp8, hadamard, hadamard_quantize, norm_quantize, quantize_tokens, w4a8, w8a8
 from tests.oracles.case import Case
 
 try:
@@ -26,7 +26,9 @@ OTHERS = [
     *(("w8a8", case) for case in [*w8a8.cases(), w8a8.large(256, 512, 1024), w8a8.large(1, 512, 4096)]),
     *(("w4a8", case) for case in w4a8.cases() if case.kwargs["group"] % 16 == 0 or case.kwargs["group"] == -1),
     *(("w4a8", case) for case in [w4a8.large(1, 256, 4096, 128), w4a8.large(200, 256, 1024, -1)]),
-    *(("hadamard", case) for case in [*hadamard.cases(), hadamard.large(4, 32768)]),
+    *(("hadamard", case) for case in [*hadamard.cases(), *hadamard.halves()[:4], hadamard.large(4, 32768)]),
+    *(("norm_quantize", case) for case in [*norm_quantize.cases(), norm_quantize.large(64, 4096)]),
+    *(("hadamard_quantize", case) for case in hadamard_quantize.cases()),
     *(("quantize_tokens", case) for case in [*quantize_tokens.cases(), quantize_tokens.large(64, 4096)]),
 ]
 LARGER = [(1, 4096, 4096, 128), (16, 1000, 2048, 64), (200, 264, 1024, 128)]
@@ -79,6 +81,8 @@ def compare(inputs: list, bits: int, group: int) -> None:
     order = torch.randperm(given[0].shape[1], dtype=torch.int32, device="cuda")
     turned = given[0][:, torch.argsort(order)].contiguous()
     assert torch.equal(got, kernels.wna16(turned, *given[1:], bits, group, order))
+    order[-1] = len(order)
+    assert kernels.wna16(turned, *given[1:], bits, group, order).isnan().all()
 
 
 @pytest.mark.parametrize(("kernel", "case"), OTHERS, ids=lambda each: str(each))
@@ -102,6 +106,13 @@ def test_fp8_agrees_with_the_oracle(case: Case) -> None:
     got = kernels.fp8(*given)
     assert (abs(got.cpu().numpy() - case.oracle(*case.args)) <= case.bound).all()
     assert torch.equal(got, kernels.fp8(*given))
+
+
+@pytest.mark.parametrize("case", [*hadamard.mixed(), hadamard.large(3, 11008)], ids=str)
+def test_hadamard_with_an_outer_matrix(case: Case) -> None:
+    got = kernels.hadamard(torch.from_numpy(case.args[0]).cuda(), **case.kwargs)
+    # tensor cores may cut sums where the CPU rounds them
+    assert (abs(got.cpu().numpy() - case.oracle(*case.args, **case.kwargs)) <= 6 * case.bound).all()
 
 
 def test_streams_and_graphs() -> None:

@@ -37,7 +37,7 @@ class ndarray:
 
 cupy = types.ModuleType("cupy")
 cupy.ndarray = ndarray
-cupy.float32, cupy.int8, cupy.int32 = np.float32, np.int8, np.int32
+cupy.float32, cupy.int8, cupy.uint8, cupy.int32 = np.float32, np.int8, np.uint8, np.int32
 cupy.empty = lambda shape, dtype: ndarray(np.full(shape, 7, dtype))
 cupy.cuda = types.SimpleNamespace(get_current_stream=lambda device: types.SimpleNamespace(ptr=42))
 sys.modules["cupy"] = cupy
@@ -74,6 +74,7 @@ assert nothing.shape == (0, 2)
 """
 OTHERS = """
 from subbyte import kernels
+from subbyte.errors import RangeError
 random = np.random.default_rng(3)
 for m in (3, 20):
     codes = [random.integers(-128, 128, shape).astype(np.int8) for shape in ((m, 100), (7, 100))]
@@ -99,9 +100,32 @@ for one in (
 for n in (64, 512):
     x = random.standard_normal((2, n)).astype(np.float32)
     assert np.array_equal(cuda.hadamard(ndarray(x)).array, kernels.hadamard(x))
-    for got, expected in zip(cuda.quantize_tokens(ndarray(x)), kernels.quantize_tokens(x)):
-        assert np.array_equal(got.array, expected)
+    x = x.astype(np.float16)
+    assert np.array_equal(cuda.hadamard(ndarray(x)).array, kernels.hadamard(x))
+for n in (12, 344, 4096 * 3):
+    x = random.standard_normal((2, n)).astype(np.float32)
+    for transpose in (False, True, True):
+        got = cuda.hadamard(ndarray(x), transpose=transpose).array
+        np.testing.assert_allclose(got, kernels.hadamard(x, transpose=transpose), rtol=0, atol=1e-5)
+for n in (6, 2**16):
+    try: cuda.hadamard(ndarray(np.zeros((1, n), np.float32)))
+    except RangeError as error: assert error.args[0] == "n"
+    else: raise AssertionError(n)
+for n in (64, 512):
+    x = random.standard_normal((2, n)).astype(np.float32)
+    for format in ("int8", "e4m3fn"):
+        want = kernels.quantize_tokens(x, format=format)
+        for got, expected in zip(cuda.quantize_tokens(ndarray(x), format=format), want):
+            assert np.array_equal(got.array, expected)
+from tests.oracles import hadamard_quantize, norm_quantize
+for kernel, oracle in (("norm_quantize", norm_quantize), ("hadamard_quantize", hadamard_quantize)):
+    for one in oracle.cases():
+        given = [None if each is None else ndarray(each) for each in one.args]
+        one.check(tuple(each.array for each in getattr(cuda, kernel)(*given, **one.kwargs)))
 """
+
+
+OTHER_KERNELS = ("fp8", "w4a8", "w8a8", "hadamard", "hadamard_quantize", "norm_quantize", "quantize_tokens")
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +165,7 @@ def test_the_other_kernels_give_the_bits_of_the_cpu(
     libcuda: Path, emulate: Callable[[str], Emulated], ptx: Path
 ) -> None:
     """More than 48 KiB of dynamic shared memory are asked for, too."""
-    done = run(OTHERS, libcuda, [emulate(name) for name in ("fp8", "w4a8", "w8a8", "hadamard", "quantize_tokens")], ptx)
+    done = run(OTHERS, libcuda, [emulate(name) for name in OTHER_KERNELS], ptx)
     assert done.returncode == 0, done.stderr
 
 

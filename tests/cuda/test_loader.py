@@ -319,14 +319,27 @@ def test_what_fp8_refuses() -> None:
 def test_what_the_transforms_refuse() -> None:
     check_rows = sys.modules["subbyte.cuda.hadamard"].check
     check_tokens = sys.modules["subbyte.cuda.quantize"].check
-    assert check_rows(on_gpu("x", (3, 5, 64), "f32", 4)) == (15, 64)
-    assert check_tokens(on_gpu("x", (3, 5), "f32", 4), 1e-5) == (3, 5)
-    for n in (0, 48, 2**16):
-        with pytest.raises(RangeError, match="a power of two to 32768"):
+    assert check_rows(on_gpu("x", (3, 5, 48), "f16", 2)) == (15, 48)
+    assert check_tokens(on_gpu("x", (3, 5), "f32", 4), 1e-5, "int8") == (3, 5)
+    for n in (0, 6, 92):
+        with pytest.raises(RangeError, match="a Hadamard matrix is known"):
             check_rows(on_gpu("x", (3, n), "f32", 4))
-    with pytest.raises(RangeError, match="pass fewer rows"):
-        check_rows(on_gpu("x", (2**20, 4096), "f32", 4))
+    with pytest.raises(RangeError, match="pass fewer at a time"):
+        check_rows(on_gpu("x", (2**31, 4), "f32", 4))
     with pytest.raises(RangeError, match="eps: given 0"):
-        check_tokens(on_gpu("x", (3, 5), "f32", 4), 0.0)
+        check_tokens(on_gpu("x", (3, 5), "f32", 4), 0.0, "int8")
     with pytest.raises(ShapeError):
-        check_tokens(on_gpu("x", (3,), "f32", 4), 1e-5)
+        check_tokens(on_gpu("x", (3,), "f32", 4), 1e-5, "int8")
+    with pytest.raises(UnknownNameError, match="format: given 'e5m2', expected one of int8, e4m3fn"):
+        check_tokens(on_gpu("x", (3, 5), "f32", 4), 1e-5, "e5m2")
+    check_norm = sys.modules["subbyte.cuda.quantize"].check_norm
+    x, weight = on_gpu("x", (3, 5), "f16", 2), on_gpu("weight", (5,), "f16", 2)
+    check_norm(x, weight, None, "rms", 0.0)
+    with pytest.raises(UnknownNameError, match="norm: given 'batch', expected one of rms, layer"):
+        check_norm(x, weight, None, "batch", 0.0)
+    with pytest.raises(RangeError, match="norm_eps: given -1"):
+        check_norm(x, weight, None, "rms", -1.0)
+    with pytest.raises(DtypeError, match="weight: given f32, expected f16"):
+        check_norm(x, on_gpu("weight", (5,), "f32", 4), None, "rms", 0.0)
+    with pytest.raises(ShapeError, match="bias"):
+        check_norm(x, weight, on_gpu("bias", (4,), "f16", 2), "rms", 0.0)

@@ -44,7 +44,9 @@ def compiled(code: str, folder: Path) -> ctypes.CDLL:
     source, library = folder / "emulated.cpp", folder / "emulated.so"
     source.write_text(code)
     # Contraction off: a product and a sum are then two roundings, as in the source, on every CPU.
-    flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-fPIC", "-Wall", "-Werror", "-Wno-unknown-pragmas", f"-I{HERE}"]
+    # Without unique symbols, or two kernels of one process would share the static memory of a helper.
+    flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-fPIC", "-fno-gnu-unique"]
+    flags += ["-Wall", "-Werror", "-Wno-unknown-pragmas", f"-I{HERE}"]
     watched = [*flags, "-fsanitize=thread", "-include", "cuda_on_cpu.h", f"-I{CUDA}", "-Wno-tsan"]
     for command in (
         [*watched, "-c", str(source), "-o", str(folder / "kernel.o")],

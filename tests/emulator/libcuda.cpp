@@ -33,7 +33,8 @@ int cuDeviceGetName(char* name, int size, int) { return snprintf(name, size, "CP
 int cuDeviceTotalMem_v2(size_t* bytes, int) { return *bytes = size_t(3) << 30, 0; }
 int cuDeviceGetAttribute(int* value, int attribute, int) {
     const int capability = setting("FAKE_CAPABILITY", 90);
-    if (attribute == 16) return *value = 132, 0;  // multiprocessors
+    if (attribute == 16) return *value = 132, 0;         // multiprocessors
+    if (attribute == 97) return *value = 227 * 1024, 0;  // bytes of shared memory
     if (attribute != 75 && attribute != 76) return INVALID_VALUE;
     return *value = attribute == 75 ? capability / 10 : capability % 10, 0;
 }
@@ -65,6 +66,8 @@ int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
     const unsigned grid[] = {gx, gy, gz}, block[] = {bx, by, bz};
     return reinterpret_cast<Launcher>(function)(grid, block, shared, args, false, false) ? 0 : LAUNCH_FAILED;
 }
+int cuMemAlloc_v2(void** memory, size_t bytes) { return *memory = malloc(bytes), contexts == 0; }
+int cuMemcpyHtoD_v2(void* to, const void* from, size_t bytes) { return memcpy(to, from, bytes), contexts == 0; }
 int cuStreamSynchronize(void*) { return 0; }
 
 // cuda-python finds everything else through this one; names come without their version.

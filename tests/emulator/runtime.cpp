@@ -232,7 +232,7 @@ void store(void* to, const void* from, size_t bytes) {
     memcpy(to, from, bytes);
 }
 
-void* dynamic_shared() { return dynamic->first; }
+void* dynamic_shared() { return dynamic ? dynamic->first : nullptr; }
 
 void copy_async(void* to, const void* from, unsigned bytes, unsigned valid) {
     check(to, bytes, bytes, true, __builtin_return_address(0));  // it may land from now on

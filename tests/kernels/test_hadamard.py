@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from tests.oracles.case import Case
-from tests.oracles.hadamard import PALEY, WILLIAMSON, cases, matrix, mixed
+from tests.oracles.hadamard import PALEY, WILLIAMSON, cases, halves, matrix, mixed
 
 from subbyte import errors, kernels
 
@@ -11,7 +11,7 @@ every_path = pytest.mark.parametrize("path", kernels.paths())
 
 
 @every_path
-@pytest.mark.parametrize("case", [*cases(), *mixed()], ids=str)
+@pytest.mark.parametrize("case", [*cases(), *mixed(), *halves()], ids=str)
 def test_agrees_with_the_oracle(case: Case, path: str) -> None:
     with kernels.forced(path):
         case.check(kernels.hadamard(*case.args, **case.kwargs))
@@ -37,6 +37,14 @@ def test_integers_are_exact_and_lengths_are_kept(path: str) -> None:
         got = kernels.hadamard(x, scale=1.0)
     assert (got[:, 0] == x.sum(1)).all()
     assert ((got.astype(np.float64) ** 2).sum(1) == 4096 * (x.astype(np.float64) ** 2).sum(1)).all()
+
+
+def test_bfloat16_is_rounded_once() -> None:
+    torch = pytest.importorskip("torch")
+    x = torch.randn(3, 5, 96, dtype=torch.bfloat16, generator=torch.Generator().manual_seed(0))
+    got = kernels.hadamard(x)
+    assert got.dtype == torch.bfloat16
+    assert torch.equal(got, kernels.hadamard(x.float()).bfloat16())
 
 
 @every_path

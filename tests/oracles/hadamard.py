@@ -38,20 +38,26 @@ def outer(order: int) -> np.ndarray:
     return np.block([[s + unit, s - unit], [s - unit, -s - unit]])
 
 
+def order_of(n: int) -> int:
+    """K, the order of the outer matrix; 1 for powers of two."""
+    return next((k for k in sorted([*WILLIAMSON, *PALEY]) if n % k == 0 and (n // k).bit_count() == 1), 1)
+
+
 @cache
 def matrix(n: int) -> np.ndarray:
     """[n, n] f64: the outer matrix (for no power of two) by Sylvester's, (-1) ** (ones that i and j share)."""
-    order = next((k for k in sorted([*WILLIAMSON, *PALEY]) if n % k == 0 and (n // k).bit_count() == 1), 1)
+    order = order_of(n)
     inner = np.array([[(-1) ** (i & j).bit_count() for j in range(n // order)] for i in range(n // order)], float)
     return np.kron(outer(order), inner) if order > 1 else inner
 
 
 def hadamard(x: np.ndarray, scale: float | None = None, transpose: bool = False) -> np.ndarray:
-    """scale * x H^T, or scale * x H."""
+    """scale * x H^T, or scale * x H, in the dtype of x."""
     n = x.shape[-1]
     factor = 1 / math.sqrt(n) if scale is None else scale
     rows = matrix(n) if transpose else matrix(n).T
-    return (x.astype(np.float64) @ rows * np.float32(factor)).astype(np.float32)
+    with np.errstate(over="ignore"):
+        return (x.astype(np.float64) @ rows * np.float32(factor)).astype(x.dtype)
 
 
 def cases() -> list[Case]:
@@ -81,6 +87,18 @@ def mixed() -> list[Case]:
             options = {"scale": None, "transpose": transpose}
             found.append(Case(f"{n}-{transpose}", (x,), options, hadamard, bound, 8 * x.size))
     return found
+
+
+def halves() -> list[Case]:
+    """Rows of f16: within what f32 sums err by, and half a unit of f16; and one that overflows."""
+    found = []
+    for n in (1, 8, 64, 512, 12, 344):
+        x = np.random.default_rng(n).standard_normal((5, n)).astype(np.float16)
+        largest = float(np.abs(x.astype(np.float64)).sum(-1).max()) / math.sqrt(n)
+        bound = (n * 2**-24 + 2**-11) * largest * 1.01
+        found.append(Case(f"f16-{n}", (x,), {"scale": None, "transpose": n == 12}, hadamard, bound, 4 * x.size))
+    large = np.full((2, 4), 40000, np.float16)
+    return [*found, Case("f16-overflow", (large,), {"scale": None}, hadamard, 0.0)]
 
 
 def large(rows: int, n: int) -> Case:

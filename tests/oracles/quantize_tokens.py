@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 from tests.oracles.case import Case
 from tests.oracles.fit_affine import numbers
 
+FORMATS = ("int8", "e4m3fn")
 
-def quantize_tokens(x: np.ndarray, eps: float = 1e-5) -> tuple[np.ndarray, np.ndarray]:
-    """scale = max(max|x|, eps) / 127 and rint(x / scale); a row that is not finite gets NaN and zeros."""
-    codes, scale = np.zeros(x.shape, np.int8), np.zeros(len(x), np.float32)
+
+def quantize_tokens(x: np.ndarray, eps: float = 1e-5, format: str = "int8") -> tuple[np.ndarray, np.ndarray]:
+    """scale = max(max|x|, eps) / largest and x / scale rounded; a row that is not finite gets NaN and zeros."""
+    x, whole = x.astype(np.float32), format == "int8"
+    codes, scale = np.zeros(x.shape, np.int8 if whole else np.uint8), np.zeros(len(x), np.float32)
     for row, values in enumerate(x):
         if not np.isfinite(values).all():
             scale[row] = np.nan
             continue
-        scale[row] = max(np.abs(values).max(initial=0), np.float32(eps)) / np.float32(127)
-        codes[row] = [round(float(value / scale[row])) for value in values]
+        scale[row] = max(np.abs(values).max(initial=0), np.float32(eps)) / np.float32(127 if whole else 448)
+        quotients = values / scale[row]
+        codes[row] = [round(float(value)) for value in quotients] if whole else e4m3fn(quotients)
     return codes, scale
+
+
+def e4m3fn(x: np.ndarray) -> np.ndarray:
+    """The codes of the nearest values, of magnitudes up to 464, where rounding leads to 448."""
+    return x.astype(ml_dtypes.float8_e4m3fn).view(np.uint8)
 
 
 def cases() -> list[Case]:
@@ -33,7 +43,10 @@ def cases() -> list[Case]:
     for row, value in ((1, np.nan), (2, np.inf), (4, -np.inf)):
         wild[row, 5 * row] = value
     wild[3] = 0
-    return [*found, Case("not-finite", (wild,), {}, quantize_tokens)]
+    found.append(Case("not-finite", (wild,), {}, quantize_tokens))
+    found += [Case(f"{case}-e4m3fn", case.args, {**case.kwargs, "format": "e4m3fn"}, case.oracle) for case in found]
+    half = numbers((3, 65), seed=15).astype(np.float16)
+    return [*found, *(Case(f"f16-{format}", (half,), {"format": format}, quantize_tokens) for format in FORMATS)]
 
 
 def large(rows: int, cols: int) -> Case:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from subbyte.cuda.driver import Device, devices, driver_version
 from subbyte.cuda.gemm import fp8, w4a8, w8a8, wna16
-from subbyte.cuda.hadamard import hadamard
+from subbyte.cuda.hadamard import hadamard, hadamard_quantize
 from subbyte.cuda.loader import Entry, Ptx, launch, load, ptx
-from subbyte.cuda.quantize import quantize_tokens
+from subbyte.cuda.quantize import norm_quantize, quantize_tokens
 
 __all__ = [
     "Device",
@@ -22,8 +22,10 @@ __all__ = [
     "driver_version",
     "fp8",
     "hadamard",
+    "hadamard_quantize",
     "launch",
     "load",
+    "norm_quantize",
     "ptx",
     "quantize_tokens",
     "w4a8",

@@ -14,9 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from subbyte.cuda import driver
 from subbyte.errors import DeviceError, DtypeError, StrideError
 
-__all__ = ["View", "current_stream", "empty", "exported", "view"]
+__all__ = ["View", "constant", "current_stream", "empty", "exported", "view"]
 
 CUDA, MANAGED = 2, 13  # DLPack's kDLCUDA and kDLCUDAManaged
 DEVICES = {1: "the CPU", CUDA: "CUDA", 3: "pinned host memory", 10: "ROCm", MANAGED: "managed CUDA memory"}
@@ -150,6 +153,14 @@ def empty(like: Any, framework: str, shape: tuple[int, ...], dtype: str = "") ->
         with like.device:
             return module.empty(shape, kind)
     return module.empty(shape, dtype=kind, device=like.device)
+
+
+def constant(what: str, table: np.ndarray, device: int) -> View:
+    """A copy of a small table on a device, there for good; make each once, and outside of graphs."""
+    data = np.ascontiguousarray(table)
+    pointer, strides = driver.upload(data.tobytes(), device), row_major(data.shape)
+    kind = f"{data.dtype.kind}{8 * data.itemsize}"
+    return View(what, pointer, data.shape, strides, kind, data.itemsize, device)
 
 
 def current_stream(framework: str, device: int) -> object:

@@ -108,6 +108,23 @@ def multiprocessors(index: int) -> int:
 
 
 @functools.cache
+def shared_memory(index: int) -> int:
+    """Bytes of shared memory that a block may have at most, such as 232448."""
+    (handle,) = call("cuDeviceGet", index)
+    attribute = bindings().CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
+    (count,) = call("cuDeviceGetAttribute", attribute, handle)
+    return int(count)
+
+
+def upload(data: bytes, index: int) -> int:
+    """The address of a copy of data on a device, there for good: for small tables. No graph can hold this."""
+    with current(index):
+        (address,) = call("cuMemAlloc", len(data))
+        call("cuMemcpyHtoD", address, data, len(data))
+    return int(address)
+
+
+@functools.cache
 def _primary_context(index: int) -> Any:
     """The context that torch, CuPy and JAX work in too; retained once and kept."""
     (handle,) = call("cuDeviceGet", index)

@@ -16,12 +16,13 @@ from subbyte.kernels._machine import machine as machine
 from subbyte.kernels._machine import paths as paths
 from subbyte.kernels.codebook import e8p_decode, e8p_encode, kmeans, nearest_codeword, product_decode, product_encode
 from subbyte.kernels.gemm import codebook_gemm, csr, fp8, w4a8, w8a8, wna16, wna16_by_input
-from subbyte.kernels.hadamard import hadamard
+from subbyte.kernels.hadamard import hadamard, hadamard_quantize
 from subbyte.kernels.minifloat import decode_minifloat, dequantize_block, encode_minifloat, quantize_block
 from subbyte.kernels.pack import pack, unpack
 from subbyte.kernels.quantize import (
     dequantize_affine,
     fit_affine,
+    norm_quantize,
     quantize_affine,
     quantize_symmetric,
     quantize_tokens,
@@ -53,11 +54,13 @@ __all__ = [
     "fp8",
     "gptq",
     "hadamard",
+    "hadamard_quantize",
     "half_quadratic",
     "inverse_factor",
     "kmeans",
     "ldlq",
     "nearest_codeword",
+    "norm_quantize",
     "pack",
     "product_decode",
     "product_encode",

@@ -21,7 +21,9 @@ Array: TypeAlias = Any
 _CPU = (1, 3, 11)  # DLPack: host memory, and host memory pinned by CUDA or ROCm
 _CUDA = (2, 13)  # DLPack: device memory, and managed memory
 #: Kernels that subbyte.cuda has, too.
-ON_CUDA = frozenset({"fp8", "hadamard", "quantize_tokens", "w4a8", "w8a8", "wna16"})
+ON_CUDA = frozenset(
+    {"fp8", "hadamard", "hadamard_quantize", "norm_quantize", "quantize_tokens", "w4a8", "w8a8", "wna16"}
+)
 _IN_PLACE = frozenset({"accumulate_gram"})
 
 

@@ -141,9 +141,45 @@ def _dequantize_affine(codes: Tensor, scale: Tensor, zero: Tensor, group: int = 
     return codes.new_empty(codes.shape, dtype=torch.float32)
 
 
-@_operator("quantize_tokens(Tensor x, float eps=1e-5) -> (Tensor, Tensor)")
-def _quantize_tokens(x: Tensor, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape, dtype=torch.int8), x.new_empty(x.shape[:1])
+def _token_codes(x: Tensor, format: str) -> tuple[Tensor, Tensor]:
+    dtype = torch.int8 if format == "int8" else torch.uint8
+    return x.new_empty(x.shape, dtype=dtype), x.new_empty(x.shape[:1], dtype=torch.float32)
+
+
+@_operator("quantize_tokens(Tensor x, float eps=1e-5, str format='int8') -> (Tensor, Tensor)")
+def _quantize_tokens(x: Tensor, eps: float = 1e-5, format: str = "int8") -> tuple[Tensor, Tensor]:
+    return _token_codes(x, format)
+
+
+@_operator(
+    "norm_quantize(Tensor x, Tensor weight, Tensor? bias=None, str norm='rms', float norm_eps=1e-5, float eps=1e-5, "
+    "str format='int8') -> (Tensor, Tensor)"
+)
+def _norm_quantize(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    norm: str = "rms",
+    norm_eps: float = 1e-5,
+    eps: float = 1e-5,
+    format: str = "int8",
+) -> tuple[Tensor, Tensor]:
+    return _token_codes(x, format)
+
+
+@_operator(
+    "hadamard_quantize(Tensor x, Tensor? signs=None, float? scale=None, bool transpose=False, float eps=1e-5, "
+    "str format='int8') -> (Tensor, Tensor)"
+)
+def _hadamard_quantize(
+    x: Tensor,
+    signs: Tensor | None = None,
+    scale: float | None = None,
+    transpose: bool = False,
+    eps: float = 1e-5,
+    format: str = "int8",
+) -> tuple[Tensor, Tensor]:
+    return _token_codes(x, format)
 
 
 @_operator(

@@ -21,8 +21,8 @@ def wna16(
 
     Sums are f32, rounded once at the end; what is too large for f16 becomes infinity. Off by at most about
     K * 2 ** -23 * sum|x W| before that rounding. torch, JAX and CuPy arrays on a CUDA device run there. Raises
-    RangeError (bits; order, whose values a GPU does not look at: beyond K it takes the last column), ShapeError,
-    DtypeError, StrideError, DeviceError; on CUDA also DriverError and DependencyError.
+    RangeError (bits; a column in `order` that x has not: on CUDA, where nobody waits to look, it makes the whole result
+    NaN instead), ShapeError, DtypeError, StrideError, DeviceError; on CUDA also DriverError and DependencyError.
 
     >>> import numpy as np
     >>> from subbyte.kernels import pack

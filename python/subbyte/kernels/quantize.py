@@ -107,22 +107,58 @@ def dequantize_affine(codes: Array, scale: Array, zero: Array, group: int = -1) 
     return call("dequantize_affine", {"codes": codes, "scale": scale, "zero": zero}, group=group)
 
 
-def quantize_tokens(x: Array, eps: float = 1e-5) -> tuple[Array, Array]:
+def quantize_tokens(x: Array, eps: float = 1e-5, format: str = "int8") -> tuple[Array, Array]:
     """Dynamic 8-bit quantization of activations: each row by its own scale, in one pass.
 
-    x        [T, C] f32; contiguous; CPU or CUDA
+    x        [T, C] f32, f16 or bf16; contiguous; CPU or CUDA
     eps      least max|x|, above 0
-    returns  codes [T, C] i8 = rint(x / scale), scale [T] f32 = max(max|x|, eps) / 127
+    format   "int8", of largest value M = 127, or "e4m3fn", M = 448
+    returns  codes [T, C] i8, or u8 for e4m3fn: x / scale, rounded to nearest even; scale [T] f32 = max(max|x|, eps) / M
 
     A row with NaN or infinity gets the scale NaN and codes 0, so that all that is computed from it is NaN. Every path
-    gives the same bits. Raises RangeError (eps), ShapeError, DtypeError, StrideError, DeviceError; on CUDA also
-    DriverError and DependencyError.
+    gives the same bits. Raises RangeError (eps), UnknownNameError (format), ShapeError, DtypeError, StrideError,
+    DeviceError; on CUDA also DriverError and DependencyError.
 
     >>> import numpy as np
     >>> quantize_tokens(np.array([[-127.0, 63.0]], np.float32))
     (array([[-127,   63]], dtype=int8), array([1.], dtype=float32))
     """
-    codes, scale = call("quantize_tokens", {"x": x}, eps=eps)
+    codes, scale = call("quantize_tokens", {"x": x}, eps=eps, format=format)
+    return codes, scale
+
+
+def norm_quantize(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    norm: str = "rms",
+    norm_eps: float = 1e-5,
+    eps: float = 1e-5,
+    format: str = "int8",
+) -> tuple[Array, Array]:
+    """A norm and the dynamic quantization of what it gives, in one pass: what stands before a quantized product.
+
+    x         [T, C] f32, f16 or bf16; contiguous; CPU or CUDA
+    weight    [C] f32, f16 or bf16; on CUDA: the dtype of x, as for the bias
+    bias      [C] f32, f16 or bf16, or None
+    norm      "rms": y = x / sqrt(mean(x^2) + norm_eps) * weight + bias; "layer": the same of x - mean(x)
+    norm_eps  0 or more
+    eps       least max|y|, above 0
+    format    as in `quantize_tokens`
+    returns   codes [T, C] i8, or u8 for e4m3fn; scale [T] f32: those of `quantize_tokens` for y
+
+    Sums are f64; the mean and the root's inverse are rounded to f32 once, as is each step after that: the difference,
+    both products, the sum. Every path of the CPU gives the same bits; CUDA, which adds in another order, all but where
+    that f64 lies at a tie. A row with NaN or infinity gets the scale NaN and codes 0. Zhang and Sennrich, 2019; Ba et
+    al., 2016. Raises RangeError (norm_eps, eps), UnknownNameError (norm, format), ShapeError, DtypeError, StrideError,
+    DeviceError; on CUDA also DriverError and DependencyError.
+
+    >>> import numpy as np
+    >>> norm_quantize(np.array([[3.0, -4.0]], np.float32), np.float32([1.0, 2.0]), norm_eps=0.0)
+    (array([[  48, -127]], dtype=int8), array([0.01781686], dtype=float32))
+    """
+    arrays, options = {"x": x, "weight": weight, "bias": bias}, {"norm": norm, "norm_eps": norm_eps}
+    codes, scale = call("norm_quantize", arrays, **options, eps=eps, format=format)
     return codes, scale
 
 

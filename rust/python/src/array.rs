@@ -176,11 +176,6 @@ impl<T: DlpackElement> Input<T> {
         axes(py, self.what, self.shape())
     }
 
-    /// All axes but the last, and the last.
-    pub fn last_axis(&self, py: Python<'_>) -> PyResult<(&[usize], usize)> {
-        last_axis(py, self.what, self.shape())
-    }
-
     /// Checks the length of every axis.
     pub fn expect(&self, py: Python<'_>, expected: &[usize]) -> PyResult<()> {
         expect(py, self.what, self.shape(), expected)
@@ -275,6 +270,11 @@ impl Floats {
         }
     }
 
+    /// The lengths of exactly `N` axes.
+    pub fn axes<const N: usize>(&self, py: Python<'_>, what: &str) -> PyResult<[usize; N]> {
+        axes(py, what, self.shape())
+    }
+
     /// All axes but the last, and the last.
     pub fn last_axis(&self, py: Python<'_>, what: &str) -> PyResult<(&[usize], usize)> {
         last_axis(py, what, self.shape())
@@ -317,12 +317,23 @@ pub enum Narrow<'a> {
 impl<'a> Narrow<'a> {
     /// The elements as f32, in `room` if need be.
     pub fn widen(self, on: &Machine, room: &'a mut [f32]) -> subbyte_kernels::Result<&'a [f32]> {
-        match self {
-            Self::F32(values) => return Ok(values),
-            Self::F16(bits) => minifloat::decode::<minifloat::F16>(on, bits, room)?,
-            Self::Bf16(bits) => minifloat::decode::<minifloat::Bf16>(on, bits, room)?,
+        if let Self::F32(values) = self {
+            return Ok(values);
         }
+        self.write(on, room)?;
         Ok(room)
+    }
+
+    /// Writes the elements as f32.
+    pub fn write(self, on: &Machine, to: &mut [f32]) -> subbyte_kernels::Result<()> {
+        match self {
+            Self::F32(values) => {
+                to.copy_from_slice(values);
+                Ok(())
+            }
+            Self::F16(bits) => minifloat::decode::<minifloat::F16>(on, bits, to),
+            Self::Bf16(bits) => minifloat::decode::<minifloat::Bf16>(on, bits, to),
+        }
     }
 }
 

@@ -1,12 +1,9 @@
 //! Products with quantized weights and with sparse ones.
 
-use dlpark::DlpackElement;
-use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
 use pyo3::prelude::*;
 use subbyte_kernels as kernels;
 use subbyte_kernels::gemm::{Codebook, Entries, Table};
-use subbyte_kernels::minifloat::{Bf16, E4m3fn, E5m2, F16, Format, encode};
+use subbyte_kernels::minifloat::{E4m3fn, E5m2};
 use subbyte_kernels::{gemm, pack};
 
 use crate::array::{Buffer, Floats, Input, Narrow, NarrowPlaces, Output, Places, Zeros};
@@ -14,6 +11,7 @@ use crate::codebook::lattice;
 use crate::errors::error;
 use crate::machine::{Machine, run};
 use crate::numbers::{bits, groups, named, natural};
+use crate::rounded::in_dtype_of;
 
 #[pyfunction]
 #[pyo3(signature = (x, words, scale, zero, bits, group = -1, order = None, *, on = None))]
@@ -94,46 +92,6 @@ fn weighed(
         kernel(m, x, words, scale, zero, rows, cols, depth, bits, group, to)
     };
     in_dtype_of(py, &x, &shape, on, product)
-}
-
-/// A product of `shape` in the dtype of `x`: its f32 sums as they are, or rounded once.
-fn in_dtype_of(
-    py: Python<'_>,
-    x: &Floats,
-    shape: &[usize],
-    on: Option<&Bound<'_, Machine>>,
-    product: impl FnOnce(&kernels::Machine, &mut [f32]) -> kernels::Result<()> + Send,
-) -> PyResult<Buffer> {
-    let mut sums = Output::stale(shape)?;
-    let to = sums.slice_mut();
-    match x {
-        Floats::F32(_) => {
-            run(py, on, |m| product(m, to))?;
-            Ok(sums.finish())
-        }
-        Floats::F16(_) => rounded::<F16, f16>(py, shape, on, to, product),
-        Floats::Bf16(_) => rounded::<Bf16, bf16>(py, shape, on, to, product),
-    }
-}
-
-/// A product whose f32 sums are rounded once, to `T`; what is too large for it is infinity, as in any product.
-fn rounded<F: Format<Code = u16>, T: DlpackElement>(
-    py: Python<'_>,
-    shape: &[usize],
-    on: Option<&Bound<'_, Machine>>,
-    sums: &mut [f32],
-    product: impl FnOnce(&kernels::Machine, &mut [f32]) -> kernels::Result<()> + Send,
-) -> PyResult<Buffer>
-where
-    [T]: HalfFloatSliceExt,
-{
-    let mut out = Output::<T>::stale(shape)?;
-    let bits = out.slice_mut().reinterpret_cast_mut();
-    run(py, on, |m| {
-        product(m, sums)?;
-        encode::<F>(m, sums, false, bits)
-    })?;
-    Ok(out.finish())
 }
 
 #[pyfunction]
@@ -269,7 +227,6 @@ pub fn csr(
         base.expect(py, "base", &shape)?;
     }
     let mut wide_x = x.room()?;
-    let mut wide_base = base.as_ref().map_or_else(|| Output::zeroed(&[0]), Floats::room)?;
     let (narrow_x, base, columns, pointers) =
         (x.narrow(), base.as_ref().map(Floats::narrow), columns.narrow(), pointers.slice());
     let entries = match values.narrow() {
@@ -277,11 +234,11 @@ pub fn csr(
         Narrow::F16(bits) => Entries::F16(bits),
         Narrow::Bf16(bits) => Entries::Bf16(bits),
     };
-    let (room_x, room_base) = (wide_x.slice_mut(), wide_base.slice_mut());
+    let room_x = wide_x.slice_mut();
     let product = move |m: &kernels::Machine, to: &mut [f32]| {
         let x = narrow_x.widen(m, room_x)?;
         if let Some(base) = base {
-            to.copy_from_slice(base.widen(m, room_base)?);
+            base.write(m, to)?;
         }
         match columns {
             NarrowPlaces::U16(columns) => gemm::csr(m, x, entries, columns, pointers, rows, cols, depth, to),

@@ -14,6 +14,7 @@ mod minifloat;
 mod numbers;
 mod pack;
 mod quantize;
+mod rounded;
 mod solve;
 
 use pyo3::prelude::*;
@@ -27,7 +28,7 @@ mod _rust {
     #[pymodule_export]
     use crate::gemm::{codebook_gemm, csr, fp8, w4a8, w8a8, wna16, wna16_by_input};
     #[pymodule_export]
-    use crate::hadamard::hadamard;
+    use crate::hadamard::{hadamard, hadamard_matrix, hadamard_quantize};
     #[pymodule_export]
     use crate::machine::{Machine, machine, paths};
     #[pymodule_export]
@@ -36,7 +37,7 @@ mod _rust {
     use crate::pack::{pack, unpack};
     #[pymodule_export]
     use crate::quantize::{
-        dequantize_affine, fit_affine, quantize_affine, quantize_symmetric, quantize_tokens, search_clip,
+        dequantize_affine, fit_affine, norm_quantize, quantize_affine, quantize_symmetric, quantize_tokens, search_clip,
     };
     #[pymodule_export]
     use crate::solve::{accumulate_gram, bilevel, coordinate_descent, gptq, half_quadratic, inverse_factor, ldlq};

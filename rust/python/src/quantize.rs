@@ -1,11 +1,14 @@
 //! Affine quantization: fitting grids, rounding to them, and back.
 
+use dlpark::DlpackElement;
 use pyo3::prelude::*;
+use subbyte_kernels::minifloat::E4m3fn;
 use subbyte_kernels::quantize as kernels;
+use subbyte_kernels::quantize::{Int8, Norm};
 
-use crate::array::{Buffer, Input, Output, Zeros};
+use crate::array::{Buffer, Floats, Input, Output, Zeros};
 use crate::machine::{Machine, run};
-use crate::numbers::{GridOptions, bits, groups, natural};
+use crate::numbers::{GridOptions, bits, groups, named, natural};
 
 #[pyfunction]
 #[pyo3(signature = (
@@ -104,20 +107,97 @@ pub fn dequantize_affine(
     Ok(out.finish())
 }
 
+/// What the codes of a row of activations are.
+#[derive(Clone, Copy)]
+pub enum TokenFormat {
+    Int8,
+    E4m3fn,
+}
+
+impl TokenFormat {
+    /// The format of that name.
+    pub fn named(py: Python<'_>, given: &str) -> PyResult<Self> {
+        named(py, "format", given, &[("int8", Self::Int8), ("e4m3fn", Self::E4m3fn)])
+    }
+}
+
+/// Codes and scales of rows, as `kernel` fills them.
+pub fn token_codes<C: DlpackElement + Send>(
+    py: Python<'_>,
+    on: Option<&Bound<'_, Machine>>,
+    shape: [usize; 2],
+    kernel: impl FnOnce(&subbyte_kernels::Machine, &mut [C], &mut [f32]) -> subbyte_kernels::Result<()> + Send,
+) -> PyResult<(Buffer, Buffer)> {
+    let (mut codes, mut scale) = (Output::stale(&shape)?, Output::stale(&shape[..1])?);
+    let (to, scales) = (codes.slice_mut(), scale.slice_mut());
+    run(py, on, |m| kernel(m, to, scales))?;
+    Ok((codes.finish(), scale.finish()))
+}
+
 #[pyfunction]
-#[pyo3(signature = (x, eps = 1e-5, *, on = None))]
+#[pyo3(signature = (x, eps = 1e-5, format = "int8", *, on = None))]
 pub fn quantize_tokens(
     py: Python<'_>,
     x: &Bound<'_, PyAny>,
     eps: f32,
+    format: &str,
     on: Option<&Bound<'_, Machine>>,
 ) -> PyResult<(Buffer, Buffer)> {
-    let x = Input::take("x", x)?;
-    let [rows, cols] = x.axes(py)?;
-    let (mut codes, mut scale) = (Output::stale(&[rows, cols])?, Output::stale(&[rows])?);
-    let (from, to, scales) = (x.slice(), codes.slice_mut(), scale.slice_mut());
-    run(py, on, |m| kernels::quantize_tokens(m, from, rows, cols, eps, to, scales))?;
-    Ok((codes.finish(), scale.finish()))
+    let (x, format) = (Floats::take("x", x)?, TokenFormat::named(py, format)?);
+    let [rows, cols] = x.axes(py, "x")?;
+    let mut wide = x.room()?;
+    let (x, room) = (x.narrow(), wide.slice_mut());
+    match format {
+        TokenFormat::Int8 => token_codes(py, on, [rows, cols], |m, codes, scale| {
+            kernels::quantize_tokens::<Int8>(m, x.widen(m, room)?, rows, cols, eps, codes, scale)
+        }),
+        TokenFormat::E4m3fn => token_codes(py, on, [rows, cols], |m, codes, scale| {
+            kernels::quantize_tokens::<E4m3fn>(m, x.widen(m, room)?, rows, cols, eps, codes, scale)
+        }),
+    }
+}
+
+#[pyfunction]
+#[pyo3(signature = (
+    x, weight, bias = None, norm = "rms", norm_eps = 1e-5, eps = 1e-5, format = "int8", *, on = None
+))]
+#[expect(clippy::too_many_arguments, reason = "a norm and a format")]
+pub fn norm_quantize(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    weight: &Bound<'_, PyAny>,
+    bias: Option<&Bound<'_, PyAny>>,
+    norm: &str,
+    norm_eps: f32,
+    eps: f32,
+    format: &str,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<(Buffer, Buffer)> {
+    let (x, weight, format) = (Floats::take("x", x)?, Floats::take("weight", weight)?, TokenFormat::named(py, format)?);
+    let bias = bias.map(|bias| Floats::take("bias", bias)).transpose()?;
+    let centred = named(py, "norm", norm, &[("rms", false), ("layer", true)])?;
+    let [rows, cols] = x.axes(py, "x")?;
+    weight.expect(py, "weight", &[cols])?;
+    if let Some(bias) = &bias {
+        bias.expect(py, "bias", &[cols])?;
+    }
+    let (mut wide, mut wide_weight) = (x.room()?, weight.room()?);
+    let mut wide_bias = bias.as_ref().map_or_else(|| Output::zeroed(&[0]), Floats::room)?;
+    let (x, weight, bias) = (x.narrow(), weight.narrow(), bias.as_ref().map(Floats::narrow));
+    let (room, weight_room, bias_room) = (wide.slice_mut(), wide_weight.slice_mut(), wide_bias.slice_mut());
+    let (x, norm) = run(py, on, |m| {
+        let bias = bias.map(|bias| bias.widen(m, bias_room)).transpose()?;
+        let norm = Norm { centred, weight: weight.widen(m, weight_room)?, bias, eps: norm_eps };
+        Ok((x.widen(m, room)?, norm))
+    })?;
+    match format {
+        TokenFormat::Int8 => token_codes(py, on, [rows, cols], |m, codes, scale| {
+            kernels::norm_quantize::<Int8>(m, x, rows, cols, norm, eps, codes, scale)
+        }),
+        TokenFormat::E4m3fn => token_codes(py, on, [rows, cols], |m, codes, scale| {
+            kernels::norm_quantize::<E4m3fn>(m, x, rows, cols, norm, eps, codes, scale)
+        }),
+    }
 }
 
 #[pyfunction]

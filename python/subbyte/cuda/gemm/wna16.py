@@ -70,7 +70,7 @@ def wna16(
     zero     [N, K / group] u8; or dtype of x, where the tensor cores serve; or None: 2 ** (bits - 1)
     bits     1 to 8
     group    columns that share a scale, a divisor of K; -1: all K
-    order    [K] i32, or None: k. Its values are not looked at: what is no column of x counts as the last
+    order    [K] i32, or None: k. The host does not look at its values: what is no column of x makes all of y NaN
     stream   where it runs: None is the framework's current stream; else as in `launch`, and then x must be ready there
     returns  [..., N], framework, dtype and device of x
 

@@ -3,8 +3,11 @@
 
 mod matrix;
 
-use crate::error::expect_shape;
+use std::sync::Arc;
+
+use crate::error::{expect_len, expect_shape};
 use crate::parts::Rows;
+use crate::quantize::{Token, by_row};
 use crate::{Error, Machine, Path, Result};
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
@@ -12,30 +15,87 @@ use faer::{Accum, MatMut, MatRef, Par};
 /// Elements worth a thread.
 const GRAIN: usize = 1 << 15;
 
+/// The outer factor for rows of `n`: its order `K`, and `H_K` row by row, entries 1 and -1; 1 and nothing for powers of two.
+///
+/// Errors: `Range` for an `n` that is no `K 2^t`.
+pub fn outer(n: usize) -> Result<(usize, Arc<[f32]>)> {
+    let order = matrix::order(n).ok_or_else(|| {
+        Error::range("n", n, "2^t, or K 2^t with a K of which a Hadamard matrix is known here (multiples of 4)")
+    })?;
+    Ok((order, if order > 1 { matrix::matrix(order) } else { Arc::default() }))
+}
+
 /// `x [rows, n] = scale * x H^T`, with `H` the Kronecker product of `H_K` and `H_2^t`: `H_K` as in [`matrix`], and
 /// `H_2^t[i, j] = (-1)^popcount(i & j)` (Sylvester's order). `transpose`: `scale * x H`, its inverse for a scale of `1 / n`.
 ///
 /// NaN and infinity spread over their row. Errors: `Range` for an `n` that is no `K 2^t`, `Shape` for another length.
 pub fn hadamard(m: &Machine, x: &mut [f32], rows: usize, n: usize, scale: f32, transpose: bool) -> Result<()> {
-    let order = matrix::order(n).ok_or_else(|| {
-        Error::range("n", n, "2^t, or K 2^t with a K of which a Hadamard matrix is known here (multiples of 4)")
-    })?;
+    let transform = Transform::new(n, scale, transpose)?;
     expect_shape("x", x.len(), &[rows, n])?;
-    let matrix = (order > 1).then(|| matrix::matrix(order));
-    m.split_parts(rows, GRAIN.div_ceil(n), Rows::new(x, n), |_, x| {
-        let x = x.all();
-        let (span, factor) = (n / order, if order > 1 { 1.0 } else { scale });
-        match m.path() {
-            // SAFETY: a machine with this path has AVX2.
-            Path::Avx512 | Path::Avx2 => unsafe { avx2::hadamard(x, span, factor) },
-            Path::Scalar => portable::hadamard(x, span, factor),
-        }
-        if let Some(matrix) = &matrix {
-            let matrix = MatRef::from_row_major_slice(matrix, order, order);
-            mix(x, if transpose { matrix.transpose() } else { matrix }, span, scale);
-        }
-    });
+    m.split_parts(rows, GRAIN.div_ceil(n), Rows::new(x, n), |_, x| transform.apply(m.path(), x.all()));
     Ok(())
+}
+
+/// The transform of `x [rows, n] * signs`, each row quantized as [`quantize_tokens`](crate::quantize::quantize_tokens) does it.
+///
+/// `signs [n]`, or `None`: 1; any factors will do. Errors: of both, `Shape` for another length.
+#[expect(clippy::too_many_arguments, reason = "an array and its shape, a transform, two results")]
+pub fn hadamard_quantize<F: Token>(
+    m: &Machine,
+    x: &[f32],
+    signs: Option<&[f32]>,
+    rows: usize,
+    n: usize,
+    scale: f32,
+    transpose: bool,
+    eps: f32,
+    codes: &mut [F::Code],
+    scales: &mut [f32],
+) -> Result<()> {
+    let transform = Transform::new(n, scale, transpose)?;
+    expect_shape("x", x.len(), &[rows, n])?;
+    if let Some(signs) = signs {
+        expect_len("signs", signs.len(), n)?;
+    }
+    by_row::<F>(m, rows, n, eps, codes, scales, |path, row, room| {
+        room.clear();
+        room.extend_from_slice(&x[row * n..(row + 1) * n]);
+        for (x, sign) in room.iter_mut().zip(signs.unwrap_or_default()) {
+            *x *= sign;
+        }
+        transform.apply(path, room);
+        None
+    })
+}
+
+/// One transform, ready for any rows.
+struct Transform {
+    order: usize,
+    matrix: Arc<[f32]>,
+    span: usize,
+    scale: f32,
+    transpose: bool,
+}
+
+impl Transform {
+    fn new(n: usize, scale: f32, transpose: bool) -> Result<Self> {
+        let (order, matrix) = outer(n)?;
+        Ok(Self { order, matrix, span: n / order, scale, transpose })
+    }
+
+    /// Transforms rows in place.
+    fn apply(&self, path: Path, x: &mut [f32]) {
+        let factor = if self.order > 1 { 1.0 } else { self.scale };
+        match path {
+            // SAFETY: whoever has this path of a machine has AVX2.
+            Path::Avx512 | Path::Avx2 => unsafe { avx2::hadamard(x, self.span, factor) },
+            Path::Scalar => portable::hadamard(x, self.span, factor),
+        }
+        if self.order > 1 {
+            let matrix = MatRef::from_row_major_slice(&self.matrix, self.order, self.order);
+            mix(x, if self.transpose { matrix.transpose() } else { matrix }, self.span, self.scale);
+        }
+    }
 }
 
 /// The outer factor: every row, seen as `[K, span]`, times `matrix` from the left. One body: the product finds its own vectors.

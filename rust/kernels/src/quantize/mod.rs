@@ -6,13 +6,16 @@
 mod affine;
 mod clip;
 mod fit;
+mod norm;
 mod tokens;
 
 pub use affine::{dequantize_affine, quantize_affine, quantize_symmetric};
 pub use clip::search_clip;
 pub use fit::fit_affine;
 pub(crate) use fit::fit_group;
-pub use tokens::quantize_tokens;
+pub use norm::{Norm, norm_quantize};
+pub(crate) use tokens::by_row;
+pub use tokens::{Int8, Token, quantize_tokens};
 
 use crate::minifloat::{Bf16, F16, portable};
 use crate::simd::{Eights, Lanes, ROUND, rint};

@@ -111,7 +111,7 @@ fn long_rows_are_cut_among_threads_anywhere() {
         quantize_affine(m, &x, rows, cols, cols, 4, &scale, &zero, &mut codes).unwrap();
         dequantize_affine(m, &codes, rows, cols, cols, &scale, Zeros::Codes(&zero), &mut out).unwrap();
         let (mut tokens, mut scales) = (vec![9; x.len()], vec![9.0; rows]);
-        quantize_tokens(m, &x, rows, cols, 1e-5, &mut tokens, &mut scales).unwrap();
+        quantize_tokens::<Int8>(m, &x, rows, cols, 1e-5, &mut tokens, &mut scales).unwrap();
         (scale, zero, codes, out, tokens, scales)
     };
     let expected = run(&Machine::forced(Path::Scalar, 1).unwrap());
@@ -135,7 +135,7 @@ fn tokens_and_clips_are_the_same_on_every_path() {
             .collect();
         let run = |m: &Machine, grid: &Grid, steps: u32| {
             let (mut codes, mut scale) = (vec![9; x.len()], vec![9.0; rows]);
-            quantize_tokens(m, &x, rows, cols, 1e-5, &mut codes, &mut scale).unwrap();
+            quantize_tokens::<Int8>(m, &x, rows, cols, 1e-5, &mut codes, &mut scale).unwrap();
             let mut clip = vec![9.0; rows * count];
             search_clip(m, grid, &x, rows, cols, group, &gram, 20, steps, &mut clip).unwrap();
             (codes, scale, clip)
@@ -174,7 +174,7 @@ fn a_row_that_is_not_finite_poisons_itself_alone() {
             let mut x = numbers(3 * 70);
             x[70 + 65] = bad;
             let (mut codes, mut scale) = (vec![9; x.len()], vec![9.0; 3]);
-            quantize_tokens(&m, &x, 3, 70, 1e-5, &mut codes, &mut scale).unwrap();
+            quantize_tokens::<Int8>(&m, &x, 3, 70, 1e-5, &mut codes, &mut scale).unwrap();
             assert!(scale[1].is_nan() && scale[0] > 0.0 && scale[2] > 0.0);
             assert!(codes[70..140].iter().all(|&code| code == 0));
         }
@@ -249,9 +249,9 @@ fn wrong_calls_are_refused() {
     assert!(shape(quantize_affine(&m, &x, 2, 6, 6, 4, &[1.0; 2], &[0; 2], &mut [0; 11])));
     assert!(shape(dequantize_affine(&m, &[0; 12], 2, 6, 6, &[1.0; 3], Zeros::Codes(&[0; 2]), &mut [0.0; 12])));
     for eps in [0.0, -1.0, f32::NAN, 1e-40] {
-        assert!(range(quantize_tokens(&m, &x, 2, 6, eps, &mut [0; 12], &mut [0.0; 2])));
+        assert!(range(quantize_tokens::<Int8>(&m, &x, 2, 6, eps, &mut [0; 12], &mut [0.0; 2])));
     }
-    assert!(shape(quantize_tokens(&m, &x, 2, 6, 1e-5, &mut [0; 12], &mut [0.0; 3])));
+    assert!(shape(quantize_tokens::<Int8>(&m, &x, 2, 6, 1e-5, &mut [0; 12], &mut [0.0; 3])));
     assert!(shape(search_clip(&m, &PLAIN, &x, 2, 6, 3, &[1.0; 17], 20, 10, &mut [0.0; 4])));
     assert!(range(search_clip(&m, &PLAIN, &x, 2, 6, 3, &[1.0; 18], 20, 21, &mut [0.0; 4])));
     let searching = Grid { shrink: Some(Shrink { norm: 2.0, grid: 10, steps: 5 }), ..PLAIN };
