@@ -17,6 +17,7 @@ __all__ = [
     "fit_affine",
     "fp8",
     "gptq",
+    "gptq_codebook",
     "hadamard",
     "half_quadratic",
     "inverse_factor",
@@ -150,6 +151,15 @@ def gptq(
     *,
     on: Machine | None = None,
 ) -> tuple[Buffer, Buffer, Buffer, Buffer, Buffer]: ...
+def gptq_codebook(
+    weight: Any,
+    factor: Any,
+    codebook: Any,
+    residual: Any | None = None,
+    block: int = 128,
+    *,
+    on: Machine | None = None,
+) -> tuple[Buffer, Buffer, Buffer]: ...
 def coordinate_descent(
     weight: Any,
     hessian: Any,

@@ -280,6 +280,11 @@ impl Floats {
         last_axis(py, what, self.shape())
     }
 
+    /// The lengths of exactly `N` axes.
+    pub fn axes<const N: usize>(&self, py: Python<'_>, what: &str) -> PyResult<[usize; N]> {
+        axes(py, what, self.shape())
+    }
+
     /// Checks the length of every axis.
     pub fn expect(&self, py: Python<'_>, what: &str, expected: &[usize]) -> PyResult<()> {
         expect(py, what, self.shape(), expected)
