@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from subbyte import kernels
 from subbyte.errors import RecipeError, SchemeError
 from subbyte.schemes import E8p
-from subbyte.solvers.base import Floats, Grid, Solved, check_loop, damped, hessian
+from subbyte.solvers.base import Floats, Grid, Solved, check_loop, damped, hessian, normal
 from subbyte.tensors import CodebookTensor, QuantizedTensor, Rotated, Rotation, rotate
 
 if TYPE_CHECKING:
@@ -180,12 +180,7 @@ class Ldlq:
 
 
 def _normal(moments: Floats | None, ridge: float) -> Floats | None:
-    """A Hessian with a mean diagonal of 1, and `ridge` more."""
-    if moments is None:
-        return None
-    made: Floats = moments / np.float32(moments.diagonal().mean(dtype=np.float64))
-    made[np.diag_indices_from(made)] += np.float32(ridge)
-    return made
+    return None if moments is None else normal(moments, ridge)
 
 
 def _balance(weight: Floats, moments: Floats) -> NDArray[np.float64]:
