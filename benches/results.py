@@ -105,11 +105,14 @@ def quality() -> Iterator[Row]:
                     }
                     | ({} if system == "rtn" else {"taken away": 1 - increase / lost})
                 )
-    # Systems without groups to choose: SpQR has its own, QuIP, QuIP# and our best one scale a tensor.
-    for system, group in (("spqr", 16), ("quip", -1), ("quip_sharp", -1), ("best", -1)):
+    # Systems without groups to choose: SpQR has its own, QuIP, QuIP# and our best one scale a tensor, VPTQ codebooks,
+    # which are small here as the matrices are.
+    vectors = {4: "vector_length=2", 3: "vector_length=3", 2: "centroids=128"}
+    for system, group in (("spqr", 16), ("quip", -1), ("quip_sharp", -1), ("vptq", -1), ("best", -1)):
         for bits in (4, 3, 2):
             with folder() as work:
                 own = weights_only(system, bits, group) if group > 0 else ["--bits", str(bits)]
+                own += ["--set", vectors[bits]] if system == "vptq" else []
                 quantize(model, work / "out", system, *own, *calibrated())
                 found = command("eval", str(work / "out"), "--text", str(TEXT), "--windows", "60", "--json")
             sizes = {"bits": bits, "group": group, "bits per weight": found["bits_per_weight"]}

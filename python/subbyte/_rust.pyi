@@ -17,6 +17,7 @@ __all__ = [
     "fit_affine",
     "fp8",
     "gptq",
+    "gptq_codebook",
     "hadamard",
     "hadamard_matrix",
     "hadamard_quantize",
@@ -177,6 +178,15 @@ def gptq(
     *,
     on: Machine | None = None,
 ) -> tuple[Buffer, Buffer, Buffer, Buffer, Buffer]: ...
+def gptq_codebook(
+    weight: Any,
+    factor: Any,
+    codebook: Any,
+    residual: Any | None = None,
+    block: int = 128,
+    *,
+    on: Machine | None = None,
+) -> tuple[Buffer, Buffer, Buffer]: ...
 def coordinate_descent(
     weight: Any,
     hessian: Any,

@@ -12,11 +12,12 @@ import pytest
 from tests.checkpoint.decoder import decode
 from tests.checkpoint.layers import layer
 from tests.tensors.test_quantized import TWO_LEVELS, nested
+from tests.tensors.test_vectors import KINDS, vectors
 
 from subbyte.checkpoint import Raw, Source, formats, write_json, write_shard
 from subbyte.errors import CheckpointError, SchemeError, UnknownNameError
 from subbyte.schemes import Scheme
-from subbyte.tensors import Decomposition, Kept, QuantizedLayer, QuantizedTensor, Sparse
+from subbyte.tensors import Decomposition, Kept, QuantizedLayer, QuantizedTensor, Sparse, VectorTensor
 
 CT, NATIVE = formats.get("compressed-tensors"), formats.get("subbyte")
 NAME = "model.layers.0.mlp.up_proj"
@@ -509,3 +510,49 @@ def test_our_own_config_that_does_not_fit(tmp_path: Path, change: Callable[..., 
     with pytest.raises(CheckpointError) as error:
         NATIVE.read(source, NAME)
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("text", KINDS)
+def test_vectors_read_back(tmp_path: Path, text: str, ordered: bool) -> None:
+    written = vectors(text, ordered=ordered)
+    source = store(tmp_path, NATIVE, {NAME: QuantizedLayer(written)})
+    read = NATIVE.read(source, NAME).weight
+    assert isinstance(read, VectorTensor)
+    assert (read.scheme, read.shape) == (written.scheme, written.shape)
+    np.testing.assert_array_equal(read.dequantize(), written.dequantize())
+    assert read.nbytes == written.nbytes
+    assert sum(source.nbytes(name) for name in source.names()) == written.nbytes + 16  # its shape
+    assert {name.removeprefix(f"{NAME}.") for name in source.names()} <= set(NATIVE.parts)
+    with pytest.raises(SchemeError, match="integers"):
+        CT.check({NAME: (written.scheme, None)})
+
+
+@pytest.mark.parametrize(
+    ("part", "raw"),
+    [
+        ("weight_order", None),
+        ("weight_order", Raw("U16", np.zeros(72, np.uint16))),
+        ("weight_order", Raw("F32", np.zeros(72, np.float32))),
+        ("weight_codebook", None),
+        ("weight_codebook", Raw("I32", np.zeros((1, 16, 4), np.int32))),
+        ("weight_codes", Raw("I32", np.zeros((10, 8), np.int32))),
+        ("weight_bias", None),
+        ("weight_bias", Raw("F16", np.full(72, 0x7C00, np.uint16))),
+        ("outlier_codes", None),
+        ("weight_shape", Raw("I64", np.array([1 << 40, 72], np.int64))),
+    ],
+    ids=str,
+)
+def test_vectors_that_do_not_fit_are_refused(tmp_path: Path, part: str, raw: Raw | None) -> None:
+    tensors = NATIVE.tensors(NAME, written := QuantizedLayer(vectors("v4k16o5v3k8n")), "float16")
+    tensors = {name: tensor for name, tensor in tensors.items() if name != f"{NAME}.{part}"}
+    tensors |= {} if raw is None else {f"{NAME}.{part}": raw}
+    write_shard(tmp_path / "subbyte.safetensors", tensors)
+    config = NATIVE.config({NAME: (written.weight.scheme, None)})
+    write_json(tmp_path / "config.json", {"architectures": ["LlamaForCausalLM"], "quantization_config": config})
+    if part == "weight_order" and raw is None:  # then the columns stand as they are
+        assert NATIVE.read(Source.open(tmp_path), NAME).weight.order is None
+        return
+    with pytest.raises(CheckpointError):
+        NATIVE.read(Source.open(tmp_path), NAME)

@@ -103,3 +103,15 @@ def cases() -> list[Case]:
 def large(rows: int, cols: int, depth: int, bits: int) -> Case:
     """For the bench."""
     return lattice(rows, cols, depth, bits)
+
+
+def large_table(rows: int, cols: int, depth: int, dim: int, counts: tuple[int, int]) -> Case:
+    """For the bench: counts are powers of two, so that random words are codes; f16 codewords, as files have them."""
+    random = np.random.default_rng(dim)
+    books = [random.standard_normal((1, count, dim)).astype(np.float16) if count else None for count in counts]
+    bits = sum((count - 1).bit_length() for count in counts if count)
+    words = random.integers(-(2**31), 2**31, (-(-cols // dim), -(-depth * bits // 32))).astype(np.int32)
+    x = random.standard_normal((rows, depth)).astype(np.float32)
+    options = {"codebook": books[0], "residual": books[1], "outputs": cols}
+    name = f"v{dim}k{counts[0]}r{counts[1]}-{rows}x{cols}x{depth}"
+    return Case(name, (x, words), options, codebook_gemm, 0, words.nbytes, 2 * rows * cols * depth)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subbyte.errors import SchemeError, ShapeError
-from subbyte.schemes import SCALE_DTYPES, Int, Levels, Scheme
+from subbyte.schemes import SCALE_DTYPES, Int, Levels, Scheme, Vectors
 
 
 @st.composite
@@ -34,13 +34,31 @@ def schemes(draw: st.DrawFn) -> Scheme:
     )
 
 
-@given(schemes())
+@st.composite
+def vectors(draw: st.DrawFn) -> Scheme:
+    counts, dims = st.integers(1, 16).map(lambda bits: 1 << bits), st.integers(1, 64)
+    outliers = draw(st.integers(0, 99_999)) / 1000
+    coded = outliers > 0 and draw(st.booleans())
+    element = Vectors(
+        draw(dims),
+        draw(counts),
+        draw(st.just(0) | counts),
+        draw(st.integers(1, 9999)),
+        outliers,
+        draw(dims) if coded else 0,
+        draw(counts) if coded else 0,
+        norm=draw(st.booleans()),
+    )
+    return Scheme(element, "tensor", scale_dtype=draw(st.sampled_from(SCALE_DTYPES)))
+
+
+@given(schemes() | vectors())
 def test_reads_back_what_it_writes(scheme: Scheme) -> None:
     assert Scheme.parse(str(scheme)) == scheme
     assert hash(Scheme.parse(str(scheme))) == hash(scheme)
 
 
-@given(st.text(alphabet="int1234567890/gasymnarowtichelkfbzpu_ ", max_size=24))
+@given(st.text(alphabet="int1234567890/gasymnarowtichelkfbzpuv._ ", max_size=24))
 def test_whatever_parses_has_one_spelling(text: str) -> None:
     try:
         scheme = Scheme.parse(text)
@@ -65,6 +83,12 @@ def test_whatever_parses_has_one_spelling(text: str) -> None:
         ("int8/token", Scheme(Int(8), "token")),
         ("int8/tensor", Scheme(Int(8), "tensor")),
         ("int8/tensor/static", Scheme(Int(8), "tensor", static=True)),
+        ("v6k4096/tensor", Scheme(Vectors(6, 4096), "tensor")),
+        (
+            "v12k4096r1024c4o1.5v4k8192n/tensor/f16",
+            Scheme(Vectors(12, 4096, 1024, 4, 1.5, 4, 8192, norm=True), "tensor", scale_dtype="f16"),
+        ),
+        ("v8k256o1/tensor", Scheme(Vectors(8, 256, outliers=1.0), "tensor")),
         (
             "int3/channel/asym/narrow/bf16",
             Scheme(Int(3), "channel", symmetric=False, narrow=True, scale_dtype="bf16"),
@@ -107,6 +131,18 @@ def test_means(text: str, scheme: Scheme) -> None:
         ("int4/tensor/by_input", "channels or groups"),
         ("int8/token/by_input", "channels or groups"),
         ("int1/channel/narrow", "2 bits or more"),
+        ("v6/tensor", "vectors such as"),
+        ("v6k4095/tensor", "65536 codewords"),
+        ("v6k1/tensor", "65536 codewords"),
+        ("v65k4/tensor", "1 to 64"),
+        ("v6k4r131072/tensor", "vectors such as"),
+        ("v6k4r3/tensor", "65536 codewords"),
+        ("v6k4c1/tensor", "its one spelling, v6k4"),
+        ("v6k4o0/tensor", "its one spelling, v6k4"),
+        ("v6k4o1.50/tensor", "its one spelling, v6k4o1.5"),
+        ("v6k4v2k4/tensor", "vectors such as"),
+        ("v6k4/channel", "write v6k4/tensor"),
+        ("v6k4/tensor/asym", "write v6k4/tensor"),
     ],
 )
 def test_a_wrong_string_says_which_part(text: str, says: str) -> None:
@@ -169,3 +205,32 @@ def test_by_input_groups_are_those_of_columns() -> None:
     assert Scheme.parse("int4/channel/by_input").parameters((128, 96)) == (1, 96)
     with pytest.raises(SchemeError, match="groups of input columns"):
         scheme.refuse_by_input("bilevel")
+
+
+def test_columns_of_vectors() -> None:
+    assert Vectors(6, 4096).columns(4096) == (0, 4096)
+    assert Vectors(6, 4096, outliers=1.0).columns(4096) == (41, 4055)
+    assert Vectors(6, 4096, groups=4, outliers=1.0).columns(4096) == (44, 1013)
+    assert Vectors(6, 4096, groups=4).columns(4098) == (2, 1024)
+    with pytest.raises(ShapeError, match="9 groups"):
+        Vectors(6, 4096, groups=9).columns(8)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (0, 4),
+        (True, 4),
+        (4, 3),
+        (4, 4, 1),
+        (4, 4, 0, 0),
+        (4, 4, 0, 1, 100),
+        (4, 4, 0, 1, 0.0001),
+        (4, 4, 0, 1, 0, 4, 4),
+        (4, 4, 0, 1, 1, 4),
+        (4, 4, 0, 1, 1, 0, 4),
+    ],
+)
+def test_vectors_without_meaning_are_refused(arguments: tuple[object, ...]) -> None:
+    with pytest.raises(SchemeError, match="vectors"):
+        Vectors(*arguments)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ import pytest
 
 from subbyte.errors import RecipeError, SchemeError
 from subbyte.schemes import Scheme
-from subbyte.solvers import SOLVERS, Apart, Bilevel, CoordinateDescent, Gptq, HalfQuadratic, Nearest
+from subbyte.solvers import SOLVERS, Apart, Bilevel, CoordinateDescent, Gptq, HalfQuadratic, Nearest, Vptq
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,12 @@ from subbyte.solvers import SOLVERS, Apart, Bilevel, CoordinateDescent, Gptq, Ha
         (Bilevel, {"damp": float("nan")}),
         (Bilevel, {"damp_retries": 11}),
         (Bilevel, {"block": 0}),
+        (Vptq, {"damp": -0.1}),
+        (Vptq, {"ridge": float("nan")}),
+        (Vptq, {"rate": -1.0}),
+        (Vptq, {"iterations": -1}),
+        (Vptq, {"tune": -1}),
+        (Vptq, {"seed": -1}),
         (HalfQuadratic, {"beta": 0.0}),
         (HalfQuadratic, {"kappa": 0.5}),
         (HalfQuadratic, {"steps": 1001}),
@@ -45,11 +51,20 @@ def test_refuses_options_out_of_range(kind: type, options: dict[str, float]) -> 
 
 
 def test_what_solvers_ask_for() -> None:
-    assert set(SOLVERS) == {"nearest", "gptq", "half_quadratic", "coordinate_descent", "bilevel", "apart", "ldlq"}
+    assert set(SOLVERS) == {
+        "nearest",
+        "gptq",
+        "half_quadratic",
+        "coordinate_descent",
+        "bilevel",
+        "apart",
+        "ldlq",
+        "vptq",
+    }
     assert not Nearest().wanted
     assert not HalfQuadratic().wanted
     assert not HalfQuadratic().indexed
-    assert Gptq().wanted == CoordinateDescent().wanted == {"gram"}
+    assert Gptq().wanted == CoordinateDescent().wanted == Vptq().wanted == {"gram"}
     assert not CoordinateDescent(act_order=True).indexed
     assert not Nearest().indexed
     assert not Gptq().indexed
@@ -63,7 +78,7 @@ def test_what_solvers_ask_for() -> None:
     assert Bilevel().indexed
     assert not Bilevel(outliers=None, order="identity").sparse
     assert not Bilevel(order="identity").indexed
-    assert not any(solver.sparse for solver in (Nearest(), Gptq(), HalfQuadratic(), CoordinateDescent()))
+    assert not any(solver.sparse for solver in (Nearest(), Gptq(), HalfQuadratic(), CoordinateDescent(), Vptq()))
 
 
 def test_zero_points_are_floats_where_the_solver_finds_floats() -> None:

@@ -26,6 +26,7 @@ def test_all_say_what_they_are() -> None:
         "rtn",
         "smoothquant",
         "spqr",
+        "vptq",
     ]
     for name, system in systems.registry().items():
         assert system.function is getattr(systems, name)
@@ -95,6 +96,9 @@ def test_unknown_names_are_answered_with_the_closest() -> None:
         ("quip_sharp", {"scale_override": 0.0}),
         ("best", {"bits": 8}),
         ("best", {"refits": -1}),
+        ("vptq", {"bits": 9}),
+        ("vptq", {"outliers": 1.0, "permute": False}),
+        ("vptq", {"tune_rate": -1.0}),
     ],
 )
 def test_wrong_values_are_recipe_errors(system: str, options: dict[str, object]) -> None:

@@ -293,6 +293,16 @@ def _gptq(
 
 
 @_operator(
+    "gptq_codebook(Tensor weight, Tensor factor, Tensor codebook, Tensor? residual=None, int block=128)"
+    " -> (Tensor, Tensor, Tensor)"
+)
+def _gptq_codebook(weight: Tensor, factor: Tensor, codebook: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:
+    rows, cols = weight.shape
+    codes = weight.new_empty((-(-rows // codebook.shape[2]), cols), dtype=torch.int32)
+    return codes, weight.new_empty(weight.shape), weight.new_empty((rows,))
+
+
+@_operator(
     "wna16(Tensor x, Tensor words, Tensor scale, Tensor? zero, int bits, SymInt group=-1, Tensor? order=None) -> Tensor"
 )
 def _wna16(x: Tensor, words: Tensor, *_: object, **__: object) -> Tensor:

@@ -200,8 +200,9 @@ def codebook_gemm(
               32)], a strip is a row, a code eight neighbouring columns. Tables: [ceil(N / v), ceil(K (b + r) / 32)], a
               strip is v neighbouring rows, a code one column of them
     bits      of a weight in E8P: 2, 3 or 4, codes as `e8p_encode` gives them, in 2, 3 or 4 bytes
-    codebook  [G, 2 ** b or fewer, v] f32: codewords of G groups of K / G neighbouring columns; None: E8P
-    residual  [G, 2 ** r or fewer, v] f32: what the r bits above the first b add, or None; b + r is at most 32
+    codebook  [G, 2 ** b or fewer, v] f32, f16 or bf16: codewords of G groups of K / G neighbouring columns; None: E8P
+    residual  [G, 2 ** r or fewer, v], the same dtypes, or None: what the r bits above the first b add; b + r is at most
+              32
     outputs   N, where v does not divide it; None: all rows of all strips
     returns   [..., N], dtype of x
 

@@ -99,6 +99,38 @@ def gptq(
     return codes, scale, zero, compensated, loss
 
 
+def gptq_codebook(
+    weight: Array, factor: Array, codebook: Array, residual: Array | None = None, block: int = 128
+) -> tuple[Array, Array, Array]:
+    """The column loop of `gptq` with codewords in place of codes: v neighbouring rows of a column are rounded together.
+
+    weight    [R, C] f32, finite; CPU, contiguous
+    factor    [C, C] f32, upper triangular: `inverse_factor` of the Hessian, columns in the order of `weight`
+    codebook  [G, K, v] f32: codewords of G groups of C / G neighbouring columns
+    residual  [G, L, v] f32: the nearest of them to what the first codeword leaves is added, or None
+    block     columns between two updates of the rest: changes the speed and the order of sums, no more
+    returns   codes [ceil(R / v), C] i32, packed as `codebook_gemm` reads them: the codeword's number, and above its
+              bits that of the residual; the compensated weight [R, C] f32 (each column as it was when it was rounded);
+              loss [R] f32 (half the sum of squared errors, each over factor[j, j])
+
+    Liu et al., 2024 (VPTQ, algorithm 1). The search is that of `nearest_codeword`, by plain distances: all weights of a
+    column have one diagonal entry of the factor. Where v does not divide R, zeros stand for what is missing. Does not
+    depend on the number of threads. Raises RangeError (block, no codewords, codes of more than 32 bits, a factor
+    without positive diagonal), ShapeError, NotFiniteError, DtypeError, StrideError, DeviceError.
+
+    >>> import numpy as np
+    >>> weight, factor = np.float32([[0.9, 0.0], [0.8, 0.0]]), np.float32([[1.0, -0.5], [0.0, 1.0]])
+    >>> codebook = np.float32([[[0.0, 0.0], [1.0, 1.0]]])
+    >>> codes, compensated, loss = gptq_codebook(weight, factor, codebook)
+    >>> codes, compensated
+    (array([[1, 0]], dtype=int32), array([[ 0.9       , -0.05000001],
+           [ 0.8       , -0.09999999]], dtype=float32))
+    """
+    arrays = {"weight": weight, "factor": factor, "codebook": codebook, "residual": residual}
+    codes, compensated, loss = call("gptq_codebook", arrays, block=block)
+    return codes, compensated, loss
+
+
 def half_quadratic(
     weight: Array,
     bits: int,

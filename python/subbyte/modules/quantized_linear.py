@@ -11,8 +11,17 @@ from torch import nn
 
 from subbyte import kernels
 from subbyte.errors import SchemeError, ShapeError
-from subbyte.schemes import E8p
-from subbyte.tensors import CodebookTensor, Decomposition, Kronecker, QuantizedTensor, Rotated, turn
+from subbyte.schemes import E8p, Vectors
+from subbyte.tensors import (
+    CodebookTensor,
+    Coded,
+    Decomposition,
+    Kronecker,
+    QuantizedTensor,
+    Rotated,
+    VectorTensor,
+    turn,
+)
 
 if TYPE_CHECKING:
     from subbyte.schemes import Scheme
@@ -37,10 +46,15 @@ class QuantizedLinear(nn.Module):
     sums are still f32: entries by `kernels.csr` from `sparse_values` [E], `sparse_columns` [E] u16 or i32 and
     `sparse_pointers` i32 [O + 1], whole columns by a product with `kept_values` [O, k] of the columns `kept_columns`.
 
-    Vectors of a codebook: `kernels.codebook_gemm`, with `words` and `scale` [1, 1]. What is `Rotated` is turned on both
-    sides of the product, in f32: `input_vector` and `output_vector` f16 or None, and for a Kronecker product the f32
-    factors and the orders that its seed stands for, `input_left`, `input_right`, `input_before`, `input_after`, the
-    same of `output`.
+    Vectors of codebooks that stand beside them: `kernels.codebook_gemm`, with `words`, `codebook` and `residual` in the
+    scale dtype; a second product with `outlier_words` and `outlier_codebook`, or with floats, `outlier_values` [O, n],
+    for the first places; `places` [I] u16 or i32 are the columns of x that the places read. `column_scale` [I]
+    multiplies x before, and `column_bias` [I] with x gives one number that all outputs share.
+
+    Vectors of a codebook that all share: `kernels.codebook_gemm`, with `words` and `scale` [1, 1]. What is `Rotated` is
+    turned on both sides of the product, in f32: `input_vector` and `output_vector` f16 or None, and for a Kronecker
+    product the f32 factors and the orders that its seed stands for, `input_left`, `input_right`, `input_before`,
+    `input_after`, the same of `output`.
 
     With a second level, `scale` (and `zero`) give way to `scale_words` i32 [G, ceil(O * bits / 32)], `scale_scale` and
     `scale_zero` [G, O / run]: they stay packed, and each call decodes them for itself.
@@ -67,6 +81,14 @@ class QuantizedLinear(nn.Module):
     sparse_pointers: torch.Tensor | None
     kept_values: torch.Tensor | None
     kept_columns: torch.Tensor | None
+    codebook: torch.Tensor
+    residual: torch.Tensor | None
+    outlier_words: torch.Tensor | None
+    outlier_codebook: torch.Tensor | None
+    outlier_values: torch.Tensor | None
+    column_scale: torch.Tensor | None
+    column_bias: torch.Tensor | None
+    places: torch.Tensor | None
 
     def __init__(self, layer: QuantizedLayer, bias: torch.Tensor | None = None, name: str = "layer") -> None:
         super().__init__()
@@ -84,7 +106,9 @@ class QuantizedLinear(nn.Module):
         self.rotated = isinstance(whole, Rotated)
         if isinstance(whole, Rotated):
             self._keep_rotations(whole)
-        if layer.activation is None and isinstance(weight, CodebookTensor):
+        if layer.activation is None and isinstance(weight, VectorTensor):
+            self._keep_vectors(weight)
+        elif layer.activation is None and isinstance(weight, CodebookTensor):
             self.register_buffer("words", torch.from_numpy(np.array(weight.words)))
             self.register_buffer("scale", torch.from_numpy(np.array(weight.scale)))
         elif layer.activation is None and isinstance(weight, QuantizedTensor):
@@ -115,6 +139,19 @@ class QuantizedLinear(nn.Module):
             elif values is not None:
                 rows = self._per_row(values)
                 self.register_buffer(name, rows.to(dtype) if values.dtype == np.float32 else rows)
+
+    def _keep_vectors(self, weight: VectorTensor) -> None:
+        self.apart, _ = weight.element.columns(self.in_features)
+        coded = weight.outliers if isinstance(weight.outliers, Coded) else None
+        self.register_buffer("words", torch.from_numpy(np.array(weight.main.words)))
+        self.register_buffer("outlier_words", None if coded is None else torch.from_numpy(np.array(coded.words)))
+        dtype, floats = SCALE_DTYPES.get(weight.scheme.scale_dtype, torch.float32), weight.floats()
+        for name in ("codebook", "residual", "outlier_codebook", "outlier_values", "scale", "bias"):
+            values = torch.from_numpy(np.array(floats[name])).to(dtype) if name in floats else None
+            self.register_buffer(name if name not in ("scale", "bias") else f"column_{name}", values)
+        narrow = np.uint16 if self.in_features <= 1 << 16 else np.int32
+        places = None if weight.order is None else torch.from_numpy(weight.order.astype(narrow))
+        self.register_buffer("places", places)
 
     def _keep_outliers(self, weight: Weight) -> None:
         sparse = weight.sparse if isinstance(weight, Decomposition) else None
@@ -154,7 +191,9 @@ class QuantizedLinear(nn.Module):
 
     def _weight_only(self, x: torch.Tensor) -> torch.Tensor:
         dtype = x.dtype
-        if self.rotated:
+        if isinstance(self.scheme.element, Vectors):
+            x = x.float()  # the products of outliers and others add up before the one rounding
+        elif self.rotated:
             x = self._turned(self._scaled(x.float(), "input"), "input")
         elif self.sparse_values is not None or self.kept_values is not None:
             x = x.float()  # the parts add up before the one rounding to the dtype of x
@@ -171,6 +210,8 @@ class QuantizedLinear(nn.Module):
 
     def _product(self, x: torch.Tensor) -> torch.Tensor:
         """X times the weight that the codes alone stand for."""
+        if isinstance(self.scheme.element, Vectors):
+            return self._vectors(x)
         if isinstance(self.scheme.element, E8p):
             out = kernels.codebook_gemm(x.contiguous(), self.words, self.scheme.bits)
             return cast("torch.Tensor", out * cast("torch.Tensor", self.scale).to(out.dtype))
@@ -179,6 +220,23 @@ class QuantizedLinear(nn.Module):
         if self.scheme.by_input:
             return cast("torch.Tensor", kernels.wna16_by_input(x.contiguous(), *weight))
         return cast("torch.Tensor", kernels.wna16(x.contiguous(), *weight, self.order))
+
+    def _vectors(self, x: torch.Tensor) -> torch.Tensor:
+        """X [T, I] f32 times the vectors' values, scaled and shifted by columns: [T, O] f32."""
+        shift = None if self.column_bias is None else x @ self.column_bias.float()
+        if self.column_scale is not None:
+            x = x * self.column_scale.float()
+        if self.places is not None:
+            x = x.index_select(1, self.places.to(torch.int32))
+        first, rest = x[:, : self.apart], x[:, self.apart :].contiguous()
+        outputs = self.out_features
+        out = kernels.codebook_gemm(rest, self.words, codebook=self.codebook, residual=self.residual, outputs=outputs)
+        if self.outlier_codebook is not None:
+            words, codebook = self.outlier_words, self.outlier_codebook
+            out = out + kernels.codebook_gemm(first.contiguous(), words, codebook=codebook, outputs=outputs)
+        elif self.outlier_values is not None:
+            out = torch.addmm(out, first, self.outlier_values.float().T)
+        return cast("torch.Tensor", out if shift is None else out + shift[:, None])
 
     def _scaled(self, x: torch.Tensor, side: Side) -> torch.Tensor:
         vector = getattr(self, f"{side}_vector")

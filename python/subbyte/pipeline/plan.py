@@ -11,7 +11,8 @@ import numpy as np
 from subbyte.calibration import waiting_bytes
 from subbyte.calibration.storage import IN_MEMORY
 from subbyte.pipeline.progress import Plan
-from subbyte.solvers import Apart, Bilevel, Gptq, Ldlq
+from subbyte.schemes import Vectors
+from subbyte.solvers import Apart, Bilevel, Gptq, Ldlq, Vptq
 from subbyte.transforms import ActivationAwareScale
 
 if TYPE_CHECKING:
@@ -75,6 +76,14 @@ def plan(job: Job, sequences: int, length: int) -> Plan:
     if isinstance(solver, Bilevel | Gptq | Ldlq):
         rounds = 1 + 2 * solver.passes if isinstance(solver, Ldlq) else 1
         work += sum(2 * rounds * rows * columns**2 + 2 * columns**3 for rows, columns in sizes.values())
+    if isinstance(solver, Vptq):
+        # Each step of k-means and each pass meets all codewords, each step of tuning the Gram matrix.
+        for name, (rows, columns) in sizes.items():
+            element = job.schemes[name].element
+            words = element.count + element.residual if isinstance(element, Vectors) else 0
+            work += (
+                2 * rows * columns * ((solver.iterations + 2) * words + (solver.tune + 2) * columns) + 2 * columns**3
+            )
     seconds = work / _throughput() + parameters * 2e-8
     return Plan(
         model=str(source.path),

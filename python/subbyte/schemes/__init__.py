@@ -6,7 +6,7 @@ matter of the scheme but of the layout (docs/layouts.md).
 
 from __future__ import annotations
 
-from subbyte.schemes.element import E8p, Int
+from subbyte.schemes.element import E8p, Int, Vectors
 from subbyte.schemes.scheme import GRANULARITIES, SCALE_DTYPES, Granularity, Levels, ScaleDtype, Scheme
 
-__all__ = ["GRANULARITIES", "SCALE_DTYPES", "E8p", "Granularity", "Int", "Levels", "ScaleDtype", "Scheme"]
+__all__ = ["GRANULARITIES", "SCALE_DTYPES", "E8p", "Granularity", "Int", "Levels", "ScaleDtype", "Scheme", "Vectors"]

@@ -2,7 +2,8 @@
 
     scheme      = element "/" granularity ["/by_input"] ["/asym" ["/float_zero"]] ["/narrow"] ["/static"] ["/" levels]
                   ["/" scale]
-    element     = "int1" ... "int8" | "e8p2" | "e8p3" | "e8p4"      the latter per tensor and without flags
+    element     = "int1" ... "int8" | "e8p2" | "e8p3" | "e8p4" | vectors      from e8p2 on per tensor, without flags
+    vectors     = "v" dim "k" count ["r" count] ["c" groups] ["o" percent ["v" dim "k" count]] ["n"]
     granularity = "tensor" | "channel" | "token" | "g" size        size: input columns that share a scale
     by_input                                                    groups and channels run along the outputs instead
     levels      = ["s" bits] ["z" bits] "r" rows                   "s3z3r16": scales and zero points of 3 bits each,
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 
 from subbyte import kernels
 from subbyte.errors import SchemeError, ShapeError
-from subbyte.schemes.element import E8p, Int
+from subbyte.schemes.element import Element, Int, parse_element
 
 __all__ = ["GRANULARITIES", "SCALE_DTYPES", "Granularity", "Levels", "ScaleDtype", "Scheme"]
 
@@ -84,7 +85,7 @@ class Levels:
 class Scheme:
     """How numbers become codes.
 
-    element       what one code can be: `Int(bits)`, or for eight weights together `E8p(bits)`
+    element       what one code can be: `Int(bits)`, for eight weights together `E8p(bits)`, for others `Vectors`
     granularity   which elements share a scale (and a zero point): the whole tensor, a channel (one output row of a
                   weight), a group of `group_size` neighbouring input columns of a row, or a token (one activation row,
                   whose scale is found while running)
@@ -107,7 +108,7 @@ class Scheme:
     'int8/token'
     """
 
-    element: Int | E8p
+    element: Element
     granularity: Granularity
     group_size: int | None = None
     symmetric: bool = True
@@ -155,7 +156,7 @@ class Scheme:
         if self.levels is not None and self.levels.zero is not None and not self.float_zero:
             hint = "whole zero points are codes already: leave z out, or write asym/float_zero"
             raise SchemeError("levels", str(self.levels), "zero points that are floats", hint)
-        if isinstance(self.element, E8p):
+        if not isinstance(self.element, Int):
             plain = self.symmetric and not (self.narrow or self.static or self.levels or self.by_input)
             if self.granularity != "tensor" or not plain:
                 given = f"{self.granularity}, with flags or levels" if not plain else self.granularity
@@ -188,9 +189,11 @@ float_zero, narrow, static, s3z3r16, f32, f16 or bf16; did you mean 'asym'?
         """
         if not isinstance(text, str):
             raise SchemeError("scheme", f"{type(text).__name__} {text!r}", "a string such as int4/g128/asym")
-        element, *parts = text.split("/")
-        if not re.fullmatch(r"int[1-8]|e8p[234]", element):
-            raise _wrong(text, element, 1, [f"int{bits}" for bits in range(1, 9)], others=["e8p2", "e8p3", "e8p4"])
+        first, *parts = text.split("/")
+        element = parse_element(first)
+        if element is None:
+            others = ["e8p2", "e8p3", "e8p4", "v6k4096", "v8k65536r256"]
+            raise _wrong(text, first, 1, [f"int{bits}" for bits in range(1, 9)], others=others)
         if not parts:
             raise SchemeError(
                 f"scheme {text!r}",
@@ -217,8 +220,7 @@ float_zero, narrow, static, s3z3r16, f32, f16 or bf16; did you mean 'asym'?
                 scale, allowed = part, []  # type: ignore[assignment]
         symmetric, narrow, static = not flags["asym"], flags["narrow"], flags["static"]
         rest = (symmetric, narrow, static, scale, flags["float_zero"], levels, flags["by_input"])
-        kind = E8p if element.startswith("e8p") else Int
-        return cls(kind(int(element[3:])), granularity, size, *rest)
+        return cls(element, granularity, size, *rest)
 
     def group(self, cols: int) -> int:
         """Columns that share a scale in rows of `cols` columns; ShapeError if the group size does not divide them.

@@ -10,6 +10,7 @@ from subbyte.solvers.gptq import Gptq
 from subbyte.solvers.half_quadratic import HalfQuadratic
 from subbyte.solvers.ldlq import Ldlq
 from subbyte.solvers.nearest import Nearest
+from subbyte.solvers.vptq import Vptq
 
 __all__ = [
     "SOLVERS",
@@ -23,6 +24,7 @@ __all__ = [
     "Nearest",
     "Solved",
     "Solver",
+    "Vptq",
 ]
 
 SOLVERS: dict[
@@ -33,7 +35,8 @@ SOLVERS: dict[
     | type[Gptq]
     | type[HalfQuadratic]
     | type[Ldlq]
-    | type[Nearest],
+    | type[Nearest]
+    | type[Vptq],
 ] = {
     "nearest": Nearest,
     "gptq": Gptq,
@@ -42,5 +45,6 @@ SOLVERS: dict[
     "bilevel": Bilevel,
     "apart": Apart,
     "ldlq": Ldlq,
+    "vptq": Vptq,
 }
 """The names that recipes use."""

@@ -27,7 +27,10 @@ __all__ = [
     "by_column",
     "check_loop",
     "damped",
+    "damped_factor",
     "hessian",
+    "missed",
+    "normal",
     "refuse_float_zero",
     "second_level",
 ]
@@ -134,6 +137,19 @@ def hessian(stats: Statistics, name: str) -> Floats:
     return found
 
 
+def missed(weight: Floats, other: Floats, moments: Floats) -> float:
+    """tr((W - V) H (W - V)^T) for weights [O, I] and a symmetric H [I, I]: |X (W - V)^T|^2 where H is X^T X."""
+    error = weight - other
+    return float(np.vdot(error @ moments, error))
+
+
+def normal(moments: Floats, ridge: float) -> Floats:
+    """A Hessian with a mean diagonal of 1, and `ridge` more."""
+    made: Floats = moments / np.float32(moments.diagonal().mean(dtype=np.float64))
+    made[np.diag_indices_from(made)] += np.float32(ridge)
+    return made
+
+
 def damped(factor: Callable[[float], Found], damp: float, damp_retries: int, name: str) -> tuple[Found, str]:
     """`factor(damp)` of a Hessian, the damping raised tenfold as long as it stays singular; a note when it was raised.
 
@@ -152,6 +168,12 @@ def damped(factor: Callable[[float], Found], damp: float, damp_retries: int, nam
         "a positive definite matrix",
         "use more or more varied calibration text, or raise damp or damp_retries",
     )
+
+
+def damped_factor(moments: Floats, mean: float, damp: float) -> Floats:
+    """Upper U with (H + damp mean I)^-1 = U^T U."""
+    found: Floats = kernels.inverse_factor(moments, damp * mean)
+    return found
 
 
 def refuse_float_zero(scheme: Scheme) -> None:

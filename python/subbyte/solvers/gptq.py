@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subbyte import kernels
-from subbyte.solvers.base import Floats, Grid, Solved, check_loop, damped, hessian, refuse_float_zero
+from subbyte.solvers.base import Floats, Grid, Solved, check_loop, damped, damped_factor, hessian, refuse_float_zero
 from subbyte.solvers.nearest import Nearest
 from subbyte.tensors import QuantizedTensor
 
@@ -95,7 +95,7 @@ class Gptq:
             weight = np.ascontiguousarray(weight[:, order])
             moments = np.ascontiguousarray(moments[np.ix_(order, order)])
         mean = float(diagonal.mean(dtype=np.float64))
-        factor, note = damped(partial(_factor, moments, mean), self.damp, self.damp_retries, name)
+        factor, note = damped(partial(damped_factor, moments, mean), self.damp, self.damp_retries, name)
         del moments
         if scheme.by_input:
             tensor, missed = self._by_input(weight, factor, order, scheme)
@@ -152,9 +152,3 @@ class Gptq:
         turned = QuantizedTensor.from_codes(codes[place], scale[place], zero[place], rows)
         tensor = QuantizedTensor.transposed(turned)
         return tensor, float(np.square(missed, dtype=np.float64).sum()) / 2
-
-
-def _factor(moments: Floats, mean: float, damp: float) -> Floats:
-    """Upper U with (H + damp mean I)^-1 = U^T U."""
-    found: Floats = kernels.inverse_factor(moments, damp * mean)
-    return found

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from subbyte import kernels
 from subbyte.errors import RecipeError, SchemeError
 from subbyte.schemes import E8p
-from subbyte.solvers.base import Floats, Grid, Solved, check_loop, damped, hessian
-from subbyte.solvers.vectors import fit_vectors, halves, quadratic_loss
+from subbyte.solvers.base import Floats, Grid, Solved, check_loop, damped, hessian, missed, normal
+from subbyte.solvers.vectors import fit_vectors, halves
 from subbyte.tensors import CodebookTensor, QuantizedTensor, Rotated, Rotation, rotate
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Ldlq:
         for k in range(self.refits):
             assert isinstance(found.tensor, Rotated)
             fitted = fit_vectors(weight, found.tensor, moments)
-            loss = quadratic_loss(weight - fitted.dequantize(), moments)
+            loss = missed(weight, fitted.dequantize(), moments) / 2
             best = replace(found, tensor=fitted, loss=loss) if k == 0 or loss < best.loss else best
             if k + 1 < self.refits:
                 found = self._between(weight, moments, fitted.inputs, fitted.outputs, scheme, name)
@@ -201,12 +201,7 @@ class Ldlq:
 
 
 def _normal(moments: Floats | None, ridge: float) -> Floats | None:
-    """A Hessian with a mean diagonal of 1, and `ridge` more."""
-    if moments is None:
-        return None
-    made: Floats = moments / np.float32(moments.diagonal().mean(dtype=np.float64))
-    made[np.diag_indices_from(made)] += np.float32(ridge)
-    return made
+    return None if moments is None else normal(moments, ridge)
 
 
 def _balance(weight: Floats, moments: Floats) -> NDArray[np.float64]:

@@ -11,15 +11,10 @@ from subbyte.solvers.base import Floats
 from subbyte.tensors import Rotated
 from subbyte.tensors.rotated import unrotate
 
-__all__ = ["fit_vectors", "halves", "quadratic_loss"]
+__all__ = ["fit_vectors", "halves"]
 
 RIDGE = 1e-3
 """Share of its diagonal that is added to a matrix before it is solved with: what was hardly seen stays where it is."""
-
-
-def quadratic_loss(missed: Floats, moments: Floats) -> float:
-    """tr(D H D^T) / 2 of D [O, I] and H [I, I]."""
-    return float(np.vdot((missed @ moments).astype(np.float64), missed)) / 2
 
 
 def fit_vectors(weight: Floats, tensor: Rotated, moments: Floats, turns: int = 4) -> Rotated:

@@ -20,6 +20,7 @@ from subbyte.systems.registry import Option, System, find, registry, system
 from subbyte.systems.rtn import rtn
 from subbyte.systems.smoothquant import smoothquant
 from subbyte.systems.spqr import spqr
+from subbyte.systems.vptq import vptq
 
 __all__ = [
     "Option",
@@ -39,4 +40,5 @@ __all__ = [
     "smoothquant",
     "spqr",
     "system",
+    "vptq",
 ]

@@ -1,6 +1,7 @@
-"""Weights as codes: `QuantizedTensor` (codes, scales, zero points), `CodebookTensor` (codes of vectors),
-`Decomposition` (codes beside `Sparse` entries and `Kept` columns), `Rotated` (codes between two `Rotation`s), and
-`QuantizedLayer` (what a linear needs)."""
+"""Weights as codes: `QuantizedTensor` (codes, scales, zero points), `CodebookTensor` (codes of vectors
+that are the same for all), `VectorTensor` (codes of vectors in codebooks of its own), `Decomposition` (codes beside
+`Sparse` entries and `Kept` columns), `Rotated` (codes between two `Rotation`s), and `QuantizedLayer` (what a linear
+needs)."""
 
 from __future__ import annotations
 
@@ -11,9 +12,11 @@ from subbyte.tensors.quantized import QuantizedTensor
 from subbyte.tensors.rotated import Rotated, rotate, unrotate
 from subbyte.tensors.rotation import Kronecker, Rotation, turn
 from subbyte.tensors.sparse import Sparse
+from subbyte.tensors.vectors import Coded, VectorTensor
 
 __all__ = [
     "CodebookTensor",
+    "Coded",
     "Decomposition",
     "Kept",
     "Kronecker",
@@ -22,6 +25,7 @@ __all__ = [
     "Rotated",
     "Rotation",
     "Sparse",
+    "VectorTensor",
     "Weight",
     "rotate",
     "turn",

@@ -1,4 +1,4 @@
-"""CodebookTensor: a weight whose codes stand for vectors of a codebook."""
+"""CodebookTensor: a weight whose codes stand for vectors of a codebook that is the same for all."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from subbyte import kernels
 from subbyte.errors import SchemeError
 from subbyte.schemes import E8p, Scheme
 from subbyte.tensors.checks import check_array, check_finite
+from subbyte.tensors.wide import pack_wide, unpack_wide
 
 __all__ = ["CodebookTensor"]
 
@@ -49,19 +50,11 @@ class CodebookTensor:
     def from_codes(cls, codes: npt.NDArray[np.int32], scale: npt.NDArray[np.float32], scheme: Scheme) -> CodebookTensor:
         """Packs codes [O, I / 8] i32, as `kernels.ldlq` and `kernels.e8p_encode` give them."""
         rows, count = codes.shape
-        bits = scheme.bits
-        lanes = np.ascontiguousarray(codes, np.int32).view(np.uint8).reshape(rows, count, 4)[:, :, :bits]
-        padded = np.zeros((rows, -(-count * bits // 4) * 4), np.uint8)
-        padded[:, : count * bits] = lanes.reshape(rows, count * bits)
-        return cls(scheme, (rows, count * DIM), padded.view(np.int32), scale)
+        return cls(scheme, (rows, count * DIM), pack_wide(codes, DIM * scheme.bits), scale)
 
     def codes(self) -> npt.NDArray[np.int32]:
         """[O, I / 8] i32, newly allocated."""
-        rows, cols = self.shape
-        count, bits = cols // DIM, self.scheme.bits
-        lanes = np.zeros((rows, count, 4), np.uint8)
-        lanes[:, :, :bits] = self.words.view(np.uint8)[:, : count * bits].reshape(rows, count, bits)
-        return lanes.reshape(rows, count * 4).view(np.int32)
+        return unpack_wide(self.words, DIM * self.scheme.bits, self.shape[1] // DIM)
 
     def dequantize(self) -> npt.NDArray[np.float32]:
         """The weight that the codes stand for: [O, I] f32, newly allocated; each value is one rounded product."""

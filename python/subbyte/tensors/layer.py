@@ -11,10 +11,11 @@ from subbyte.tensors.codebook import CodebookTensor
 from subbyte.tensors.decomposition import Decomposition
 from subbyte.tensors.quantized import QuantizedTensor
 from subbyte.tensors.rotated import Rotated
+from subbyte.tensors.vectors import VectorTensor
 
 __all__ = ["QuantizedLayer", "Weight"]
 
-Weight = QuantizedTensor | CodebookTensor | Decomposition | Rotated
+Weight = QuantizedTensor | CodebookTensor | VectorTensor | Decomposition | Rotated
 """What a solver finds and a layer runs on: a new kind of tensor joins here."""
 
 

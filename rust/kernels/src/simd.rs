@@ -332,6 +332,15 @@ pub(crate) fn store_u16x8(to: &mut [u16; 8], value: __m128i) {
     unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), value) }
 }
 
+/// Four floats.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(crate) fn load_f32x4(from: &[f32; 4]) -> __m128 {
+    // SAFETY: an unaligned read of the whole array.
+    unsafe { _mm_loadu_ps(from.as_ptr()) }
+}
+
 /// Eight floats.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]

@@ -2,7 +2,8 @@
 
 use pyo3::prelude::*;
 use subbyte_kernels as kernels;
-use subbyte_kernels::gemm::{Codebook, Entries, Table};
+use subbyte_kernels::codebook::Table;
+use subbyte_kernels::gemm::{Codebook, Entries};
 use subbyte_kernels::minifloat::{E4m3fn, E5m2};
 use subbyte_kernels::{gemm, pack};
 
@@ -248,6 +249,17 @@ pub fn csr(
     in_dtype_of(py, &x, &shape, on, product)
 }
 
+/// Elements as f32, in `room` if need be.
+fn widened<'a>(
+    py: Python<'_>,
+    floats: &'a Floats,
+    room: &'a mut Output<f32>,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<&'a [f32]> {
+    let (narrow, room) = (floats.narrow(), room.slice_mut());
+    run(py, on, |m| narrow.widen(m, room))
+}
+
 #[pyfunction]
 #[pyo3(signature = (x, words, bits = 2, codebook = None, residual = None, outputs = None, *, on = None))]
 #[expect(clippy::too_many_arguments, reason = "a quantized weight is five arguments")]
@@ -262,20 +274,22 @@ pub fn codebook_gemm(
     on: Option<&Bound<'_, Machine>>,
 ) -> PyResult<Buffer> {
     let (x, words) = (Floats::take("x", x)?, Input::take("words", words)?);
-    let first = codebook.map(|codebook| Input::<f32>::take("codebook", codebook)).transpose()?;
-    let second = residual.map(|residual| Input::<f32>::take("residual", residual)).transpose()?;
+    let first = codebook.map(|codebook| Floats::take("codebook", codebook)).transpose()?;
+    let second = residual.map(|residual| Floats::take("residual", residual)).transpose()?;
+    let mut rooms = (first.as_ref().map(Floats::room).transpose()?, second.as_ref().map(Floats::room).transpose()?);
     let table = match (&first, &second) {
         (Some(first), second) => {
-            let [groups, _, dim] = first.axes(py)?;
+            let [groups, _, dim] = first.axes(py, "codebook")?;
             if let Some(second) = second {
-                let [_, count, _] = second.axes(py)?;
-                second.expect(py, &[groups, count, dim])?;
+                let [_, count, _] = second.axes(py, "residual")?;
+                second.expect(py, "residual", &[groups, count, dim])?;
             }
+            let second = second.as_ref().zip(rooms.1.as_mut());
             Codebook::Table(Table {
                 dim,
                 groups,
-                first: first.slice(),
-                second: second.as_ref().map_or(&[], Input::slice),
+                first: rooms.0.as_mut().map_or(Ok(&[][..]), |room| widened(py, first, room, on))?,
+                second: second.map_or(Ok(&[][..]), |(second, room)| widened(py, second, room, on))?,
             })
         }
         (None, Some(_)) => {
@@ -285,7 +299,7 @@ pub fn codebook_gemm(
     };
     let (others, depth) = x.last_axis(py, "x")?;
     let (rows, [strips, _]) = (others.iter().product(), words.axes(py)?);
-    let height = first.as_ref().map_or(1, |first| first.shape()[2]);
+    let height = if let Codebook::Table(table) = table { table.dim } else { 1 };
     let cols = outputs.map_or(Ok(strips.saturating_mul(height)), |outputs| natural(py, "outputs", outputs))?;
     words.expect(py, &table.words(cols, depth))?;
     let shape = [others, &[cols]].concat();

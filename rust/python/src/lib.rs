@@ -40,5 +40,7 @@ mod _rust {
         dequantize_affine, fit_affine, norm_quantize, quantize_affine, quantize_symmetric, quantize_tokens, search_clip,
     };
     #[pymodule_export]
-    use crate::solve::{accumulate_gram, bilevel, coordinate_descent, gptq, half_quadratic, inverse_factor, ldlq};
+    use crate::solve::{
+        accumulate_gram, bilevel, coordinate_descent, gptq, gptq_codebook, half_quadratic, inverse_factor, ldlq,
+    };
 }

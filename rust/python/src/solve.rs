@@ -1,6 +1,7 @@
 //! Half-quadratic zero points; Gram matrices, their inverse factor, and rounding with error feedback.
 
 use pyo3::prelude::*;
+use subbyte_kernels::codebook::Table;
 use subbyte_kernels::solve::{self as kernels, Bilevel, Codewords, Descent, Feedback, Found, Groups, Proximal};
 
 use crate::array::{Buffer, InOut, Input, Output};
@@ -135,6 +136,40 @@ pub fn gptq(
         kernels::gptq(m, to, factor, rows, cols, groups, &grid, block, code, scales, zeros, losses)
     })?;
     Ok((codes.finish(), scale.finish(), zero.finish(), compensated.finish(), loss.finish()))
+}
+
+#[pyfunction]
+#[pyo3(signature = (weight, factor, codebook, residual = None, block = 128, *, on = None))]
+pub fn gptq_codebook(
+    py: Python<'_>,
+    weight: &Bound<'_, PyAny>,
+    factor: &Bound<'_, PyAny>,
+    codebook: &Bound<'_, PyAny>,
+    residual: Option<&Bound<'_, PyAny>>,
+    block: i64,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<(Buffer, Buffer, Buffer)> {
+    let block = natural(py, "block", block)?;
+    let (weight, factor) = (Input::<f32>::take("weight", weight)?, Input::take("factor", factor)?);
+    let [rows, cols] = weight.axes(py)?;
+    factor.expect(py, &[cols, cols])?;
+    let first = Input::<f32>::take("codebook", codebook)?;
+    let [groups, _, dim] = first.axes(py)?;
+    let second = residual.map(|residual| Input::<f32>::take("residual", residual)).transpose()?;
+    if let Some(second) = &second {
+        let [_, count, _] = second.axes(py)?;
+        second.expect(py, &[groups, count, dim])?;
+    }
+    let table = Table { dim, groups, first: first.slice(), second: second.as_ref().map_or(&[], Input::slice) };
+    let mut codes = Output::zeroed(&[rows.div_ceil(dim.max(1)), cols])?;
+    let (mut compensated, mut loss) = (Output::stale(&[rows, cols])?, Output::zeroed(&[rows])?);
+    let (from, factor, to) = (weight.slice(), factor.slice(), compensated.slice_mut());
+    let (code, losses) = (codes.slice_mut(), loss.slice_mut());
+    run(py, on, |m| {
+        to.copy_from_slice(from);
+        kernels::gptq_codebook(m, to, factor, rows, cols, table, block, code, losses)
+    })?;
+    Ok((codes.finish(), compensated.finish(), loss.finish()))
 }
 
 #[pyfunction]

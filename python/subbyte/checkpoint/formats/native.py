@@ -1,5 +1,5 @@
-"""Our own format, "subbyte", version 1: docs/format.md, to the byte. Holds every scheme, an index, outliers, and
-rotations.
+"""Our own format, "subbyte", version 1: docs/format.md, to the byte. Holds every scheme, an index, outliers, rotations,
+and codebooks.
 
 Its files are called subbyte.safetensors and not model.safetensors: transformers ignores a quant_method that it does not
 know and runs on random weights; this way it does not find any, and says so.
@@ -18,9 +18,10 @@ from subbyte.checkpoint.formats.format import Layers, layer_scheme, stored_dtype
 from subbyte.checkpoint.raw import Raw
 from subbyte.checkpoint.source import Source
 from subbyte.errors import CheckpointError, SchemeError, SubbyteError
-from subbyte.schemes import E8p, ScaleDtype, Scheme
+from subbyte.schemes import E8p, ScaleDtype, Scheme, Vectors
 from subbyte.tensors import (
     CodebookTensor,
+    Coded,
     Decomposition,
     Kept,
     QuantizedLayer,
@@ -28,6 +29,7 @@ from subbyte.tensors import (
     Rotated,
     Rotation,
     Sparse,
+    VectorTensor,
     Weight,
 )
 
@@ -54,6 +56,13 @@ class Native:
         "weight_zero_scale",
         "weight_zero_zero",
         "weight_index",
+        "weight_codebook",
+        "weight_residual",
+        "weight_order",
+        "weight_bias",
+        "outlier_codes",
+        "outlier_codebook",
+        "outlier_values",
         "weight_shape",
         "sparse_values",
         "sparse_columns",
@@ -79,11 +88,12 @@ class Native:
         """See `Format`."""
         whole = layer.weight
         weight = whole.dense if isinstance(whole, Decomposition | Rotated) else whole
-        tensors = {
-            "weight_codes": Raw("I32", weight.words),
-            "weight_shape": Raw("I64", np.array(weight.shape, np.int64)),
-            **_parameter("weight_scale", name, weight.scale, weight.scheme, dtype),
-        }
+        tensors = {"weight_shape": Raw("I64", np.array(weight.shape, np.int64))}
+        if isinstance(weight, VectorTensor):
+            tensors |= _vectors(name, weight, dtype)
+        else:
+            tensors["weight_codes"] = Raw("I32", weight.words)
+            tensors |= _parameter("weight_scale", name, weight.scale, weight.scheme, dtype)
         if isinstance(weight, QuantizedTensor) and weight.zero is not None:
             tensors |= _parameter("weight_zero", name, weight.zero, weight.scheme, dtype)
         if isinstance(weight, QuantizedTensor) and weight.index is not None:
@@ -122,14 +132,20 @@ class Native:
             raise CheckpointError(f"{name} in config.json", entry, 'an object with "weights" and "activations"')
         written, activation = layer_scheme(name, entry["weights"]), entry.get("activations")
         stored = f"{name}.weight_scale{'' if written.level('scale') is None else '_scale'}"
+        if isinstance(written.element, Vectors):
+            stored = f"{name}.weight_codebook"
         if source.dtype(stored) not in SCALE_DTYPES:
             raise CheckpointError(stored, source.dtype(stored), f"one of {', '.join(SCALE_DTYPES)}")
         scheme = written.resolve(SCALE_DTYPES[source.dtype(stored)])
         shape = self.shape(source, name)
         try:
-            weight = _read_codes(source, name, scheme, shape)
+            if isinstance(scheme.element, Vectors):
+                whole: Weight = _read_vectors(source, name, scheme, shape)
+            else:
+                weight = _read_codes(source, name, scheme, shape)
+                whole = _with_rotations(source, name, _with_outliers(source, name, weight))
             return QuantizedLayer(
-                _with_rotations(source, name, _with_outliers(source, name, weight)),
+                whole,
                 None if activation is None else layer_scheme(name, activation),
                 input_scale(source, f"{name}.input_scale"),
             )
@@ -192,6 +208,48 @@ def _read_codes(source: Source, name: str, scheme: Scheme, shape: tuple[int, int
     zero = _read_zero(source, f"{name}.weight_zero", scheme, shape)
     index = source.array(f"{name}.weight_index") if f"{name}.weight_index" in source else None
     return QuantizedTensor(scheme, shape, codes, scale, zero, index)
+
+
+VECTORS = {
+    "weight_codebook": "codebook",
+    "weight_residual": "residual",
+    "weight_scale": "scale",
+    "weight_bias": "bias",
+    "outlier_codebook": "outlier_codebook",
+    "outlier_values": "outlier_values",
+}
+"""The floats of a tensor of vectors: our names and those of `VectorTensor.floats`."""
+
+
+def _vectors(name: str, weight: VectorTensor, dtype: str) -> dict[str, Raw]:
+    """The tensors of vectors: codes, codebooks, and what stands beside them."""
+    tensors, floats = {"weight_codes": Raw("I32", weight.main.words)}, weight.floats()
+    for part, own in VECTORS.items():
+        if own in floats:
+            tensors |= _parameter(part, name, floats[own], weight.scheme, dtype)
+    if isinstance(weight.outliers, Coded):
+        tensors["outlier_codes"] = Raw("I32", weight.outliers.words)
+    if weight.order is not None:
+        tensors["weight_order"] = Raw.of(weight.order.astype(np.uint16 if len(weight.order) <= 1 << 16 else np.int32))
+    return tensors
+
+
+def _read_vectors(source: Source, name: str, scheme: Scheme, shape: tuple[int, int]) -> VectorTensor:
+    """The inverse of `_vectors`."""
+    floats = {own: source.floats(f"{name}.{part}") for part, own in VECTORS.items() if f"{name}.{part}" in source}
+    order, codes = f"{name}.weight_order", f"{name}.outlier_codes"
+    if order in source and source.dtype(order) not in ("U16", "I32"):
+        raise CheckpointError(order, source.dtype(order), "U16 or I32")
+    outliers = floats.get("outlier_values")
+    return VectorTensor(
+        scheme,
+        shape,
+        Coded(source.array(f"{name}.weight_codes"), floats["codebook"], floats.get("residual")),
+        Coded(source.array(codes), floats["outlier_codebook"]) if "outlier_codebook" in floats else outliers,
+        source.array(order).astype(np.int32) if order in source else None,
+        floats.get("scale"),
+        floats.get("bias"),
+    )
 
 
 def _rotation(side: str, rotation: Rotation) -> dict[str, Raw]:

@@ -3,9 +3,10 @@
 mod e8p;
 mod kmeans;
 pub(crate) mod lattice;
-mod nearest_codeword;
+pub(crate) mod nearest_codeword;
 mod product;
-mod search;
+pub(crate) mod search;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -14,3 +15,4 @@ pub use kmeans::{Options, Start, kmeans};
 pub use lattice::Lattice;
 pub use nearest_codeword::{Metric, nearest_codeword};
 pub use product::{Code, Product, product_decode, product_encode};
+pub use table::Table;

@@ -125,7 +125,7 @@ pub(super) fn assign(
 }
 
 /// Half the squared length of a codeword, rounded once.
-pub(super) fn half_norm(codebook: &[f32], dim: usize, k: usize) -> f32 {
+pub(crate) fn half_norm(codebook: &[f32], dim: usize, k: usize) -> f32 {
     codebook[k * dim..][..dim].iter().map(|&c| 0.5 * f64::from(c) * f64::from(c)).sum::<f64>() as f32
 }
 

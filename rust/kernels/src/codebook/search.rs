@@ -20,7 +20,7 @@ type Line = [f32; PANEL];
 type Column = [f32; HEIGHT];
 
 /// A codebook in the order in which the search reads it.
-pub(super) struct Search {
+pub(crate) struct Search {
     depth: usize,
     /// For each panel a line of offsets, then one line a feature.
     lines: Vec<Line>,

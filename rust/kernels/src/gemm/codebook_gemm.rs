@@ -1,12 +1,12 @@
 //! codebook_gemm: `out = x W^T` with `W` in codes of whole vectors, looked up on the way: E8P along the inputs (QuIP#), or codewords
 //! of tables along the outputs, with a residual stage and groups of columns (VPTQ).
 //!
-//! One row of `x` and E8P: values are multiplied where they are looked up, in tables of 16 KiB; limit: the look-ups. Otherwise a
-//! strip of rows that share their codes is decoded at a time: `decoded`.
+//! One row of `x` and E8P: values are multiplied where they are looked up, in tables of 16 KiB; limit: the look-ups. More rows: a
+//! row of weights is decoded at a time, see `decoded`. Tables: `tables`.
 
-use super::decoded;
-use crate::codebook::Lattice;
+use super::{decoded, tables};
 use crate::codebook::lattice::Decoder;
+use crate::codebook::{Lattice, Table};
 use crate::error::expect_shape;
 use crate::pack::words_per_row;
 use crate::simd::bytes;
@@ -22,30 +22,6 @@ pub enum Codebook<'a> {
     Lattice(Lattice),
     /// `dim` neighbouring rows of a column a code.
     Table(Table<'a>),
-}
-
-/// Stored codewords: the value of a code is `first[group, low bits]`, plus `second[group, high bits]`.
-#[derive(Debug, Clone, Copy)]
-pub struct Table<'a> {
-    /// Numbers of a codeword.
-    pub dim: usize,
-    /// Groups of neighbouring columns, each with codewords of its own; they divide the columns.
-    pub groups: usize,
-    /// `[groups, count, dim]`, `count` at least 1.
-    pub first: &'a [f32],
-    /// The same of the residual stage, of any count; empty: there is none.
-    pub second: &'a [f32],
-}
-
-impl Table<'_> {
-    /// Codewords of a stage in one group.
-    fn count(&self, stage: &[f32]) -> usize {
-        stage.len().checked_div(self.groups * self.dim).unwrap_or(0)
-    }
-    /// Bits of the codes of both stages.
-    pub fn bits(&self) -> [u32; 2] {
-        [self.first, self.second].map(|stage| self.count(stage).max(1).next_power_of_two().trailing_zeros())
-    }
 }
 
 impl Codebook<'_> {
@@ -81,25 +57,13 @@ pub fn codebook_gemm(
     depth: usize,
     out: &mut [f32],
 ) -> Result<()> {
-    if let Codebook::Table(table) = codebook {
-        if table.dim == 0 || table.first.is_empty() {
-            return Err(Error::range("codebook", "no codewords, or none with numbers", "one or more of each"));
+    match codebook {
+        Codebook::Lattice(_) if !depth.is_multiple_of(EIGHT) => {
+            return Err(Error::shape("x", format!("{depth} columns"), "a multiple of 8"));
         }
-        let second = table.count(table.second);
-        expect_shape("codebook", table.first.len(), &[table.groups, table.count(table.first), table.dim])?;
-        expect_shape("residual", table.second.len(), &[table.groups, second, table.dim])?;
-        if table.bits().iter().sum::<u32>() > 32 {
-            return Err(Error::range("codebook", format!("codes of {:?} bits", table.bits()), "32 in all at most"));
-        }
+        Codebook::Lattice(_) => {}
+        Codebook::Table(table) => table.check(depth)?,
     }
-    let divisor = match codebook {
-        Codebook::Lattice(_) => EIGHT,
-        Codebook::Table(table) => table.groups,
-    };
-    if !depth.is_multiple_of(divisor) {
-        return Err(Error::shape("x", format!("{depth} columns"), format!("a multiple of {divisor}")));
-    }
-    let (height, codes, bits) = codebook.layout(depth);
     let [strips, width] = codebook.words(cols, depth);
     expect_shape("x", x.len(), &[rows, depth])?;
     expect_shape("words", words.len(), &[strips, width])?;
@@ -130,44 +94,9 @@ pub fn codebook_gemm(
             };
             decoded::product(m, x, [rows, cols, depth], 1, eights, out);
         }
-        Codebook::Table(table) => {
-            let [low, _] = table.bits();
-            let (first, second) = (table.count(table.first), table.count(table.second).max(1));
-            let split = |code: u32| ((code & ((1u64 << low) - 1) as u32) as usize, (u64::from(code) >> low) as usize);
-            for s in 0..strips {
-                let beyond =
-                    (0..codes).map(|j| split(code(strip(s), j, bits))).find(|&(a, b)| a >= first || b >= second);
-                if let Some((a, b)) = beyond {
-                    let expected = format!("below {first} and {second}");
-                    return Err(Error::range("words", format!("codes {a} and {b} in row {s}"), expected));
-                }
-            }
-            let group = depth / table.groups;
-            let columns = |s: usize, values: &mut [f32]| {
-                for j in 0..depth {
-                    let (a, b) = split(code(strip(s), j, bits));
-                    let word = &table.first[(j / group * first + a) * height..][..height];
-                    word.iter().zip(values[j..].iter_mut().step_by(depth)).for_each(|(c, value)| *value = *c);
-                    if !table.second.is_empty() {
-                        let word = &table.second[(j / group * second + b) * height..][..height];
-                        word.iter().zip(values[j..].iter_mut().step_by(depth)).for_each(|(c, value)| *value += c);
-                    }
-                }
-            };
-            decoded::product(m, x, [rows, cols, depth], height, columns, out);
-        }
+        Codebook::Table(table) => tables::product(m, x, words, table, [rows, cols, depth], out)?,
     }
     Ok(())
-}
-
-/// Code `number` of a dense bit stream, of up to 32 bits.
-fn code(stream: &[u8], number: usize, bits: u32) -> u32 {
-    let bit = number * bits as usize;
-    let mut window = [0; 8];
-    let from = &stream[(bit / 8).min(stream.len())..];
-    let count = from.len().min(8);
-    window[..count].copy_from_slice(&from[..count]);
-    (u64::from_le_bytes(window) >> (bit % 8) & ((1u64 << bits) - 1)) as u32
 }
 
 /// The sum over a row of `x` times its values.

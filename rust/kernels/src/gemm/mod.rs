@@ -6,6 +6,7 @@ mod csr;
 mod decode;
 mod decoded;
 mod fp8;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod w4a8;
@@ -13,7 +14,7 @@ mod w8a8;
 mod wna16;
 mod wna16_by_input;
 
-pub use codebook_gemm::{Codebook, Table, codebook_gemm};
+pub use codebook_gemm::{Codebook, codebook_gemm};
 pub use csr::{Column, Entries, csr};
 pub use fp8::{Scales, fp8};
 pub use w4a8::{Codes, w4a8};

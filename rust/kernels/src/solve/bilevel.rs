@@ -4,7 +4,7 @@
 //! The second level ties the rows of a run together, so a chunk of whole runs is one task. The grids of a group are fitted
 //! when the loop reaches it, on weights that hold every error so far: a block never ends inside a group that it begins.
 
-use super::finite;
+use super::{expect_factor, finite};
 use crate::error::{expect_len, expect_shape};
 use crate::quantize::{ScaleType, groups, highest};
 use crate::simd::rint;
@@ -110,11 +110,7 @@ pub fn bilevel(
     expect_len("loss", found.loss.len(), rows)?;
     if let Some(factor) = factor {
         expect_shape("factor", factor.len(), &[cols, cols])?;
-        finite("factor", factor, cols)?;
-        if let Some(column) = (0..cols).find(|&j| factor[j * cols + j] <= 0.0) {
-            let given = format!("{} in column {column}", factor[column * cols + column]);
-            return Err(Error::range("factor", given, "a positive diagonal"));
-        }
+        expect_factor(factor, cols)?;
     }
     finite("weight", found.weight, cols)?;
     if found.weight.is_empty() {

@@ -4,7 +4,7 @@
 //! Rows know nothing of each other: a chunk of them is one task. Inside, a tile of rows lies transposed, one row a vector
 //! lane, so that rounding a column and updating the rest of its block are vector operations without a chain between rows.
 
-use super::finite;
+use super::{expect_factor, finite};
 use crate::error::{expect_len, expect_shape};
 use crate::quantize::{self, Grid, fit_group};
 use crate::{Error, Machine, Path, Result};
@@ -108,11 +108,7 @@ pub fn gptq(
         }
     }
     finite("weight", weight, cols)?;
-    finite("factor", factor, cols)?;
-    if let Some(column) = (0..cols).find(|&j| factor[j * cols + j] <= 0.0) {
-        let given = format!("{} in column {column}", factor[column * cols + column]);
-        return Err(Error::range("factor", given, "a positive diagonal"));
-    }
+    expect_factor(factor, cols)?;
     if weight.is_empty() {
         loss.fill(0.0);
         return Ok(());

@@ -1,0 +1,382 @@
+//! codebook_gemm with tables: a code is `dim` neighbouring rows of one column, the codes of such a strip are one bit stream.
+//!
+//! A few rows of `x`: each codeword is multiplied where it is looked up and added to the sums of its strip, which stay in
+//! registers, two strips in one where a codeword is half as wide; limit: the look-ups, which miss the first cache where the table
+//! does. Many rows: a panel of strips is decoded, column by column, and handed to a dense product; limit: multiplications.
+
+use super::{Columns, columns};
+use crate::codebook::Table;
+use crate::pack::words_per_row;
+use crate::simd::bytes;
+use crate::{Error, Machine, Path, Result};
+use faer::linalg::matmul::matmul;
+use faer::{Accum, MatMut, MatRef, Par};
+use std::borrow::Cow;
+
+/// Rows of `x` that meet a codeword at a time: their sums are as many registers.
+const FEW: usize = 8;
+/// Rows of `x` from which on the weights are decoded for a dense product.
+const MANY: usize = 17;
+/// Rows of weights of one task where rows of `x` are few.
+const TASK: usize = 64;
+/// Rows of weights decoded at a time for the dense product.
+const PANEL: usize = 256;
+/// Sums of one register.
+const LANES: usize = 8;
+/// Those of one strip where a codeword is narrow.
+const HALF: usize = LANES / 2;
+/// Codes that are read at a time.
+const QUAD: usize = 4;
+
+/// The codes of one strip.
+#[derive(Clone, Copy)]
+struct Stream<'a> {
+    bytes: &'a [u8],
+    bits: u32,
+    low: u32,
+}
+
+impl Stream<'_> {
+    /// Code `number`.
+    #[inline(always)]
+    fn code(&self, number: usize) -> u64 {
+        self.window(number) & ((1u64 << self.bits) - 1)
+    }
+
+    /// Codes `number` and the ones behind it, out of one window where that has room for them.
+    #[inline(always)]
+    fn quad(&self, number: usize) -> [u64; QUAD] {
+        if self.bits > 14 && self.bits != 16 {
+            return std::array::from_fn(|i| self.code(number + i));
+        }
+        let window = self.window(number);
+        std::array::from_fn(|i| window >> (i as u32 * self.bits) & ((1u64 << self.bits) - 1))
+    }
+
+    /// Both stages' codes of one.
+    #[inline(always)]
+    fn split(&self, code: u64) -> [usize; 2] {
+        [(code & ((1u64 << self.low) - 1)) as usize, (code >> self.low) as usize]
+    }
+
+    /// The stream from code `number` on.
+    #[inline(always)]
+    fn window(&self, number: usize) -> u64 {
+        let bit = number * self.bits as usize;
+        let window = match self.bytes.get(bit / 8..bit / 8 + 8).and_then(|bytes| bytes.try_into().ok()) {
+            Some(window) => u64::from_le_bytes(window),
+            None => self.last(bit / 8),
+        };
+        window >> (bit % 8)
+    }
+
+    /// The window that the end of the stream cuts short.
+    #[cold]
+    fn last(&self, from: usize) -> u64 {
+        let rest = self.bytes.get(from..).unwrap_or(&[]);
+        rest.iter().rev().fold(0, |window, &byte| window << 8 | u64::from(byte))
+    }
+}
+
+/// A table whose codewords are filled up with zeros to whole registers, or to half of one.
+struct Padded<'a> {
+    dim: usize,
+    /// Columns of a group.
+    group: usize,
+    /// Numbers of a group in each stage, and these, group after group.
+    stages: [(usize, Cow<'a, [f32]>); 2],
+}
+
+impl<'a> Padded<'a> {
+    fn of(table: Table<'a>, depth: usize) -> Self {
+        let dim = if table.dim <= HALF { HALF } else { table.dim.next_multiple_of(LANES) };
+        let [first, second] = table.counts();
+        let stages = [(first, table.first), (second, table.second)].map(|(count, stage)| {
+            if dim == table.dim {
+                return (count * dim, Cow::Borrowed(stage));
+            }
+            let mut padded = vec![0.0; stage.len() / table.dim * dim];
+            for (to, word) in padded.chunks_exact_mut(dim).zip(stage.chunks_exact(table.dim)) {
+                to[..table.dim].copy_from_slice(word);
+            }
+            (count * dim, Cow::Owned(padded))
+        });
+        Self { dim, group: depth / table.groups, stages }
+    }
+
+    /// The codewords of both stages for one group.
+    #[inline(always)]
+    fn words(&self, group: usize) -> [&[f32]; 2] {
+        self.stages.each_ref().map(|(size, stage)| &stage[group * size..][..*size])
+    }
+}
+
+/// See `codebook_gemm`, which has checked all but the codes.
+pub(super) fn product(
+    m: &Machine,
+    x: &[f32],
+    words: &[i32],
+    table: Table<'_>,
+    [rows, cols, depth]: [usize; 3],
+    out: &mut [f32],
+) -> Result<()> {
+    let ([low, high], [first, second]) = (table.bits(), table.counts());
+    let width = words_per_row(depth, low + high);
+    let stream = |s: usize| Stream { bytes: bytes(&words[s * width..(s + 1) * width]), bits: low + high, low };
+    if !first.is_power_of_two() || !second.max(1).is_power_of_two() {
+        for s in 0..cols.div_ceil(table.dim) {
+            let beyond = (0..depth).map(|j| stream(s).split(stream(s).code(j)));
+            if let Some([a, b]) = beyond.into_iter().find(|&[a, b]| a >= first || b >= second.max(1)) {
+                let expected = format!("below {first} and {}", second.max(1));
+                return Err(Error::range("words", format!("codes {a} and {b} in row {s}"), expected));
+            }
+        }
+    }
+    if rows >= MANY {
+        dense(m, x, stream, table, [rows, cols, depth], out);
+        return Ok(());
+    }
+    let padded = Padded::of(table, depth);
+    m.each(columns(out, cols, TASK.next_multiple_of(2 * table.dim)), |Columns { range, rows: mut out }| {
+        let mut turned = Vec::with_capacity(FEW * depth);
+        for (x, out) in x.chunks(FEW * depth).zip(out.chunks_mut(FEW)) {
+            turned.resize(x.len(), 0.0);
+            for (t, x) in x.chunks_exact(depth).enumerate() {
+                turned[t..].iter_mut().step_by(out.len()).zip(x).for_each(|(to, x)| *to = *x);
+            }
+            let strips = |at: usize| stream((range.start + at) / table.dim);
+            let mut registers = |streams: [Stream<'_>; 2], lane: usize, parts: [std::ops::Range<usize>; 2]| {
+                let sums = match out.len() {
+                    1 => sums::<1, 4>(m.path(), &turned, streams, &padded, lane),
+                    2 => sums::<2, 4>(m.path(), &turned, streams, &padded, lane),
+                    3 => sums::<3, 2>(m.path(), &turned, streams, &padded, lane),
+                    4 => sums::<4, 2>(m.path(), &turned, streams, &padded, lane),
+                    5 => sums::<5, 1>(m.path(), &turned, streams, &padded, lane),
+                    6 => sums::<6, 1>(m.path(), &turned, streams, &padded, lane),
+                    7 => sums::<7, 1>(m.path(), &turned, streams, &padded, lane),
+                    _ => sums::<8, 1>(m.path(), &turned, streams, &padded, lane),
+                };
+                for (out, sums) in out.iter_mut().zip(&sums) {
+                    for (part, sums) in parts.iter().zip(sums.as_chunks::<HALF>().0) {
+                        out[part.clone()].iter_mut().zip(sums).for_each(|(out, sum)| *out = *sum);
+                    }
+                }
+            };
+            if padded.dim == HALF {
+                for at in (0..range.len()).step_by(2 * table.dim) {
+                    let middle = range.len().min(at + table.dim);
+                    let second = if middle < range.len() { strips(middle) } else { strips(at) };
+                    let end = range.len().min(middle + table.dim);
+                    registers([strips(at), second], 0, [at..middle, middle..end]);
+                }
+                continue;
+            }
+            for at in (0..range.len()).step_by(table.dim) {
+                for lane in (0..table.dim.min(range.len() - at)).step_by(LANES) {
+                    let last = range.len().min(at + table.dim);
+                    let [start, middle, end] = [0, HALF, LANES].map(|i| last.min(at + lane + i));
+                    registers([strips(at); 2], lane, [start..middle, middle..end]);
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
+/// One register of sums for each of `ROWS` rows of `x` `[depth, ROWS]`: of `lane` and the ones behind it of the first strip, or of both
+/// strips where codewords are half as wide. `CHAINS` are added up side by side, as one would wait for the one before.
+fn sums<const ROWS: usize, const CHAINS: usize>(
+    path: Path,
+    x: &[f32],
+    streams: [Stream<'_>; 2],
+    table: &Padded<'_>,
+    lane: usize,
+) -> [[f32; LANES]; 8] {
+    let mut sums = [[0.0; LANES]; 8];
+    let x = x.as_chunks::<ROWS>().0;
+    match path {
+        // SAFETY: a machine with this path has AVX2 and FMA.
+        Path::Avx512 | Path::Avx2 => unsafe { avx2::sum::<ROWS, CHAINS>(x, streams, table, lane, &mut sums) },
+        Path::Scalar => portable::sum::<ROWS, CHAINS>(x, streams, table, lane, &mut sums),
+    }
+    sums
+}
+
+/// Decodes panels of strips, column after column.
+fn dense<'a>(
+    m: &Machine,
+    x: &[f32],
+    stream: impl Fn(usize) -> Stream<'a> + Sync,
+    table: Table<'_>,
+    [rows, cols, depth]: [usize; 3],
+    out: &mut [f32],
+) {
+    let dim = table.dim;
+    let x = MatRef::from_row_major_slice(x, rows, depth);
+    m.each(columns(out, cols, PANEL.next_multiple_of(dim)), |Columns { range, rows: mut out }| {
+        let (width, height) = (range.len(), range.len().next_multiple_of(dim));
+        let (mut weight, mut product) = (vec![0.0; height * depth], vec![0.0; rows * width]);
+        let streams: Vec<_> = range.step_by(dim).map(|n| stream(n / dim)).collect();
+        match dim {
+            2 => decode::<2>(table, &streams, height, &mut weight),
+            4 => decode::<4>(table, &streams, height, &mut weight),
+            6 => decode::<6>(table, &streams, height, &mut weight),
+            8 => decode::<8>(table, &streams, height, &mut weight),
+            12 => decode::<12>(table, &streams, height, &mut weight),
+            16 => decode::<16>(table, &streams, height, &mut weight),
+            _ => decode::<1>(table, &streams, height, &mut weight),
+        }
+        let weight = MatRef::from_column_major_slice(&weight, height, depth).subrows(0, width);
+        let target = MatMut::from_row_major_slice_mut(&mut product, rows, width);
+        matmul(target, Accum::Replace, x, weight.transpose(), 1.0, Par::Seq);
+        for (row, sums) in out.iter_mut().zip(product.chunks_exact(width)) {
+            row.copy_from_slice(sums);
+        }
+    });
+}
+
+/// All columns of some strips, one column after the other, codewords in pieces of `PART` numbers.
+fn decode<const PART: usize>(table: Table<'_>, streams: &[Stream<'_>], height: usize, weight: &mut [f32]) {
+    let ([first, second], depth) = (table.counts(), weight.len() / height);
+    let parts = table.dim / PART;
+    let stages = [table.first, table.second].map(|stage| stage.as_chunks::<PART>().0);
+    for (j, column) in weight.chunks_exact_mut(height).enumerate() {
+        let group = j / (depth / table.groups);
+        for (values, stream) in column.as_chunks_mut::<PART>().0.chunks_exact_mut(parts).zip(streams) {
+            let [a, b] = stream.split(stream.code(j));
+            values.copy_from_slice(&stages[0][(group * first + a) * parts..][..parts]);
+            if second > 0 {
+                let more = &stages[1][(group * second + b) * parts..][..parts];
+                values.as_flattened_mut().iter_mut().zip(more.as_flattened()).for_each(|(value, c)| *value += c);
+            }
+        }
+    }
+}
+
+mod portable {
+    use super::{HALF, LANES, Padded, Stream};
+
+    /// One chain.
+    pub fn sum<const ROWS: usize, const CHAINS: usize>(
+        x: &[[f32; ROWS]],
+        streams: [Stream<'_>; 2],
+        table: &Padded<'_>,
+        lane: usize,
+        sums: &mut [[f32; LANES]; 8],
+    ) {
+        for (j, x) in x.iter().enumerate() {
+            let stages = table.words(j / table.group);
+            for (half, stream) in streams.iter().enumerate() {
+                let codes = stream.split(stream.code(j));
+                let from = lane + if table.dim == HALF { 0 } else { half * HALF };
+                for i in 0..HALF {
+                    let parts = stages.iter().zip(codes).filter(|(stage, _)| !stage.is_empty());
+                    let value = parts.map(|(stage, code)| stage[code * table.dim + from + i]).sum::<f32>();
+                    for (sums, x) in sums.iter_mut().zip(x) {
+                        sums[half * HALF + i] += x * value;
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+use portable as avx2;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use super::{HALF, LANES, Padded, QUAD, Stream};
+    use crate::simd::{load_f32x4, load_f32x8, store_f32x8};
+    use std::arch::x86_64::*;
+
+    #[target_feature(enable = "avx2,fma")]
+    pub fn sum<const ROWS: usize, const CHAINS: usize>(
+        x: &[[f32; ROWS]],
+        streams: [Stream<'_>; 2],
+        table: &Padded<'_>,
+        lane: usize,
+        sums: &mut [[f32; LANES]; 8],
+    ) {
+        match (table.stages[1].0 > 0, table.dim == HALF) {
+            (false, false) => all::<ROWS, CHAINS, false, false>(x, streams, table, lane, sums),
+            (false, true) => all::<ROWS, CHAINS, false, true>(x, streams, table, lane, sums),
+            (true, false) => all::<ROWS, CHAINS, true, false>(x, streams, table, lane, sums),
+            (true, true) => all::<ROWS, CHAINS, true, true>(x, streams, table, lane, sums),
+        }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    fn all<const ROWS: usize, const CHAINS: usize, const SECOND: bool, const PAIR: bool>(
+        x: &[[f32; ROWS]],
+        streams: [Stream<'_>; 2],
+        table: &Padded<'_>,
+        lane: usize,
+        sums: &mut [[f32; LANES]; 8],
+    ) {
+        let mut chains = [[_mm256_setzero_ps(); ROWS]; CHAINS];
+        for (group, x) in x.chunks_exact(table.group).enumerate() {
+            let words = table.words(group);
+            let (quads, rest) = x.as_chunks::<QUAD>();
+            let start = group * table.group;
+            for (number, x) in quads.iter().enumerate() {
+                let codes = streams[0].quad(start + number * QUAD);
+                let others = if PAIR { streams[1].quad(start + number * QUAD) } else { codes };
+                for i in 0..QUAD {
+                    let value = value::<SECOND, PAIR>(words, streams[0], table.dim, lane, [codes[i], others[i]]);
+                    for t in 0..ROWS {
+                        let sum = &mut chains[i % CHAINS][t];
+                        *sum = _mm256_fmadd_ps(_mm256_set1_ps(x[i][t]), value, *sum);
+                    }
+                }
+            }
+            for (number, x) in (start + quads.len() * QUAD..).zip(rest) {
+                let codes = streams.map(|stream| stream.code(number));
+                let value = value::<SECOND, PAIR>(words, streams[0], table.dim, lane, codes);
+                for t in 0..ROWS {
+                    chains[0][t] = _mm256_fmadd_ps(_mm256_set1_ps(x[t]), value, chains[0][t]);
+                }
+            }
+        }
+        for (t, sums) in sums.iter_mut().take(ROWS).enumerate() {
+            let all = chains[1..].iter().fold(chains[0][t], |sum, chain| _mm256_add_ps(sum, chain[t]));
+            store_f32x8(sums, all);
+        }
+    }
+
+    /// Eight numbers of a codeword, or four each of two.
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    fn value<const SECOND: bool, const PAIR: bool>(
+        [first, second]: [&[f32]; 2],
+        stream: Stream<'_>,
+        dim: usize,
+        lane: usize,
+        codes: [u64; 2],
+    ) -> __m256 {
+        let [[a, b], [c, d]] =
+            if SECOND { codes.map(|code| stream.split(code)) } else { codes.map(|a| [a as usize, 0]) };
+        if PAIR {
+            let value = _mm256_set_m128(four(first, c * HALF), four(first, a * HALF));
+            if !SECOND {
+                return value;
+            }
+            return _mm256_add_ps(value, _mm256_set_m128(four(second, d * HALF), four(second, b * HALF)));
+        }
+        let value = eight(first, a * dim + lane);
+        if SECOND { _mm256_add_ps(value, eight(second, b * dim + lane)) } else { value }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    fn eight(from: &[f32], at: usize) -> __m256 {
+        from.get(at..).and_then(|from| from.first_chunk()).map_or(_mm256_setzero_ps(), |word| load_f32x8(word))
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    fn four(from: &[f32], at: usize) -> __m128 {
+        from.get(at..).and_then(|from| from.first_chunk()).map_or(_mm_setzero_ps(), |word| load_f32x4(word))
+    }
+}
