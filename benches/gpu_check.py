@@ -83,6 +83,16 @@ def wna16(m: int, n: int, k: int, bits: int, group: int) -> Iterator[Contestant]
     yield Contestant("wna16", "torch f16 matmul", shape, lambda: x @ wide.T, whole, flops)
 
 
+def codebook_gemm(m: int, n: int, k: int, bits: int) -> Iterator[Contestant]:
+    """E8P codes beside the same weights in f16."""
+    x, wide = (torch.randn(rows, k, dtype=torch.float16, device="cuda") for rows in (m, n))
+    words = torch.randint(-(2**31), 2**31, (n, k * bits // 32), dtype=torch.int32, device="cuda")
+    shape, flops, outer = f"{m}x{n}x{k} e8p{bits}", 2 * m * n * k, 2 * m * (n + k)
+    codes = n * k * bits // 8 + outer
+    yield Contestant("codebook_gemm", "subbyte", shape, lambda: kernels.codebook_gemm(x, words, bits), codes, flops)
+    yield Contestant("codebook_gemm", "torch f16 matmul", shape, lambda: x @ wide.T, 2 * n * k + outer, flops)
+
+
 def w8a8(m: int, n: int, k: int) -> Iterator[Contestant]:
     """int8 by int8 beside torch's integer product, which wants more than 16 rows, with the same scaling behind it."""
     x, weight = (torch.randint(-128, 128, (rows, k), dtype=torch.int8, device="cuda") for rows in (m, n))
@@ -157,6 +167,8 @@ def contestants() -> Iterator[Contestant]:
         for m in TOKENS:
             for bits in (4, 8, 3, 2):
                 yield from wna16(m, n, k, bits, 128)
+            for bits in (2, 3, 4):
+                yield from codebook_gemm(m, n, k, bits)
             yield from w8a8(m, n, k)
             for group in (128, -1):
                 yield from w4a8(m, n, k, group)

@@ -101,7 +101,6 @@ def calls() -> dict[str, Call]:
                 "residual": x[2:3].reshape(2, 8, 4).copy(),
             },
             {"block": 24},
-            empty={"weight": (0, 64), "factor": (64, 64), "codebook": (2, 16, 4), "residual": (2, 8, 4)},
         ),
         "ldlq": Call(
             {"weight": x, "hessian": gram + np.eye(64, dtype=np.float32), "start": x * np.float32(0.5)},

@@ -22,6 +22,12 @@ def tokens(kernel: str) -> set[str]:
 
 
 ENTRIES = {
+    "codebook_gemm": {
+        f"codebook_gemm_e8p{bits}_{dtype}_m{tokens}"
+        for bits in (2, 3, 4)
+        for dtype in ("f16", "bf16")
+        for tokens in (8, 16)
+    },
     "fp8": {f"fp8_{format}_m{rows}" for format in ("e4m3fn", "e5m2") for rows in (16, 64)} | {"fp8_sum"},
     "gather": {"gather"},
     "hadamard": {f"hadamard_{outer}{dtype}" for outer in ("", "outer_") for dtype in ("f32", "f16", "bf16")},
@@ -48,6 +54,7 @@ ENTRIES = {
 }
 # Registers of a thread: blocks of that many threads that are to share the 65,536 of a multiprocessor.
 REGISTERS = {
+    "codebook_gemm": 128,
     "fp8": 255,
     "gather": 32,
     "hadamard": 128,

@@ -11,6 +11,8 @@ import torch
 from subbyte import cuda, kernels
 from subbyte.cuda import loader
 from subbyte.errors import DeviceError, SubbyteError
+from tests.cuda.test_codebook_gemm import expected as codebook_expected
+from tests.cuda.test_codebook_gemm import inputs_of as codebook_inputs
 from tests.cuda.test_emulated import DTYPES, SHAPES, pack, problem
 from tests.cuda.test_wna16_few import SHAPES_FEW, SHAPES_NARROW
 from tests.cuda.test_wna16_mma import BITS, SHAPES_MMA, ZEROS, expected, inputs_of
@@ -113,6 +115,19 @@ def test_hadamard_with_an_outer_matrix(case: Case) -> None:
     got = kernels.hadamard(torch.from_numpy(case.args[0]).cuda(), **case.kwargs)
     # tensor cores may cut sums where the CPU rounds them
     assert (abs(got.cpu().numpy() - case.oracle(*case.args, **case.kwargs)) <= 6 * case.bound).all()
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("shape", [(1, 70, 72), (9, 13, 56), (17, 257, 64), (1, 4096, 4096), (7, 1000, 2048)], ids=str)
+def test_codebook_gemm_agrees_with_the_oracle(shape: tuple[int, int, int], bits: int) -> None:
+    for dtype in DTYPES.values():
+        x, words = codebook_inputs(shape, bits, dtype)
+        y, bound = codebook_expected(x, words, bits)
+        half = torch.from_numpy(x.view(np.int16)).view(torch.float16 if dtype == np.float16 else torch.bfloat16)
+        given = half.cuda(), torch.from_numpy(words).cuda(), bits
+        got = kernels.codebook_gemm(*given)
+        assert (abs(got.double().cpu().numpy() - y) <= bound).all()
+        assert torch.equal(got, kernels.codebook_gemm(*given))
 
 
 def test_streams_and_graphs() -> None:

@@ -117,6 +117,11 @@ for n in (64, 512):
         want = kernels.quantize_tokens(x, format=format)
         for got, expected in zip(cuda.quantize_tokens(ndarray(x), format=format), want):
             assert np.array_equal(got.array, expected)
+from tests.oracles import codebook_gemm
+for one in (codebook_gemm.lattice(2, 7, 64, 2, "f2"), codebook_gemm.lattice(18, 7, 1304, 3, "f2")):
+    given = [ndarray(each) for each in one.args]
+    got = cuda.codebook_gemm(*given, **one.kwargs).array
+    assert (abs(got.astype(float) - one.oracle(*one.args, **one.kwargs)) <= 2 * one.bound).all()
 from tests.oracles import hadamard_quantize, norm_quantize
 for kernel, oracle in (("norm_quantize", norm_quantize), ("hadamard_quantize", hadamard_quantize)):
     for one in oracle.cases():
@@ -125,7 +130,17 @@ for kernel, oracle in (("norm_quantize", norm_quantize), ("hadamard_quantize", h
 """
 
 
-OTHER_KERNELS = ("fp8", "w4a8", "w8a8", "hadamard", "hadamard_quantize", "norm_quantize", "quantize_tokens")
+OTHER_KERNELS = (
+    "codebook_gemm",
+    "wna16_mma",
+    "fp8",
+    "w4a8",
+    "w8a8",
+    "hadamard",
+    "hadamard_quantize",
+    "norm_quantize",
+    "quantize_tokens",
+)
 
 
 @pytest.fixture(scope="module")

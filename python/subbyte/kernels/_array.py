@@ -22,7 +22,17 @@ _CPU = (1, 3, 11)  # DLPack: host memory, and host memory pinned by CUDA or ROCm
 _CUDA = (2, 13)  # DLPack: device memory, and managed memory
 #: Kernels that subbyte.cuda has, too.
 ON_CUDA = frozenset(
-    {"fp8", "hadamard", "hadamard_quantize", "norm_quantize", "quantize_tokens", "w4a8", "w8a8", "wna16"}
+    {
+        "codebook_gemm",
+        "fp8",
+        "hadamard",
+        "hadamard_quantize",
+        "norm_quantize",
+        "quantize_tokens",
+        "w4a8",
+        "w8a8",
+        "wna16",
+    }
 )
 _IN_PLACE = frozenset({"accumulate_gram"})
 

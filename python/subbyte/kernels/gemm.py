@@ -195,7 +195,7 @@ def codebook_gemm(
 ) -> Array:
     """Activations times a weight whose codes stand for vectors: out = x W^T.
 
-    x         [..., K] f32, f16 or bf16; CPU, contiguous
+    x         [..., K] f32, f16 or bf16, on CUDA f16 or bf16; contiguous; CPU, or for E8P CUDA
     words     the codes of each strip of W, one dense bit stream padded to whole words, i32. E8P: [N, ceil(K bits /
               32)], a strip is a row, a code eight neighbouring columns. Tables: [ceil(N / v), ceil(K (b + r) / 32)], a
               strip is v neighbouring rows, a code one column of them
@@ -209,7 +209,7 @@ def codebook_gemm(
     Values are those of `e8p_decode`, or the sum of both codewords; products are summed in f32 and rounded once at the
     end. Off by at most about K * 2 ** -23 * sum|x W| before that. Tseng et al., 2024 (QuIP#); Liu et al., 2024 (VPTQ).
     Does not depend on the number of threads. Raises RangeError (bits, a code without codeword), ShapeError, DtypeError,
-    StrideError, DeviceError.
+    StrideError, DeviceError (also for stored codewords on CUDA); on CUDA also DriverError and DependencyError.
 
     >>> import numpy as np
     >>> codebook = np.array([[[1.0, 2.0], [3.0, -4.0]]], np.float32)  # two outputs at a time, one bit a code
