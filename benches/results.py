@@ -107,7 +107,7 @@ def quality() -> Iterator[Row]:
                 )
     # Systems without groups to choose: SpQR has its own, QuIP, QuIP# and our best one scale a tensor, VPTQ codebooks,
     # which are small here as the matrices are.
-    vectors = {4: "vector_length=2", 3: "vector_length=3", 2: "centroids=128"}
+    vectors = {4: "vector_length=2", 3: "vector_length=2", 2: "vector_length=3"}
     for system, group in (("spqr", 16), ("quip", -1), ("quip_sharp", -1), ("vptq", -1), ("best", -1)):
         for bits in (4, 3, 2):
             with folder() as work:

@@ -20,6 +20,7 @@ from subbyte.schemes import Scheme
 from subbyte.tensors import Decomposition, Kept, QuantizedLayer, QuantizedTensor, Sparse, VectorTensor
 
 CT, NATIVE = formats.get("compressed-tensors"), formats.get("subbyte")
+VPTQ = formats.get("vptq")
 NAME = "model.layers.0.mlp.up_proj"
 
 
@@ -295,7 +296,7 @@ def test_names_of_formats() -> None:
 def test_a_float_model_has_no_format_and_others_are_named() -> None:
     assert formats.detect({}) is None
     assert formats.detect({"quantization_config": {"quant_method": "compressed-tensors"}}) is CT
-    with pytest.raises(UnknownNameError, match=r"'gptq', expected one of compressed-tensors, subbyte, or none"):
+    with pytest.raises(UnknownNameError, match=r"'gptq', expected one of compressed-tensors, subbyte, vptq, or none"):
         formats.detect({"quantization_config": {"quant_method": "gptq"}})
     with pytest.raises(UnknownNameError):
         formats.detect({"quantization_config": 4})
@@ -556,3 +557,91 @@ def test_vectors_that_do_not_fit_are_refused(tmp_path: Path, part: str, raw: Raw
         return
     with pytest.raises(CheckpointError):
         NATIVE.read(Source.open(tmp_path), NAME)
+
+
+def vptq_decoded(source: Source, name: str) -> np.ndarray:
+    """By the rules of VPTQ's files, in f32: one field after the other out of one long number."""
+    entry = source.config["quantization_config"]["config_for_layers"][name]
+    rows, cols = entry["out_features"], entry["in_features"]
+    (apart_dim, dim), (_, count), (_, more) = (
+        entry[key] for key in ("vector_lens", "num_centroids", "num_res_centroids")
+    )
+    low, high = count.bit_length() - 1, 0 if more == -1 else more.bit_length() - 1
+    parts = []
+    for c in range(entry["group_num"]):
+        part = np.zeros((source.shape(f"{name}.indices")[1] * dim, entry["group_size"]), np.float32)
+        for n, words in enumerate(source.array(f"{name}.indices")[c]):
+            stream = int.from_bytes(words.tobytes(), "little")
+            for j in range(entry["group_size"]):
+                field = stream >> (j * (low + high)) & ((1 << (low + high)) - 1)
+                main, rest = field & (count - 1), field >> low
+                vector = source.floats(f"{name}.centroids.weight")[c].reshape(count, dim)[main]
+                if high:
+                    vector = vector + source.floats(f"{name}.res_centroids.weight")[c].reshape(more, dim)[rest]
+                part[n * dim : (n + 1) * dim, j] = vector
+        parts.append(part[:rows])
+    if entry["outlier_size"]:
+        index = source.array(f"{name}.outlier_indices")[0].view(np.uint16)
+        book = source.floats(f"{name}.outlier_centroids.weight").reshape(-1, apart_dim)
+        parts.insert(0, book[index].transpose(0, 2, 1).reshape(-1, entry["outlier_size"])[:rows])
+    weight = np.concatenate(parts, axis=1)
+    if entry["enable_perm"]:
+        weight = weight[:, np.argsort(source.array(f"{name}.perm").view(np.uint16))]
+    if entry["enable_norm"]:
+        weight = weight * source.floats(f"{name}.weight_scale") + source.floats(f"{name}.weight_bias")
+    assert weight.shape == (rows, cols)
+    return weight
+
+
+def store_vptq(folder: Path, weight: VectorTensor, change: dict[str, Any] | None = None) -> Source:
+    write_shard(folder / "model.safetensors", VPTQ.tensors(NAME, QuantizedLayer(weight), "float16"))
+    section = VPTQ.config({NAME: (weight.scheme, None)}, shapes={f"{NAME}.weight": weight.shape})
+    section["config_for_layers"][NAME] |= change or {}
+    write_json(folder / "config.json", {"architectures": ["LlamaForCausalLM"], "quantization_config": section})
+    return Source.open(folder)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("text", [kind for kind in KINDS if kind != "v2k8o5"])
+def test_vptq_files_read_back_and_decode(tmp_path: Path, text: str, ordered: bool) -> None:
+    written = vectors(text, rows=23, ordered=ordered)
+    source = store_vptq(tmp_path, written)
+    assert formats.detect(source.config) is VPTQ
+    assert VPTQ.layers(source) == [NAME]
+    assert VPTQ.shape(source, NAME) == (23, 72)
+    read = VPTQ.read(source, NAME).weight
+    assert read.scheme.element.columns(72) == written.element.columns(72)
+    np.testing.assert_array_equal(read.dequantize(), written.dequantize())
+    np.testing.assert_array_equal(vptq_decoded(source, NAME), written.dequantize())
+    assert {name.removeprefix(f"{NAME}.") for name in source.names()} <= set(VPTQ.parts)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"in_features": 73},
+        {"out_features": 1 << 30},
+        {"out_features": "40"},
+        {"vector_lens": [3]},
+        {"num_centroids": [8, 15]},
+        {"num_centroids": [4, 16]},
+        {"group_num": 5},
+        {"outlier_size": 72},
+        {"is_indice_packed": False},
+        {"enable_norm": False},
+    ],
+    ids=str,
+)
+def test_vptq_files_that_do_not_fit_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError):
+        VPTQ.read(store_vptq(tmp_path, vectors("v4k16o5v3k8n"), change), NAME)
+
+
+def test_what_vptq_files_cannot_hold_is_refused() -> None:
+    for text in ("int4/g32", "v4k16o2/tensor", "v4k16/tensor/f32"):
+        with pytest.raises(SchemeError, match="subbyte"):
+            VPTQ.check({NAME: (Scheme.parse(text), None)})
+    with pytest.raises(SchemeError, match="float inputs"):
+        VPTQ.check({NAME: (Scheme.parse("v4k16/tensor"), Scheme.parse("int8/token"))})
+    with pytest.raises(CheckpointError, match="shape"):
+        VPTQ.config({NAME: (Scheme.parse("v4k16/tensor"), None)})

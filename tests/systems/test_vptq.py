@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.pipeline.mini import MINI, TOKENS, digests
+from tests.pipeline.mini import MINI, TOKENS
 from tests.systems.quality import Quality
 
 import subbyte
@@ -231,35 +231,34 @@ def test_options_say_the_scheme(options: dict[str, Any], scheme: str) -> None:
         vptq(**options, seed=-1)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{"vector_length": 4, "centroids": 16}, {"centroids": 16, "groups": 2, "outliers": 3.0, "normalize": True}],
-    ids=str,
-)
-def test_what_is_written_runs_as_what_was_solved(options: dict[str, Any], tmp_path: Path) -> None:
-    recipe = vptq(**options, tune_iterations=2, kmeans_iterations=5)
-    result = subbyte.quantize(MINI, recipe, tmp_path / "out", calibration=TOKENS)
+@pytest.mark.parametrize("form", ["auto", "vptq"])
+def test_what_is_written_runs_as_what_was_solved(form: str, tmp_path: Path) -> None:
+    parts: dict[str, Any] = {} if form == "auto" else {"groups": 2, "outliers": 3.0, "outlier_centroids": 16}
+    recipe = vptq(centroids=16, normalize=bool(parts), tune_iterations=1, kmeans_iterations=3, **parts)
+    result = subbyte.quantize(MINI, recipe, tmp_path / "out", calibration=TOKENS[:4], format=form)
     assert result.verified is not None
     source = Source.open(tmp_path / "out")
-    form = formats.detect(source.config)
-    assert form is not None
-    assert form.name == "subbyte"
-    for name in form.layers(source):
-        weight = form.read(source, name).weight
+    found = formats.detect(source.config)
+    assert found is not None
+    assert found.name == ("subbyte" if form == "auto" else "vptq")
+    for name in found.layers(source):
+        weight = found.read(source, name).weight
         assert isinstance(weight, VectorTensor)
-        assert (weight.order is None) == ("groups" not in options)
-        stored = sum(source.nbytes(f"{name}.{part}") for part in form.parts if f"{name}.{part}" in source)
-        assert stored == weight.nbytes + 16  # its shape
+        assert (weight.order is None) == (form == "auto")
+        if form == "auto":
+            stored = sum(source.nbytes(f"{name}.{part}") for part in found.parts if f"{name}.{part}" in source)
+            assert stored == weight.nbytes + 16  # its shape
     model = load(tmp_path / "out")
     assert any(isinstance(module, QuantizedLinear) for module in model.modules())
     with torch.no_grad():
         logits = model(input_ids=torch.from_numpy(TOKENS[:2])).logits
-    assert torch.isfinite(logits).all()
-    subbyte.quantize(MINI, recipe, tmp_path / "again", calibration=TOKENS)
-    assert digests(tmp_path / "again") == digests(tmp_path / "out")
+        assert torch.isfinite(logits).all()
+        again = subbyte.quantize(MINI, recipe, calibration=TOKENS[:4], verify=False)
+        torch.testing.assert_close(again(input_ids=torch.from_numpy(TOKENS[:2])).logits, logits, rtol=0, atol=0)
 
 
 def test_beats_gptq_at_two_bits_with_fewer(llama: Quality) -> None:
-    """Issue 6: at 1.82 true bits against 2.14, codebooks counted."""
-    recipe = vptq(centroids=128, kmeans_iterations=10, tune_iterations=0, true_sequential=False)
+    """Issue 6: at 2.04 true bits against 2.14, codebooks counted, by short vectors: a codebook of 256 columns costs as
+    much as one of 4096, so that the paper's long vectors do not pay (6 outputs and K = 1024: 2.55 true bits)."""
+    recipe = vptq(vector_length=3, kmeans_iterations=10, tune_iterations=0, true_sequential=False)
     assert llama.divergence(recipe, samples=8) < llama.divergence(gptq(bits=2))

@@ -45,7 +45,7 @@ def quantize(
     ] = None,
     samples: Annotated[int, typer.Option(help="Calibration sequences.", min=1)] = 128,
     seq_len: Annotated[int, typer.Option(help="Tokens of a calibration sequence.", min=2)] = 256,
-    format: Annotated[str, typer.Option(help="auto, compressed-tensors, or subbyte's own.")] = "auto",
+    format: Annotated[str, typer.Option(help="auto, compressed-tensors, subbyte's own, or vptq.")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run of the same command.")] = False,
     seed: Annotated[int, typer.Option(help="Which calibration sequences are drawn.")] = 0,
     verify: Annotated[bool, typer.Option(help="Read the output back and compare logits.")] = True,

@@ -71,7 +71,8 @@ class Job:
             if name.endswith(".weight") and len(self.source.shape(name)) == 2
         }
         keep = (matrices | {self.anatomy.head}) - set(self.schemes) - set(self.anatomy.embedding) - {""}
-        section = self.format.config(self.layers, keep=sorted(keep))
+        shapes = {name: self.source.shape(name) for name in self.source.names()}
+        section = self.format.config(self.layers, sorted(keep), shapes)
         return {**self.source.config, "quantization_config": section}
 
     def fingerprint(self) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
     compressed_tensors   what transformers and vLLM load by themselves
     native               "subbyte", docs/format.md: whatever no other format can hold
+    vptq                 vectors of codebooks as VPTQ's own package has them; only where it is asked for
 
 To add one: a file here with a class that has what `Format` asks for, and a line in `FORMATS`.
 """
@@ -15,13 +16,25 @@ from typing import Any
 from subbyte.checkpoint.formats.compressed_tensors import CompressedTensors
 from subbyte.checkpoint.formats.format import Format, Layers
 from subbyte.checkpoint.formats.native import Native
+from subbyte.checkpoint.formats.vptq import VptqFormat
 from subbyte.checkpoint.source import Source
 from subbyte.errors import SchemeError, UnknownNameError
 
-__all__ = ["FORMATS", "CompressedTensors", "Format", "Layers", "Native", "choose", "detect", "get", "logical"]
+__all__ = [
+    "FORMATS",
+    "CompressedTensors",
+    "Format",
+    "Layers",
+    "Native",
+    "VptqFormat",
+    "choose",
+    "detect",
+    "get",
+    "logical",
+]
 
-# In the order in which "auto" tries them: what other software reads comes first.
-FORMATS: dict[str, Format] = {form.name: form for form in (CompressedTensors(), Native())}
+# In the order in which "auto" tries them: what transformers reads comes first, and ours holds all that is left.
+FORMATS: dict[str, Format] = {form.name: form for form in (CompressedTensors(), Native(), VptqFormat())}
 
 
 def get(name: str) -> Format:

@@ -107,7 +107,12 @@ class CompressedTensors:
             tensors["input_scale"] = Raw("F32", np.array([layer.input_scale], np.float32))
         return {f"{name}.{part}": raw for part, raw in tensors.items()}
 
-    def config(self, layers: Layers, keep: Iterable[str] = ("lm_head",)) -> dict[str, Any]:
+    def config(
+        self,
+        layers: Layers,
+        keep: Iterable[str] = ("lm_head",),
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> dict[str, Any]:
         """See `Format`. One group for each pair of schemes: of all linears where there is one pair, else by name."""
         self.check(layers)
         members: dict[str, list[str]] = {}

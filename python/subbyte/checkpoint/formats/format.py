@@ -35,8 +35,14 @@ class Format(Protocol):
     def tensors(self, name: str, layer: QuantizedLayer, dtype: str) -> dict[str, Raw]:
         """The tensors of one layer by full name, `dtype` the model's ("bf16", "bfloat16", ...): it replaces "auto"."""
 
-    def config(self, layers: Layers, keep: Iterable[str] = ("lm_head",)) -> dict[str, Any]:
-        """The quantization_config of a model with these quantized layers; `keep`: linears that stay float."""
+    def config(
+        self,
+        layers: Layers,
+        keep: Iterable[str] = ("lm_head",),
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> dict[str, Any]:
+        """The quantization_config of a model with these quantized layers; `keep`: linears that stay float;
+        `shapes`: of the float model's tensors, which not every format asks for."""
 
     def layers(self, source: Source) -> list[str]:
         """The names of the quantized layers, sorted."""

@@ -7,7 +7,7 @@ know and runs on random weights; this way it does not find any, and says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -106,7 +106,12 @@ class Native:
             tensors["input_scale"] = Raw("F32", np.array([layer.input_scale], np.float32))
         return {f"{name}.{part}": raw for part, raw in tensors.items()}
 
-    def config(self, layers: Layers, keep: Iterable[str] = ("lm_head",)) -> dict[str, Any]:
+    def config(
+        self,
+        layers: Layers,
+        keep: Iterable[str] = ("lm_head",),
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> dict[str, Any]:
         """See `Format`; what is not listed is float, so `keep` says nothing new here."""
         return {
             "quant_method": self.method,
