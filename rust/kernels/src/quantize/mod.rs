@@ -1,17 +1,19 @@
-//! Affine quantization, `x ~ scale * (code - zero)`: fitting the grid, rounding to it, and back. Limit: memory, except
-//! for the two searches.
+//! Affine quantization, `x ~ scale * (code - zero)`: fitting the grid, rounding to it, and back; and `x ~ scale * table[code]`.
+//! Limit: memory, except for the two searches.
 //!
 //! A row-major `[rows, cols]` array has `cols / group` groups of consecutive columns in each row.
 
 mod affine;
 mod clip;
 mod fit;
+mod table;
 mod tokens;
 
 pub use affine::{dequantize_affine, quantize_affine, quantize_symmetric};
 pub use clip::search_clip;
 pub use fit::fit_affine;
 pub(crate) use fit::fit_group;
+pub use table::{dequantize_table, quantize_table};
 pub use tokens::quantize_tokens;
 
 use crate::minifloat::{Bf16, F16, portable};
