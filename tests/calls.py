@@ -53,6 +53,16 @@ def calls() -> dict[str, Call]:
         "dequantize_affine": Call(
             {"codes": codes, "scale": scale, "zero": zero}, {"group": 32}, empty={"codes": (0, 64), **none}
         ),
+        "quantize_table": Call(
+            {"x": x, "scale": scale, "bounds": np.sort(x[:, :15], axis=1)},
+            {"group": 32},
+            empty={"x": (0, 64), "scale": (0, 2), "bounds": (0, 15)},
+        ),
+        "dequantize_table": Call(
+            {"codes": codes, "scale": scale, "table": x[:, :16].copy()},
+            {"group": 32},
+            empty={"codes": (0, 64), "scale": (0, 2), "table": (0, 16)},
+        ),
         "quantize_tokens": Call({"x": x}, empty={"x": (0, 64)}),
         "norm_quantize": Call(
             {"x": x, "weight": x[0].copy(), "bias": x[1].copy()},
@@ -138,6 +148,12 @@ def calls() -> dict[str, Call]:
             {"bits": 4, "group": 3},
             any_axes=True,
             empty={"x": (0, 64), "words": (6, 8), "scale": (2, 64), "zero": (2, 64)},
+        ),
+        "lookup": Call(
+            {"x": x, "words": words, "scale": scale, "table": x[:, :16].copy()},
+            {"group": 32},
+            any_axes=True,
+            empty={"x": (0, 64), "words": (6, 8), "scale": (6, 2), "table": (6, 16)},
         ),
         "codebook_gemm": Call(
             {

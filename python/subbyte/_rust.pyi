@@ -11,6 +11,7 @@ __all__ = [
     "decode_minifloat",
     "dequantize_affine",
     "dequantize_block",
+    "dequantize_table",
     "e8p_decode",
     "e8p_encode",
     "encode_minifloat",
@@ -25,6 +26,7 @@ __all__ = [
     "inverse_factor",
     "kmeans",
     "ldlq",
+    "lookup",
     "machine",
     "nearest_codeword",
     "norm_quantize",
@@ -35,6 +37,7 @@ __all__ = [
     "quantize_affine",
     "quantize_block",
     "quantize_symmetric",
+    "quantize_table",
     "quantize_tokens",
     "search_clip",
     "unpack",
@@ -114,6 +117,8 @@ def quantize_symmetric(
     x: Any, scale: Any, bits: int = 8, group: int = ..., narrow: bool = True, *, on: Machine | None = None
 ) -> Buffer: ...
 def dequantize_affine(codes: Any, scale: Any, zero: Any, group: int = ..., *, on: Machine | None = None) -> Buffer: ...
+def quantize_table(x: Any, scale: Any, bounds: Any, group: int = ..., *, on: Machine | None = None) -> Buffer: ...
+def dequantize_table(codes: Any, scale: Any, table: Any, group: int = ..., *, on: Machine | None = None) -> Buffer: ...
 def quantize_tokens(
     x: Any, eps: float = 1e-5, format: str = "int8", *, on: Machine | None = None
 ) -> tuple[Buffer, Buffer]: ...
@@ -248,6 +253,7 @@ def wna16(
 def wna16_by_input(
     x: Any, words: Any, scale: Any, zero: Any | None, bits: int, group: int = ..., *, on: Machine | None = None
 ) -> Buffer: ...
+def lookup(x: Any, words: Any, scale: Any, table: Any, group: int = ..., *, on: Machine | None = None) -> Buffer: ...
 def w4a8(
     x: Any,
     words: Any,

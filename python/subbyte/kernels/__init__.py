@@ -15,16 +15,18 @@ from subbyte.kernels._machine import forced as forced
 from subbyte.kernels._machine import machine as machine
 from subbyte.kernels._machine import paths as paths
 from subbyte.kernels.codebook import e8p_decode, e8p_encode, kmeans, nearest_codeword, product_decode, product_encode
-from subbyte.kernels.gemm import codebook_gemm, csr, fp8, w4a8, w8a8, wna16, wna16_by_input
+from subbyte.kernels.gemm import codebook_gemm, csr, fp8, lookup, w4a8, w8a8, wna16, wna16_by_input
 from subbyte.kernels.hadamard import hadamard, hadamard_quantize
 from subbyte.kernels.minifloat import decode_minifloat, dequantize_block, encode_minifloat, quantize_block
 from subbyte.kernels.pack import pack, unpack
 from subbyte.kernels.quantize import (
     dequantize_affine,
+    dequantize_table,
     fit_affine,
     norm_quantize,
     quantize_affine,
     quantize_symmetric,
+    quantize_table,
     quantize_tokens,
     search_clip,
 )
@@ -48,6 +50,7 @@ __all__ = [
     "decode_minifloat",
     "dequantize_affine",
     "dequantize_block",
+    "dequantize_table",
     "e8p_decode",
     "e8p_encode",
     "encode_minifloat",
@@ -61,6 +64,7 @@ __all__ = [
     "inverse_factor",
     "kmeans",
     "ldlq",
+    "lookup",
     "nearest_codeword",
     "norm_quantize",
     "pack",
@@ -69,6 +73,7 @@ __all__ = [
     "quantize_affine",
     "quantize_block",
     "quantize_symmetric",
+    "quantize_table",
     "quantize_tokens",
     "search_clip",
     "unpack",

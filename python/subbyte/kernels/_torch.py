@@ -141,6 +141,16 @@ def _dequantize_affine(codes: Tensor, scale: Tensor, zero: Tensor, group: int = 
     return codes.new_empty(codes.shape, dtype=torch.float32)
 
 
+@_operator("quantize_table(Tensor x, Tensor scale, Tensor bounds, SymInt group=-1) -> Tensor")
+def _quantize_table(x: Tensor, scale: Tensor, bounds: Tensor, group: int = -1) -> Tensor:
+    return x.new_empty(x.shape, dtype=torch.uint8)
+
+
+@_operator("dequantize_table(Tensor codes, Tensor scale, Tensor table, SymInt group=-1) -> Tensor")
+def _dequantize_table(codes: Tensor, scale: Tensor, table: Tensor, group: int = -1) -> Tensor:
+    return codes.new_empty(codes.shape, dtype=torch.float32)
+
+
 def _token_codes(x: Tensor, format: str) -> tuple[Tensor, Tensor]:
     dtype = torch.int8 if format == "int8" else torch.uint8
     return x.new_empty(x.shape, dtype=dtype), x.new_empty(x.shape[:1], dtype=torch.float32)
@@ -311,6 +321,11 @@ def _wna16(x: Tensor, words: Tensor, *_: object, **__: object) -> Tensor:
 
 @_operator("wna16_by_input(Tensor x, Tensor words, Tensor scale, Tensor? zero, int bits, SymInt group=-1) -> Tensor")
 def _wna16_by_input(x: Tensor, words: Tensor, *_: object, **__: object) -> Tensor:
+    return x.new_empty((*x.shape[:-1], words.shape[0]))
+
+
+@_operator("lookup(Tensor x, Tensor words, Tensor scale, Tensor table, SymInt group=-1) -> Tensor")
+def _lookup(x: Tensor, words: Tensor, *_: object) -> Tensor:
     return x.new_empty((*x.shape[:-1], words.shape[0]))
 
 

@@ -59,6 +59,30 @@ def wna16_by_input(x: Array, words: Array, scale: Array, zero: Array | None, bit
     return call("wna16_by_input", arrays, bits=bits, group=group)
 
 
+def lookup(x: Array, words: Array, scale: Array, table: Array, group: int = -1) -> Array:
+    """Activations times a weight whose codes stand for the values of a table: out = x W^T, W = scale * table[code].
+
+    x        [..., K] f32, f16 or bf16; CPU, contiguous
+    words    [N, ceil(K * b / 32)] i32: the codes of W, packed in "dense" order at b bits
+    scale    [N, K / group] f32, f16 or bf16
+    table    [1, 2 ** b] f32, f16 or bf16, b 1 to 8: the values; or [N, 2 ** b]: those of each row of W
+    group    columns of W that share a scale, dividing K; -1: all
+    returns  [..., N], dtype of x
+
+    What NF4 (Dettmers et al., 2023) and power exponents (Yvinec et al., 2023) run on. Sums are f32, rounded once at the
+    end; what is too large for f16 becomes infinity. Off by at most about K * 2 ** -23 * sum|x W| before that rounding.
+    Does not depend on the number of threads. Raises ShapeError, DtypeError, StrideError, DeviceError.
+
+    >>> import numpy as np
+    >>> from subbyte.kernels import pack
+    >>> words = pack(np.array([[0, 1, 2, 3], [3, 3, 0, 0]], np.uint8), bits=2)
+    >>> table = np.float32([[-1, -0.25, 0.25, 1]])
+    >>> lookup(np.float32([[1, 2, 4, 8]]), words, np.float32([[2], [0.5]]), table)
+    array([[15. , -4.5]], dtype=float32)
+    """
+    return call("lookup", {"x": x, "words": words, "scale": scale, "table": table}, group=group)
+
+
 def w4a8(
     x: Array,
     words: Array,

@@ -1,4 +1,4 @@
-"""Affine quantization, x ~ scale * (code - zero): fitting grids, rounding to them, and back.
+"""Affine quantization, x ~ scale * (code - zero): fitting grids, rounding to them, and back; and to tables of values.
 
 A group is `group` consecutive columns of a row, which divide the columns; -1 is the whole row, so channels and tokens
 are rows, and a grid for a whole tensor is one for that tensor as a single row. Rounding is half to even, all in f32.
@@ -105,6 +105,42 @@ def dequantize_affine(codes: Array, scale: Array, zero: Array, group: int = -1) 
     array([[-1. ,  0. ,  6.5]], dtype=float32)
     """
     return call("dequantize_affine", {"codes": codes, "scale": scale, "zero": zero}, group=group)
+
+
+def quantize_table(x: Array, scale: Array, bounds: Array, group: int = -1) -> Array:
+    """Rounds to the values of a table: a code is how many of the boundaries between them x / scale is above.
+
+    x        [R, C] f32, finite; CPU, contiguous
+    scale    [R, C / group] f32, above 0
+    bounds   [1, L] f32, L 1 to 255, rising: what lies between the values of L + 1 codes; or [R, L]: those of each row
+    returns  [R, C] u8; on a boundary the even one of the two codes
+
+    Boundaries halfway between the values give the nearest one. Every path gives the same bits. Raises RangeError
+    (scale, bounds), ShapeError, NotFiniteError, DtypeError, StrideError, DeviceError.
+
+    >>> import numpy as np
+    >>> quantize_table(np.float32([[-9, -0.5, 0, 0.2, 9]]), np.float32([[1]]), np.float32([[-0.5, 0.1, 2]]))
+    array([[0, 0, 1, 2, 3]], dtype=uint8)
+    """
+    return call("quantize_table", {"x": x, "scale": scale, "bounds": bounds}, group=group)
+
+
+def dequantize_table(codes: Array, scale: Array, table: Array, group: int = -1) -> Array:
+    """The values of codes: scale * table[code], the product rounded once.
+
+    codes    [R, C] u8; CPU, contiguous
+    scale    [R, C / group] f32
+    table    [1, V] f32, or [R, V]: the values of each row; V above every code
+    returns  [R, C] f32
+
+    NaN and infinity in scales and tables spread as in any product. Raises RangeError (codes), ShapeError, DtypeError,
+    StrideError, DeviceError.
+
+    >>> import numpy as np
+    >>> dequantize_table(np.array([[0, 2, 1]], np.uint8), np.float32([[0.5]]), np.float32([[-1, 0, 3]]))
+    array([[-0.5,  1.5,  0. ]], dtype=float32)
+    """
+    return call("dequantize_table", {"codes": codes, "scale": scale, "table": table}, group=group)
 
 
 def quantize_tokens(x: Array, eps: float = 1e-5, format: str = "int8") -> tuple[Array, Array]:

@@ -96,6 +96,51 @@ fn weighed(
 }
 
 #[pyfunction]
+#[pyo3(signature = (x, words, scale, table, group = -1, *, on = None))]
+pub fn lookup(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    words: &Bound<'_, PyAny>,
+    scale: &Bound<'_, PyAny>,
+    table: &Bound<'_, PyAny>,
+    group: i64,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    let (x, words, scale) = (Floats::take("x", x)?, Input::take("words", words)?, Floats::take("scale", scale)?);
+    let table = Floats::take("table", table)?;
+    let (others, depth) = x.last_axis(py, "x")?;
+    let (rows, [cols, _]) = (others.iter().product(), words.axes(py)?);
+    let (group, count) = groups(py, depth, group)?;
+    let (tables, levels) = table.last_axis(py, "table")?;
+    if !levels.is_power_of_two() || !(2..=256).contains(&levels) {
+        return Err(error(
+            py,
+            "ShapeError",
+            "table",
+            format!("{levels} values"),
+            "2, 4, 8 and so on to 256 values",
+            "",
+        ));
+    }
+    let bits = levels.ilog2();
+    let by_row = tables != [1];
+    table.expect(py, "table", &[if by_row { cols } else { 1 }, levels])?;
+    words.expect(py, &[cols, pack::words_per_row(depth, bits)])?;
+    scale.expect(py, "scale", &[cols, count])?;
+    let shape = [others, &[cols]].concat();
+    let (mut wide_x, mut wide_scale, mut wide_table) = (x.room()?, scale.room()?, table.room()?);
+    let (narrow_x, narrow_scale, narrow_table) = (x.narrow(), scale.narrow(), table.narrow());
+    let (words, room_x, room_scale, room_table) =
+        (words.slice(), wide_x.slice_mut(), wide_scale.slice_mut(), wide_table.slice_mut());
+    let product = move |m: &kernels::Machine, to: &mut [f32]| {
+        let (x, scale) = (narrow_x.widen(m, room_x)?, narrow_scale.widen(m, room_scale)?);
+        let table = narrow_table.widen(m, room_table)?;
+        gemm::lookup(m, x, words, scale, table, by_row, rows, cols, depth, bits, group, to)
+    };
+    in_dtype_of(py, &x, &shape, on, product)
+}
+
+#[pyfunction]
 #[pyo3(signature = (x, weight, x_scale, w_scale, bias = None, *, on = None))]
 pub fn w8a8(
     py: Python<'_>,

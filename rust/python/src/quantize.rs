@@ -1,4 +1,4 @@
-//! Affine quantization: fitting grids, rounding to them, and back.
+//! Affine quantization: fitting grids, rounding to them, and back; codes of a table.
 
 use dlpark::DlpackElement;
 use pyo3::prelude::*;
@@ -132,6 +132,59 @@ pub fn token_codes<C: DlpackElement + Send>(
     let (to, scales) = (codes.slice_mut(), scale.slice_mut());
     run(py, on, |m| kernel(m, to, scales))?;
     Ok((codes.finish(), scale.finish()))
+}
+
+#[pyfunction]
+#[pyo3(signature = (x, scale, bounds, group = -1, *, on = None))]
+pub fn quantize_table(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    scale: &Bound<'_, PyAny>,
+    bounds: &Bound<'_, PyAny>,
+    group: i64,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    let (x, scale, bounds) =
+        (Input::take("x", x)?, Input::take("scale", scale)?, Input::<f32>::take("bounds", bounds)?);
+    let [rows, cols] = x.axes(py)?;
+    let (group, count) = groups(py, cols, group)?;
+    scale.expect(py, &[rows, count])?;
+    let by_row = by_row(py, &bounds, rows)?;
+    let mut codes = Output::stale(&[rows, cols])?;
+    let (from, scale, bounds, to) = (x.slice(), scale.slice(), bounds.slice(), codes.slice_mut());
+    run(py, on, |m| kernels::quantize_table(m, from, rows, cols, group, scale, bounds, by_row, to))?;
+    Ok(codes.finish())
+}
+
+#[pyfunction]
+#[pyo3(signature = (codes, scale, table, group = -1, *, on = None))]
+pub fn dequantize_table(
+    py: Python<'_>,
+    codes: &Bound<'_, PyAny>,
+    scale: &Bound<'_, PyAny>,
+    table: &Bound<'_, PyAny>,
+    group: i64,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    let (codes, scale, table) =
+        (Input::take("codes", codes)?, Input::take("scale", scale)?, Input::<f32>::take("table", table)?);
+    let [rows, cols] = codes.axes(py)?;
+    let (group, count) = groups(py, cols, group)?;
+    scale.expect(py, &[rows, count])?;
+    let by_row = by_row(py, &table, rows)?;
+    let mut out = Output::stale(&[rows, cols])?;
+    let (from, scale, table, to) = (codes.slice(), scale.slice(), table.slice(), out.slice_mut());
+    run(py, on, |m| kernels::dequantize_table(m, from, rows, cols, group, scale, table, by_row, to))?;
+    Ok(out.finish())
+}
+
+/// Whether there is a table for each of the rows, not one for all.
+fn by_row(py: Python<'_>, tables: &Input<f32>, rows: usize) -> PyResult<bool> {
+    let [count, width] = tables.axes(py)?;
+    if count != 1 {
+        tables.expect(py, &[rows, width])?;
+    }
+    Ok(count != 1)
 }
 
 #[pyfunction]

@@ -1,4 +1,5 @@
-//! One row of a dense bit stream as floats, `scale * (code - zero)`: decoded, or multiplied by a vector on the way.
+//! One row of a dense bit stream as floats, `scale * (code - zero)` or `scale * table[code]`: decoded, or multiplied by a vector
+//! on the way.
 
 use crate::quantize::Zeros;
 use crate::{Machine, Path};
@@ -12,15 +13,49 @@ pub(super) struct Row<'a> {
     pub bits: u32,
     /// One scale a group.
     pub scale: &'a [f32],
-    /// One zero point a group; `2^(bits-1)` where there are none.
-    pub zero: Option<Zeros<'a>>,
+    /// What the scale multiplies.
+    pub meaning: Meaning<'a>,
     /// Codes a group.
     pub group: usize,
 }
 
-impl Row<'_> {
+/// What a code stands for, before the scale of its group.
+#[derive(Clone, Copy)]
+pub(super) enum Meaning<'a> {
+    /// Itself less the zero point of its group; `2^(bits-1)` where there are none.
+    Affine(Option<Zeros<'a>>),
+    /// The value at its place, of [`values`] many.
+    Table(&'a [f32]),
+}
+
+/// Values of a table, some of which may stand for no code: a register full at least, and for every byte where a code may
+/// have more than the 16 that two registers hold.
+pub(super) const fn values(bits: u32) -> usize {
+    match bits {
+        0..=3 => EIGHT,
+        4 => 2 * EIGHT,
+        _ => 256,
+    }
+}
+
+/// Values in a register.
+const EIGHT: usize = 8;
+
+impl<'a> Row<'a> {
+    /// That of affine codes; any number for others.
     fn zero(&self, group: usize) -> f32 {
-        self.zero.map_or((1u32 << (self.bits - 1)) as f32, |zero| zero.get(group))
+        match self.meaning {
+            Meaning::Affine(Some(zero)) => zero.get(group),
+            _ => (1u32 << (self.bits - 1)) as f32,
+        }
+    }
+
+    /// The values of codes; none for affine ones.
+    fn table(&self) -> Option<&'a [f32]> {
+        match self.meaning {
+            Meaning::Affine(_) => None,
+            Meaning::Table(table) => Some(table),
+        }
     }
 }
 
@@ -61,15 +96,21 @@ mod portable {
     pub fn decode_from(row: Row<'_>, g: usize, first: usize, values: &mut [f32]) {
         let (scale, zero) = (row.scale[g], row.zero(g));
         for (k, value) in values.iter_mut().enumerate() {
-            *value = scale * (code(row, first + k) - zero);
+            *value = scale * meant(row, first + k, zero);
         }
     }
 
-    fn code(row: Row<'_>, column: usize) -> f32 {
+    /// What the code of a column stands for.
+    fn meant(row: Row<'_>, column: usize, zero: f32) -> f32 {
+        let code = code(row, column);
+        row.table().map_or(code as f32 - zero, |table| table[code])
+    }
+
+    fn code(row: Row<'_>, column: usize) -> usize {
         let bit = column * row.bits as usize;
         let low = row.words[bit / 32] as u32;
         let high = row.words.get(bit / 32 + 1).map_or(0, |&word| word as u32);
-        (((u64::from(high) << 32 | u64::from(low)) >> (bit % 32)) & ((1 << row.bits) - 1)) as f32
+        (((u64::from(high) << 32 | u64::from(low)) >> (bit % 32)) & ((1 << row.bits) - 1)) as usize
     }
 
     pub fn dot(row: Row<'_>, x: &[f32]) -> f32 {
@@ -80,42 +121,58 @@ mod portable {
     /// Over the codes from column `first` on, all of group `g`.
     pub fn dot_from(row: Row<'_>, g: usize, first: usize, x: &[f32]) -> f32 {
         let zero = row.zero(g);
-        let products = x.iter().enumerate().map(|(k, x)| x * (code(row, first + k) - zero));
+        let products = x.iter().enumerate().map(|(k, x)| x * meant(row, first + k, zero));
         row.scale[g] * products.fold(0.0, |all, product| all + product)
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::{Row, portable};
+    use super::{EIGHT, Row, portable};
     use crate::simd::{bytes, load_f32x8, store_f32x8, sum_f32x8};
     use std::arch::x86_64::*;
 
     #[target_feature(enable = "avx2")]
     pub fn decode(row: Row<'_>, out: &mut [f32]) {
-        match row.bits {
-            1 => bits::<1>(row, out),
-            2 => bits::<2>(row, out),
-            3 => bits::<3>(row, out),
-            4 => bits::<4>(row, out),
-            5 => bits::<5>(row, out),
-            6 => bits::<6>(row, out),
-            7 => bits::<7>(row, out),
-            _ => bits::<8>(row, out),
+        match row.table() {
+            None => decode_of::<false>(row, &[], out),
+            Some(table) => decode_of::<true>(row, table, out),
         }
     }
 
     #[target_feature(enable = "avx2,fma")]
     pub fn dot(row: Row<'_>, x: &[f32]) -> f32 {
+        match row.table() {
+            None => dot_of::<false>(row, &[], x),
+            Some(table) => dot_of::<true>(row, table, x),
+        }
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn decode_of<const TABLE: bool>(row: Row<'_>, table: &[f32], out: &mut [f32]) {
         match row.bits {
-            1 => dot_bits::<1>(row, x),
-            2 => dot_bits::<2>(row, x),
-            3 => dot_bits::<3>(row, x),
-            4 => dot_bits::<4>(row, x),
-            5 => dot_bits::<5>(row, x),
-            6 => dot_bits::<6>(row, x),
-            7 => dot_bits::<7>(row, x),
-            _ => dot_bits::<8>(row, x),
+            1 => bits::<1, TABLE>(row, table, out),
+            2 => bits::<2, TABLE>(row, table, out),
+            3 => bits::<3, TABLE>(row, table, out),
+            4 => bits::<4, TABLE>(row, table, out),
+            5 => bits::<5, TABLE>(row, table, out),
+            6 => bits::<6, TABLE>(row, table, out),
+            7 => bits::<7, TABLE>(row, table, out),
+            _ => bits::<8, TABLE>(row, table, out),
+        }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    fn dot_of<const TABLE: bool>(row: Row<'_>, table: &[f32], x: &[f32]) -> f32 {
+        match row.bits {
+            1 => dot_bits::<1, TABLE>(row, table, x),
+            2 => dot_bits::<2, TABLE>(row, table, x),
+            3 => dot_bits::<3, TABLE>(row, table, x),
+            4 => dot_bits::<4, TABLE>(row, table, x),
+            5 => dot_bits::<5, TABLE>(row, table, x),
+            6 => dot_bits::<6, TABLE>(row, table, x),
+            7 => dot_bits::<7, TABLE>(row, table, x),
+            _ => dot_bits::<8, TABLE>(row, table, x),
         }
     }
 
@@ -129,10 +186,10 @@ mod avx2 {
         (bytes.len() - start).checked_sub(width(bits)).map_or(0, |room| room / bits + 1).min(octets)
     }
 
-    /// Eight codes as floats. They are `BITS` bytes: read as one little-endian number, copied to every lane and shifted there.
+    /// Eight codes. They are `BITS` bytes: read as one little-endian number, copied to every lane and shifted there.
     #[target_feature(enable = "avx2")]
     #[inline]
-    fn octet<const BITS: usize>(bytes: &[u8], at: usize) -> __m256 {
+    fn octet<const BITS: usize>(bytes: &[u8], at: usize) -> __m256i {
         let steps = if BITS <= 4 {
             _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)
         } else {
@@ -143,21 +200,66 @@ mod avx2 {
             let four = bytes[at..].first_chunk::<4>().map_or(0, |four| i32::from_le_bytes(*four));
             _mm256_set1_epi32(four)
         } else {
-            let eight = bytes[at..].first_chunk::<8>().map_or(0, |eight| u64::from_le_bytes(*eight));
+            let eight = eight(bytes, at);
             _mm256_set_m128i(_mm_set1_epi32((eight >> (4 * BITS)) as i32), _mm_set1_epi32(eight as i32))
         };
-        _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srlv_epi32(lanes, shift), _mm256_set1_epi32(mask)))
+        _mm256_and_si256(_mm256_srlv_epi32(lanes, shift), _mm256_set1_epi32(mask))
+    }
+
+    /// As many bytes as one number.
+    #[inline]
+    fn eight(bytes: &[u8], at: usize) -> u64 {
+        bytes[at..].first_chunk::<8>().map_or(0, |eight| u64::from_le_bytes(*eight))
+    }
+
+    /// The first 16 values of a table in registers, zeros beyond its end.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn registers(table: &[f32]) -> [__m256; 2] {
+        let mut parts = [_mm256_setzero_ps(); 2];
+        for (part, values) in parts.iter_mut().zip(table.as_chunks::<EIGHT>().0) {
+            *part = load_f32x8(values);
+        }
+        parts
+    }
+
+    /// What eight codes stand for; `near` holds the first values of a table, `far` all of them where they are 256.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn meant<const BITS: usize, const TABLE: bool>(
+        bytes: &[u8],
+        at: usize,
+        zero: __m256,
+        near: [__m256; 2],
+        far: &[f32; 256],
+    ) -> __m256 {
+        if TABLE && BITS > 4 {
+            let eight = eight(bytes, at);
+            let value = |i: usize| far[usize::from((eight >> (i * BITS)) as u8 & (0xff >> (8 - BITS)))];
+            return load_f32x8(&[0, 1, 2, 3, 4, 5, 6, 7].map(value));
+        }
+        let codes = octet::<BITS>(bytes, at);
+        match BITS {
+            _ if !TABLE => _mm256_sub_ps(_mm256_cvtepi32_ps(codes), zero),
+            1..=3 => _mm256_permutevar8x32_ps(near[0], codes),
+            _ => {
+                let [low, high] = near.map(|values| _mm256_permutevar8x32_ps(values, codes));
+                let fourth = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(codes));
+                _mm256_blendv_ps(low, high, fourth)
+            }
+        }
     }
 
     /// Octets whose sums are kept apart, so that no multiplication waits for the one before.
     const APART: usize = 4;
 
     #[target_feature(enable = "avx2,fma")]
-    fn dot_bits<const BITS: usize>(row: Row<'_>, x: &[f32]) -> f32 {
+    fn dot_bits<const BITS: usize, const TABLE: bool>(row: Row<'_>, table: &[f32], x: &[f32]) -> f32 {
         if !row.group.is_multiple_of(8) && row.group != x.len() {
             return portable::dot(row, x);
         }
         let bytes = bytes(row.words);
+        let (near, far) = (registers(table), table.first_chunk().unwrap_or(&[0.0; 256]));
         let (mut total, mut rest) = (_mm256_setzero_ps(), 0.0);
         for (g, x) in x.chunks_exact(row.group).enumerate() {
             let zero = _mm256_set1_ps(row.zero(g));
@@ -171,13 +273,13 @@ mod avx2 {
             let spans = bytes[start..].windows((APART - 1) * BITS + width(BITS)).step_by(APART * BITS);
             for (bytes, quad) in spans.zip(quads) {
                 for (i, (sum, x)) in sums.iter_mut().zip(quad).enumerate() {
-                    let value = _mm256_sub_ps(octet::<BITS>(bytes, i * BITS), zero);
+                    let value = meant::<BITS, TABLE>(bytes, i * BITS, zero, near, far);
                     *sum = _mm256_fmadd_ps(value, load_f32x8(x), *sum);
                 }
             }
             let after = start + APART * quads.len() * BITS;
             for ((bytes, sum), x) in bytes[after..].windows(width(BITS)).step_by(BITS).zip(&mut sums).zip(single) {
-                let value = _mm256_sub_ps(octet::<BITS>(bytes, 0), zero);
+                let value = meant::<BITS, TABLE>(bytes, 0, zero, near, far);
                 *sum = _mm256_fmadd_ps(value, load_f32x8(x), *sum);
             }
             let sum = _mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3]));
@@ -190,10 +292,11 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2")]
-    fn bits<const BITS: usize>(row: Row<'_>, out: &mut [f32]) {
+    fn bits<const BITS: usize, const TABLE: bool>(row: Row<'_>, table: &[f32], out: &mut [f32]) {
         if !row.group.is_multiple_of(8) && row.group != out.len() {
             return portable::decode(row, out);
         }
+        let (near, far) = (registers(table), table.first_chunk().unwrap_or(&[0.0; 256]));
         let bytes = bytes(row.words);
         for (g, values) in out.chunks_exact_mut(row.group).enumerate() {
             let (scale, zero) = (_mm256_set1_ps(row.scale[g]), _mm256_set1_ps(row.zero(g)));
@@ -203,7 +306,7 @@ mod avx2 {
             let whole = whole(bytes, BITS, start, octets.len()); // the others are left to the portable body
             let spans = bytes[start..].windows(width(BITS)).step_by(BITS);
             for (bytes, values) in spans.zip(&mut octets[..whole]) {
-                let value = _mm256_sub_ps(octet::<BITS>(bytes, 0), zero);
+                let value = meant::<BITS, TABLE>(bytes, 0, zero, near, far);
                 store_f32x8(values, _mm256_mul_ps(scale, value));
             }
             portable::decode_from(row, g, first + 8 * whole, &mut values[8 * whole..]);

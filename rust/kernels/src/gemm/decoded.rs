@@ -1,8 +1,9 @@
 //! Products with a weight that is decoded by strips of rows: `out = x W^T`, every sum in f32.
 //!
-//! A few rows of `x`: one strip of weights at a time is decoded into a scratch that stays in the first cache and multiplied
+//! One row of `x`: packed codes are multiplied where they are decoded; limit: the decoding. A few: one strip of weights at a time is decoded into a scratch that stays in the first cache and multiplied
 //! at once; limit: the decoding. Many rows: a panel of rows is decoded and handed to a dense product; limit: multiplications.
 
+use super::decode::{self, Row};
 use super::{Columns, columns};
 use crate::{Machine, Path};
 use faer::linalg::matmul::matmul;
@@ -14,6 +15,24 @@ const FEW: usize = 8;
 const TASK: usize = 64;
 /// Rows of weights decoded at a time for the dense product: wide enough that packing `x` again for each costs little.
 const PANEL: usize = 256;
+
+/// [`product`] with a weight whose row `n` is `row(n)`, packed codes.
+pub(super) fn packed<'a>(
+    m: &Machine,
+    x: &[f32],
+    [rows, cols, depth]: [usize; 3],
+    row: impl Fn(usize) -> Row<'a> + Sync,
+    out: &mut [f32],
+) {
+    if rows != 1 || depth == 0 {
+        return product(m, x, [rows, cols, depth], 1, |n, values| decode::decode(m, row(n), values), out);
+    }
+    m.each(out.chunks_mut(TASK).enumerate().collect(), |(chunk, sums)| {
+        for (at, sum) in sums.iter_mut().enumerate() {
+            *sum = decode::dot(m, row(TASK * chunk + at), x);
+        }
+    });
+}
 
 /// `out = x W^T` for `x` `[rows, depth]`, `W` `[cols, depth]`, `out` `[rows, cols]`. `decode(s, values)` fills `[height, depth]` with
 /// the rows of strip `s`; the last strip may have rows beyond `cols`, which are ignored.

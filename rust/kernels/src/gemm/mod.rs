@@ -1,4 +1,4 @@
-//! Matrix products that read codes: floats times low-bit weights or vectors of a codebook, and 8-bit integers or floats times
+//! Matrix products that read codes: floats times low-bit weights, values of a table or vectors of a codebook, and 8-bit integers or floats times
 //! their like; and the product with the sparse outliers that stand beside codes.
 
 mod codebook_gemm;
@@ -6,6 +6,7 @@ mod csr;
 mod decode;
 mod decoded;
 mod fp8;
+mod lookup;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ mod wna16_by_input;
 pub use codebook_gemm::{Codebook, codebook_gemm};
 pub use csr::{Column, Entries, csr};
 pub use fp8::{Scales, fp8};
+pub use lookup::lookup;
 pub use w4a8::{Codes, w4a8};
 pub use w8a8::w8a8;
 pub use wna16::wna16;

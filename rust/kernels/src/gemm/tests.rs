@@ -197,6 +197,50 @@ fn wna16_refuses() {
 }
 
 #[test]
+fn lookup_reads_every_value_of_a_table_on_every_machine() {
+    for bits in 1..=8 {
+        let (levels, depth, cols) = (1usize << bits, 300, 5);
+        let codes: Vec<u8> = (0..cols * depth).map(|i| (i * 7 % levels) as u8).collect();
+        let mut words = vec![0; cols * (depth * bits as usize).div_ceil(32)];
+        pack(&Machine::detect(), &codes, cols, depth, bits, Order::Dense, &mut words).unwrap();
+        let tables: Vec<f32> = (0..cols * levels).map(|i| (i % 1000) as f32 - 300.0).collect();
+        for m in machines() {
+            for (by_row, rows) in [(false, 1), (true, 1), (false, 3), (true, 12)] {
+                let table = if by_row { &tables } else { &tables[..levels] };
+                // one-hot inputs: sums are single values, and exact
+                let x: Vec<f32> = (0..rows * depth).map(|i| f32::from(i % depth == 23 * (i / depth) + 1)).collect();
+                let (mut out, scale) = (vec![f32::NAN; rows * cols], vec![0.5; cols * 3]);
+                lookup(&m, &x, &words, &scale, table, by_row, rows, cols, depth, bits, 100, &mut out).unwrap();
+                for (at, out) in out.iter().enumerate() {
+                    let (t, n) = (at / cols, at % cols);
+                    let code = usize::from(codes[n * depth + 23 * t + 1]);
+                    assert_eq!(
+                        *out,
+                        0.5 * table[if by_row { n * levels } else { 0 } + code],
+                        "{bits} {by_row} {t} {n}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn lookup_refuses() {
+    let (m, mut out) = (Machine::detect(), [7.0]);
+    let mut run = |words: &[i32], table: &[f32], by_row, bits, group| {
+        lookup(&m, &[1.0; 8], words, &[1.0], table, by_row, 1, 1, 8, bits, group, &mut out)
+    };
+    assert!(matches!(run(&[0], &[0.0; 1], false, 0, 8), Err(Error::Range(_))));
+    assert!(matches!(run(&[0], &[0.0; 512], false, 9, 8), Err(Error::Range(_))));
+    for (words, values, group) in [(2, 16, 8), (1, 8, 8), (1, 32, 8), (1, 16, 3), (1, 16, 0)] {
+        assert!(matches!(run(&vec![0; words], &vec![0.0; values], true, 4, group), Err(Error::Shape(_))));
+    }
+    assert!(run(&[0], &[0.0; 16], true, 4, 8).is_ok());
+    assert!(lookup(&m, &[], &[], &[], &[], true, 0, 0, 8, 4, 8, &mut []).is_ok());
+}
+
+#[test]
 fn fp8_scales_each_block_of_columns() {
     let m = Machine::detect();
     let (one, two) = (0x38, 0x40); // of E4M3

@@ -1,8 +1,8 @@
 //! wna16: `out = x W^T` with `W = scale * (code - zero)`, low-bit weights decoded on the way; every sum in f32.
 //!
-//! One row of `x`: codes are multiplied where they are decoded; limit: the decoding. More rows: `decoded`.
+//! The product: `decoded`.
 
-use super::decode::{self, Row, decode};
+use super::decode::{Meaning, Row};
 use super::decoded;
 use crate::error::expect_shape;
 use crate::quantize::{Zeros, groups};
@@ -33,18 +33,10 @@ pub fn wna16(
         words: &words[n * row_words..(n + 1) * row_words],
         bits,
         scale: &scale[n * groups..(n + 1) * groups],
-        zero: zero.map(|zero| zero.part(n * groups..(n + 1) * groups)),
+        meaning: Meaning::Affine(zero.map(|zero| zero.part(n * groups..(n + 1) * groups))),
         group,
     };
-    if rows == 1 && depth > 0 {
-        m.each(out.chunks_mut(64).enumerate().collect(), |(chunk, sums)| {
-            for (at, sum) in sums.iter_mut().enumerate() {
-                *sum = decode::dot(m, row(64 * chunk + at), x);
-            }
-        });
-        return Ok(());
-    }
-    decoded::product(m, x, [rows, cols, depth], 1, |n, values| decode(m, row(n), values), out);
+    decoded::packed(m, x, [rows, cols, depth], row, out);
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 //! One row of `x`: for each group of rows `x` is multiplied by the group's scales once, and each row of codes by the result;
 //! what the zero points take away is one number a group. More rows: `decoded`. Limit: the decoding, as in wna16.
 
-use super::decode::{self, Row, decode};
+use super::decode::{self, Meaning, Row, decode};
 use super::decoded;
 use super::wna16::check;
 use crate::quantize::{Zeros, groups};
@@ -48,7 +48,7 @@ pub fn wna16_by_input(
         words: &words[n * row_words..(n + 1) * row_words],
         bits,
         scale: &[1.0],
-        zero: None,
+        meaning: Meaning::Affine(None),
         group: depth,
     };
     if rows == 1 {

@@ -1,5 +1,5 @@
-//! Affine quantization, `x ~ scale * (code - zero)`: fitting the grid, rounding to it, and back. Limit: memory, except
-//! for the two searches.
+//! Affine quantization, `x ~ scale * (code - zero)`: fitting the grid, rounding to it, and back; and `x ~ scale * table[code]`.
+//! Limit: memory, except for the two searches.
 //!
 //! A row-major `[rows, cols]` array has `cols / group` groups of consecutive columns in each row.
 
@@ -7,6 +7,7 @@ mod affine;
 mod clip;
 mod fit;
 mod norm;
+mod table;
 mod tokens;
 
 pub use affine::{dequantize_affine, quantize_affine, quantize_symmetric};
@@ -14,6 +15,7 @@ pub use clip::search_clip;
 pub use fit::fit_affine;
 pub(crate) use fit::fit_group;
 pub use norm::{Norm, norm_quantize};
+pub use table::{dequantize_table, quantize_table};
 pub(crate) use tokens::by_row;
 pub use tokens::{Int8, Token, quantize_tokens};
 

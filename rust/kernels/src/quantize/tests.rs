@@ -257,3 +257,54 @@ fn wrong_calls_are_refused() {
     let searching = Grid { shrink: Some(Shrink { norm: 2.0, grid: 10, steps: 5 }), ..PLAIN };
     assert!(range(search_clip(&m, &searching, &x, 2, 6, 3, &[1.0; 18], 20, 10, &mut [0.0; 4])));
 }
+
+#[test]
+fn a_table_is_rounded_to_by_its_boundaries_on_every_machine() {
+    let x = numbers(3 * 140);
+    for count in [1usize, 3, 5, 15, 16, 100, 255] {
+        let bounds: Vec<f32> = (0..3 * count).map(|i| (i % count) as f32 / 8.0 - 1.0).collect();
+        for by_row in [false, true] {
+            let bounds = if by_row { &bounds[..] } else { &bounds[..count] };
+            let scale = [1.0, 0.5, 2.0, 0.25, 1.0, 3.0];
+            for m in machines() {
+                let mut codes = vec![0; x.len()];
+                quantize_table(&m, &x, 3, 140, 70, &scale, bounds, by_row, &mut codes).unwrap();
+                for (at, (&x, &code)) in x.iter().zip(&codes).enumerate() {
+                    let steps = x / scale[at / 70];
+                    let expected = (0..count).filter(|&i| {
+                        let bound = bounds[i];
+                        steps > bound || (steps == bound && i % 2 == 1)
+                    });
+                    assert_eq!(usize::from(code), expected.count(), "{count} {by_row} {at} {steps}");
+                }
+                let table: Vec<f32> = (0..3 * (count + 1)).map(|i| i as f32).collect();
+                let table = if by_row { &table[..] } else { &table[..=count] };
+                let mut out = vec![f32::NAN; x.len()];
+                dequantize_table(&m, &codes, 3, 140, 70, &scale, table, by_row, &mut out).unwrap();
+                for (at, (&out, &code)) in out.iter().zip(&codes).enumerate() {
+                    let first = if by_row { at / 140 * (count + 1) } else { 0 };
+                    assert_eq!(out, scale[at / 70] * (first + usize::from(code)) as f32);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn tables_refuse() {
+    let m = Machine::detect();
+    let mut codes = [0; 4];
+    let mut run =
+        |x: &[f32], bounds: &[f32], by_row| quantize_table(&m, x, 2, 2, 2, &[1.0; 2], bounds, by_row, &mut codes);
+    let x = [0.0; 4];
+    assert!(run(&x, &[0.0, 0.0, 1.0], false).is_ok());
+    assert!(matches!(run(&x, &[0.0, -1.0], false), Err(Error::Range(_))));
+    assert!(matches!(run(&x, &[0.0, f32::NAN], false), Err(Error::Range(_))));
+    assert!(matches!(run(&x, &[0.0; 3], true), Err(Error::Shape(_))));
+    assert!(matches!(run(&x, &[], false), Err(Error::Shape(_))));
+    assert!(matches!(run(&x, &[0.0; 256], false), Err(Error::Shape(_))));
+    assert!(matches!(run(&[f32::NAN; 4], &[0.0], false), Err(Error::NotFinite(_))));
+    let mut out = [0.0; 4];
+    let beyond = dequantize_table(&m, &[0, 1, 2, 0], 2, 2, 2, &[1.0; 2], &[0.0; 2], false, &mut out);
+    assert!(matches!(beyond, Err(Error::Range(_))));
+}
