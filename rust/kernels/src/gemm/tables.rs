@@ -25,7 +25,9 @@ const PANEL: usize = 256;
 const LANES: usize = 8;
 /// Those of one strip where a codeword is narrow.
 const HALF: usize = LANES / 2;
-/// Codes that are read at a time.
+/// Columns whose codes are read before they are looked up.
+const BLOCK: usize = 256;
+/// Columns of one step.
 const QUAD: usize = 4;
 
 /// The codes of one strip.
@@ -43,14 +45,24 @@ impl Stream<'_> {
         self.window(number) & ((1u64 << self.bits) - 1)
     }
 
-    /// Codes `number` and the ones behind it, out of one window where that has room for them.
+    /// Codes `number` and the ones behind it.
     #[inline(always)]
-    fn quad(&self, number: usize) -> [u64; QUAD] {
-        if self.bits > 14 && self.bits != 16 {
-            return std::array::from_fn(|i| self.code(number + i));
+    fn read(&self, number: usize, codes: &mut [u32]) {
+        match self.bits {
+            8 => codes.iter_mut().zip(self.bytes.iter().skip(number)).for_each(|(code, byte)| *code = (*byte).into()),
+            16 => {
+                let pairs = self.bytes.as_chunks().0.iter().skip(number);
+                codes.iter_mut().zip(pairs).for_each(|(code, pair)| *code = u16::from_le_bytes(*pair).into());
+            }
+            bits => {
+                // a window holds 57 bits from any bit on
+                let (each, mask) = (57 / bits.max(1), (1u64 << bits) - 1);
+                for (number, codes) in (number..).step_by(each as usize).zip(codes.chunks_mut(each as usize)) {
+                    let window = self.window(number);
+                    (0..).zip(codes).for_each(|(i, code)| *code = (window >> (i * bits) & mask) as u32);
+                }
+            }
         }
-        let window = self.window(number);
-        std::array::from_fn(|i| window >> (i as u32 * self.bits) & ((1u64 << self.bits) - 1))
     }
 
     /// Both stages' codes of one.
@@ -286,7 +298,7 @@ use portable as avx2;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::{HALF, LANES, Padded, QUAD, Stream};
+    use super::{BLOCK, HALF, LANES, Padded, QUAD, Stream};
     use crate::simd::{load_f32x4, load_f32x8, store_f32x8};
     use std::arch::x86_64::*;
 
@@ -316,26 +328,31 @@ mod avx2 {
         sums: &mut [[f32; LANES]; 8],
     ) {
         let mut chains = [[_mm256_setzero_ps(); ROWS]; CHAINS];
+        let mut codes = [[0; BLOCK]; 2];
         for (group, x) in x.chunks_exact(table.group).enumerate() {
             let words = table.words(group);
-            let (quads, rest) = x.as_chunks::<QUAD>();
-            let start = group * table.group;
-            for (number, x) in quads.iter().enumerate() {
-                let codes = streams[0].quad(start + number * QUAD);
-                let others = if PAIR { streams[1].quad(start + number * QUAD) } else { codes };
-                for i in 0..QUAD {
-                    let value = value::<SECOND, PAIR>(words, streams[0], table.dim, lane, [codes[i], others[i]]);
-                    for t in 0..ROWS {
-                        let sum = &mut chains[i % CHAINS][t];
-                        *sum = _mm256_fmadd_ps(_mm256_set1_ps(x[i][t]), value, *sum);
+            for (number, x) in x.chunks(BLOCK).enumerate() {
+                let start = group * table.group + number * BLOCK;
+                for (stream, codes) in streams.iter().zip(&mut codes).take(1 + usize::from(PAIR)) {
+                    stream.read(start, &mut codes[..x.len()]);
+                }
+                let (quads, rest) = x.as_chunks::<QUAD>();
+                let [ours, others] = codes.each_ref().map(|codes| codes.as_chunks::<QUAD>().0);
+                for ((x, ours), others) in quads.iter().zip(ours).zip(others) {
+                    for i in 0..QUAD {
+                        let value = value::<SECOND, PAIR>(words, streams[0], table.dim, lane, [ours[i], others[i]]);
+                        for t in 0..ROWS {
+                            let sum = &mut chains[i % CHAINS][t];
+                            *sum = _mm256_fmadd_ps(_mm256_set1_ps(x[i][t]), value, *sum);
+                        }
                     }
                 }
-            }
-            for (number, x) in (start + quads.len() * QUAD..).zip(rest) {
-                let codes = streams.map(|stream| stream.code(number));
-                let value = value::<SECOND, PAIR>(words, streams[0], table.dim, lane, codes);
-                for t in 0..ROWS {
-                    chains[0][t] = _mm256_fmadd_ps(_mm256_set1_ps(x[t]), value, chains[0][t]);
+                for (at, x) in (quads.len() * QUAD..).zip(rest) {
+                    let pair = [codes[0][at], codes[1][at]];
+                    let value = value::<SECOND, PAIR>(words, streams[0], table.dim, lane, pair);
+                    for t in 0..ROWS {
+                        chains[0][t] = _mm256_fmadd_ps(_mm256_set1_ps(x[t]), value, chains[0][t]);
+                    }
                 }
             }
         }
@@ -353,30 +370,33 @@ mod avx2 {
         stream: Stream<'_>,
         dim: usize,
         lane: usize,
-        codes: [u64; 2],
+        codes: [u32; 2],
     ) -> __m256 {
-        let [[a, b], [c, d]] =
-            if SECOND { codes.map(|code| stream.split(code)) } else { codes.map(|a| [a as usize, 0]) };
+        let split = |code: u32| if SECOND { stream.split(code.into()) } else { [code as usize, 0] };
+        let [[a, b], [c, d]] = [split(codes[0]), if PAIR { split(codes[1]) } else { [0; 2] }];
         if PAIR {
-            let value = _mm256_set_m128(four(first, c * HALF), four(first, a * HALF));
-            if !SECOND {
-                return value;
-            }
-            return _mm256_add_ps(value, _mm256_set_m128(four(second, d * HALF), four(second, b * HALF)));
+            let value = _mm256_set_m128(four(first, c), four(first, a));
+            return if SECOND {
+                _mm256_add_ps(value, _mm256_set_m128(four(second, d), four(second, b)))
+            } else {
+                value
+            };
         }
         let value = eight(first, a * dim + lane);
         if SECOND { _mm256_add_ps(value, eight(second, b * dim + lane)) } else { value }
     }
 
+    /// From a multiple of eight on.
     #[target_feature(enable = "avx2,fma")]
     #[inline]
     fn eight(from: &[f32], at: usize) -> __m256 {
-        from.get(at..).and_then(|from| from.first_chunk()).map_or(_mm256_setzero_ps(), |word| load_f32x8(word))
+        load_f32x8(&from.as_chunks::<LANES>().0[at / LANES])
     }
 
+    /// Codeword `number`.
     #[target_feature(enable = "avx2,fma")]
     #[inline]
-    fn four(from: &[f32], at: usize) -> __m128 {
-        from.get(at..).and_then(|from| from.first_chunk()).map_or(_mm_setzero_ps(), |word| load_f32x4(word))
+    fn four(from: &[f32], number: usize) -> __m128 {
+        load_f32x4(&from.as_chunks::<HALF>().0[number])
     }
 }
