@@ -22,6 +22,12 @@ def tokens(kernel: str) -> set[str]:
 
 
 ENTRIES = {
+    "block_scaled": {
+        f"block_scaled_{element}_{dtype}_m{tokens}"
+        for element in ("e2m1", "e4m3fn", "e5m2", "int8", "int4")
+        for dtype in ("f16", "bf16")
+        for tokens in (8, 16)
+    },
     "codebook_gemm": {
         f"codebook_gemm_e8p{bits}_{dtype}_m{tokens}"
         for bits in (2, 3, 4)
@@ -54,6 +60,7 @@ ENTRIES = {
 }
 # Registers of a thread: blocks of that many threads that are to share the 65,536 of a multiprocessor.
 REGISTERS = {
+    "block_scaled": 128,
     "codebook_gemm": 128,
     "fp8": 255,
     "gather": 32,

@@ -23,6 +23,7 @@ _CUDA = (2, 13)  # DLPack: device memory, and managed memory
 #: Kernels that subbyte.cuda has, too.
 ON_CUDA = frozenset(
     {
+        "block_scaled",
         "codebook_gemm",
         "fp8",
         "hadamard",
