@@ -22,6 +22,12 @@ def tokens(kernel: str) -> set[str]:
 
 
 ENTRIES = {
+    "csr": {
+        f"csr_{x}_{values}_{columns}"
+        for x in ("f16", "bf16")
+        for values in ("f32", "f16", "bf16")
+        for columns in ("u16", "i32")
+    },
     "block_scaled": {
         f"block_scaled_{element}_{dtype}_m{tokens}"
         for element in ("e2m1", "e4m3fn", "e5m2", "int8", "int4")
@@ -60,6 +66,7 @@ ENTRIES = {
 }
 # Registers of a thread: blocks of that many threads that are to share the 65,536 of a multiprocessor.
 REGISTERS = {
+    "csr": 64,
     "block_scaled": 128,
     "codebook_gemm": 128,
     "fp8": 255,

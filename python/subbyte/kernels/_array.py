@@ -25,6 +25,7 @@ ON_CUDA = frozenset(
     {
         "block_scaled",
         "codebook_gemm",
+        "csr",
         "fp8",
         "hadamard",
         "hadamard_quantize",

@@ -201,16 +201,18 @@ def block_scaled(
 def csr(x: Array, values: Array, columns: Array, pointers: Array, base: Array | None = None) -> Array:
     """Activations times a sparse weight in compressed rows, added to what a dense product gave: out = base + x S^T.
 
-    x         [..., K] f32, f16 or bf16; CPU, contiguous
+    x         [..., K] f32, f16 or bf16, on CUDA f16 or bf16; contiguous; CPU or CUDA
     values    [E] f32, f16 or bf16: the entries of S, row after row
     columns   [E] u16, or i32 where K is above 65536: the column of each entry
     pointers  [N + 1] i32, from 0 to E, never falling: row n has the entries pointers[n] to pointers[n + 1] - 1
-    base      [..., N] f32, f16 or bf16, or None for zeros
+    base      [..., N] f32, f16 or bf16, on CUDA the dtype of x, or None for zeros
     returns   [..., N], dtype of x
 
     Sums are f32, rounded once at the end; what is too large for f16 becomes infinity. Off by at most about
     E * 2 ** -24 * sum|x S|, E the entries of a row, before that rounding. Entries at one place add up. Does not depend
-    on the number of threads. Raises RangeError (pointers, columns), ShapeError, DtypeError, StrideError, DeviceError.
+    on the number of threads. Raises RangeError (pointers, columns: on CUDA, where nobody waits to look, they make their
+    results NaN instead), ShapeError, DtypeError, StrideError, DeviceError; on CUDA also DriverError and
+    DependencyError.
 
     >>> import numpy as np
     >>> values, columns, pointers = np.float16([2, -1, 0.5]), np.uint16([0, 2, 1]), np.int32([0, 2, 2, 3])
