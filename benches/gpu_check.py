@@ -93,6 +93,31 @@ def codebook_gemm(m: int, n: int, k: int, bits: int) -> Iterator[Contestant]:
     yield Contestant("codebook_gemm", "torch f16 matmul", shape, lambda: x @ wide.T, 2 * n * k + outer, flops)
 
 
+def block_scaled(m: int, n: int, k: int, element: str, block: int, scale_dtype: str) -> Iterator[Contestant]:
+    """MX and NVFP4 weights beside the same weights in f16."""
+    bits = 4 if element == "e2m1" else 8
+    x, wide = (torch.randn(rows, k, dtype=torch.float16, device="cuda") for rows in (m, n))
+    words = torch.randint(-(2**31), 2**31, (n, k * bits // 32), dtype=torch.int32, device="cuda")
+    scale = torch.randint(50, 60, (n, k // block), dtype=torch.uint8, device="cuda")
+    shape, flops, outer = f"{m}x{n}x{k} {element} {scale_dtype}", 2 * m * n * k, 2 * m * (n + k)
+    given = x, words, scale, element, block, scale_dtype
+    moved = n * k * bits // 8 + scale.numel() + outer
+    yield Contestant("block_scaled", "subbyte", shape, lambda: kernels.block_scaled(*given), moved, flops)
+    yield Contestant("block_scaled", "torch f16 matmul", shape, lambda: x @ wide.T, 2 * n * k + outer, flops)
+
+
+def csr(m: int, n: int, k: int) -> Iterator[Contestant]:
+    """One weight in a hundred, beside torch's product with the same."""
+    dense = torch.where(torch.rand(n, k, device="cuda") < 0.01, 1.0, 0.0).half().to_sparse_csr()
+    pointers, columns = dense.crow_indices().int(), dense.col_indices().to(torch.uint16)
+    values, x = dense.values(), torch.randn(m, k, dtype=torch.float16, device="cuda")
+    base = torch.zeros(m, n, dtype=torch.float16, device="cuda")
+    shape, flops, moved = f"{m}x{n}x{k} 1%", 2 * m * len(values), 4 * len(values) + 4 * n + 2 * m * (k + 2 * n)
+    ours, turned = (lambda: kernels.csr(x, values, columns, pointers, base)), x.T.contiguous()
+    yield Contestant("csr", "subbyte", shape, ours, moved, flops)
+    yield Contestant("csr", "torch sparse matmul", shape, lambda: dense @ turned, moved, flops)
+
+
 def w8a8(m: int, n: int, k: int) -> Iterator[Contestant]:
     """int8 by int8 beside torch's integer product, which wants more than 16 rows, with the same scaling behind it."""
     x, weight = (torch.randint(-128, 128, (rows, k), dtype=torch.int8, device="cuda") for rows in (m, n))
@@ -169,6 +194,9 @@ def contestants() -> Iterator[Contestant]:
                 yield from wna16(m, n, k, bits, 128)
             for bits in (2, 3, 4):
                 yield from codebook_gemm(m, n, k, bits)
+            for element, block, scale_dtype in (("e2m1", 32, "e8m0"), ("e4m3fn", 32, "e8m0"), ("e2m1", 16, "e4m3fn")):
+                yield from block_scaled(m, n, k, element, block, scale_dtype)
+            yield from csr(m, n, k)
             yield from w8a8(m, n, k)
             for group in (128, -1):
                 yield from w4a8(m, n, k, group)

@@ -155,6 +155,12 @@ def calls() -> dict[str, Call]:
             any_axes=True,
             empty={"x": (0, 64), "words": (6, 8), "scale": (6, 2), "table": (6, 16)},
         ),
+        "block_scaled": Call(
+            {"x": x, "words": words, "scale": bytes_of_scales},
+            {"element": "e2m1"},
+            any_axes=True,
+            empty={"x": (0, 64), "words": (6, 8), "scale": (6, 2)},
+        ),
         "codebook_gemm": Call(
             {
                 "x": x,

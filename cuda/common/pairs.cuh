@@ -22,6 +22,17 @@ __device__ inline unsigned add_pair(unsigned a, unsigned b, BF16) {
     asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(one_pair(BF16{})), "r"(b));
     return sum;
 }
+// a * b, the same way.
+__device__ inline unsigned multiply_pair(unsigned a, unsigned b, F16) {
+    unsigned product;
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(product) : "r"(a), "r"(b), "r"(0x80008000));
+    return product;
+}
+__device__ inline unsigned multiply_pair(unsigned a, unsigned b, BF16) {
+    unsigned product;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(product) : "r"(a), "r"(b), "r"(0x80008000));
+    return product;
+}
 
 #else
 
@@ -34,14 +45,20 @@ inline unsigned prmt(unsigned low, unsigned high, unsigned which) {
     }
     return result;
 }
-template <class T> inline unsigned add_pair(unsigned a, unsigned b, T) {
-    unsigned sum = 0;
+template <class T, class Join> inline unsigned join_pair(unsigned a, unsigned b, Join join) {
+    unsigned result = 0;
     for (unsigned shift = 0; shift < 32; shift += 16) {
         T half;
-        narrow(widen(T{static_cast<unsigned short>(a >> shift)}) + widen(T{static_cast<unsigned short>(b >> shift)}), half);
-        sum |= unsigned(half.bits) << shift;
+        narrow(join(widen(T{static_cast<unsigned short>(a >> shift)}), widen(T{static_cast<unsigned short>(b >> shift)})), half);
+        result |= unsigned(half.bits) << shift;
     }
-    return sum;
+    return result;
+}
+template <class T> inline unsigned add_pair(unsigned a, unsigned b, T) {
+    return join_pair<T>(a, b, [](float a, float b) { return a + b; });
+}
+template <class T> inline unsigned multiply_pair(unsigned a, unsigned b, T) {
+    return join_pair<T>(a, b, [](float a, float b) { return a * b; });
 }
 
 #endif
@@ -56,21 +73,20 @@ __device__ inline unsigned biased(unsigned pair, unsigned zero, BF16) {
     return prmt(bit_cast<unsigned>(low), bit_cast<unsigned>(high), 0x7632);
 }
 
-// Eight codes from the low end of a register, or of two where a code has 8 bits.
+// Codes i and i + 4 of eight from the low end of a register, or of two where a code has 8 bits.
+template <unsigned BITS> __device__ inline unsigned code_pair(unsigned low, unsigned high, unsigned i) {
+    constexpr unsigned MASK = (1 << BITS) - 1;
+    if constexpr (BITS == 8)
+        return prmt(low, high, 0x0400 + i * 0x0101) & 0x00ff00ff;
+    else if constexpr (BITS == 4)
+        return low >> 4 * i & 0x000f000f;
+    else
+        return (low >> BITS * i & MASK) | (low >> BITS * (i + 4) & MASK) << 16;
+}
 template <unsigned BITS, class T>
 __device__ inline void code_pairs(unsigned low, unsigned high, unsigned zero, unsigned (&pairs)[4], T type) {
-    constexpr unsigned MASK = (1 << BITS) - 1;
 #pragma unroll
-    for (unsigned i = 0; i < 4; i++) {
-        unsigned pair;
-        if constexpr (BITS == 8)
-            pair = prmt(low, high, 0x0400 + i * 0x0101) & 0x00ff00ff;
-        else if constexpr (BITS == 4)
-            pair = low >> 4 * i & 0x000f000f;
-        else
-            pair = (low >> BITS * i & MASK) | (low >> BITS * (i + 4) & MASK) << 16;
-        pairs[i] = biased(pair, zero, type);
-    }
+    for (unsigned i = 0; i < 4; i++) pairs[i] = biased(code_pair<BITS>(low, high, i), zero, type);
 }
 
 // Eight codes from shared memory: the t-th eight of the 32 that begin at `chunk`, which is aligned to 4 bytes.

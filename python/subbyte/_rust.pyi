@@ -5,6 +5,7 @@ __all__ = [
     "Machine",
     "accumulate_gram",
     "bilevel",
+    "block_scaled",
     "codebook_gemm",
     "coordinate_descent",
     "csr",
@@ -312,6 +313,17 @@ def ldlq(
     *,
     on: Machine | None = None,
 ) -> tuple[Buffer, Buffer, Buffer]: ...
+def block_scaled(
+    x: Any,
+    words: Any,
+    scale: Any,
+    element: str,
+    block: int = 32,
+    scale_dtype: str = "e8m0",
+    tensor_scale: float = 1.0,
+    *,
+    on: Machine | None = None,
+) -> Buffer: ...
 def codebook_gemm(
     x: Any,
     words: Any,

@@ -77,7 +77,7 @@ def test_the_demo_runs_every_system_at_every_width_that_it_has(capsys: pytest.Ca
     cells = Study(Path("model"), list(registry()), BITS, group_size=64).recipes()
     assert {system for system, _, _ in cells} == set(registry())
     missing = {(s, b) for b in BITS for s in registry()} - {(s, b) for s, b, _ in cells}
-    assert missing == {("best", 8), ("quip_sharp", 8)}
+    assert missing == {("best", 8), ("quip_sharp", 8), ("vptq", 8)}
     assert "quip_sharp: 8 bits left out, it has 2, 3 or 4" in capsys.readouterr().err
     with pytest.raises(RecipeError, match="2, 3 or 4"):
         Study(Path("model"), ["rtn", "quip_sharp"], [8]).recipes()

@@ -22,6 +22,18 @@ def tokens(kernel: str) -> set[str]:
 
 
 ENTRIES = {
+    "csr": {
+        f"csr_{x}_{values}_{columns}"
+        for x in ("f16", "bf16")
+        for values in ("f32", "f16", "bf16")
+        for columns in ("u16", "i32")
+    },
+    "block_scaled": {
+        f"block_scaled_{element}_{dtype}_m{tokens}"
+        for element in ("e2m1", "e4m3fn", "e5m2", "int8", "int4")
+        for dtype in ("f16", "bf16")
+        for tokens in (8, 16)
+    },
     "codebook_gemm": {
         f"codebook_gemm_e8p{bits}_{dtype}_m{tokens}"
         for bits in (2, 3, 4)
@@ -54,6 +66,8 @@ ENTRIES = {
 }
 # Registers of a thread: blocks of that many threads that are to share the 65,536 of a multiprocessor.
 REGISTERS = {
+    "csr": 64,
+    "block_scaled": 128,
     "codebook_gemm": 128,
     "fp8": 255,
     "gather": 32,

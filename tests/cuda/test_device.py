@@ -10,13 +10,24 @@ import torch
 
 from subbyte import cuda, kernels
 from subbyte.cuda import loader
+from subbyte.cuda.gemm.block_scaled import ELEMENTS
 from subbyte.errors import DeviceError, SubbyteError
 from tests.cuda.test_codebook_gemm import expected as codebook_expected
 from tests.cuda.test_codebook_gemm import inputs_of as codebook_inputs
 from tests.cuda.test_emulated import DTYPES, SHAPES, pack, problem
 from tests.cuda.test_wna16_few import SHAPES_FEW, SHAPES_NARROW
 from tests.cuda.test_wna16_mma import BITS, SHAPES_MMA, ZEROS, expected, inputs_of
-from tests.oracles import fp8, hadamard, hadamard_quantize, norm_quantize, quantize_tokens, w4a8, w8a8
+from tests.oracles import (
+    block_scaled,
+    csr,
+    fp8,
+    hadamard,
+    hadamard_quantize,
+    norm_quantize,
+    quantize_tokens,
+    w4a8,
+    w8a8,
+)
 from tests.oracles.case import Case
 
 try:
@@ -115,6 +126,27 @@ def test_hadamard_with_an_outer_matrix(case: Case) -> None:
     got = kernels.hadamard(torch.from_numpy(case.args[0]).cuda(), **case.kwargs)
     # tensor cores may cut sums where the CPU rounds them
     assert (abs(got.cpu().numpy() - case.oracle(*case.args, **case.kwargs)) <= 6 * case.bound).all()
+
+
+@pytest.mark.parametrize("case", [case for case in block_scaled.cases() if case.kwargs["element"] in ELEMENTS], ids=str)
+def test_block_scaled_agrees_with_the_oracle(case: Case) -> None:
+    x, words, scale = (torch.from_numpy(each).cuda() for each in case.args)
+    got = kernels.block_scaled(x.half(), words, scale, **case.kwargs)
+    with np.errstate(over="ignore"):
+        want = case.oracle(case.args[0].astype(np.float16), *case.args[1:], **case.kwargs)
+    largest = abs(want[np.isfinite(want)]).max(initial=0)
+    torch.testing.assert_close(
+        got.cpu(), torch.from_numpy(want), rtol=0, atol=float(4 * case.bound + 2.0**-10 * largest)
+    )
+    assert torch.equal(got, kernels.block_scaled(x.half(), words, scale, **case.kwargs))
+
+
+@pytest.mark.parametrize("values", ["f2", "f4"])
+@pytest.mark.parametrize("shape", [(1, 70, 40), (7, 3, 65_600), (35, 65, 130), (16, 4096, 1024)], ids=str)
+def test_csr_agrees_with_the_oracle(shape: tuple[int, int, int], values: str) -> None:
+    case = csr.case(*shape, 0.05, values, "f2")
+    got = kernels.csr(*(torch.from_numpy(each).cuda() for each in case.args))
+    assert (abs(got.cpu().numpy().astype(np.float64) - case.oracle(*case.args)) <= csr.bound(*case.args)).all()
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4])

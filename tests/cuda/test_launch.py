@@ -117,7 +117,17 @@ for n in (64, 512):
         want = kernels.quantize_tokens(x, format=format)
         for got, expected in zip(cuda.quantize_tokens(ndarray(x), format=format), want):
             assert np.array_equal(got.array, expected)
-from tests.oracles import codebook_gemm
+from tests.oracles import block_scaled, codebook_gemm, csr
+for one in (csr.case(3, 9, 50, 0.2, x_dtype="f2"), csr.case(9, 3, 65600, 0.001, "f4", "f2", based=False)):
+    given = [None if each is None else ndarray(each) for each in one.args]
+    got = cuda.csr(*given).array
+    assert (abs(got.astype(float) - one.oracle(*one.args)) <= one.bound).all()
+for one in (
+    block_scaled.case(3, 5, 96, "e2m1", dtype="f2"),
+    block_scaled.case(18, 5, 1056, "e4m3fn", 16, "e4m3fn", tensor_scale=0.5, dtype="f2"),
+):
+    got = cuda.block_scaled(*map(ndarray, one.args), **one.kwargs).array
+    assert (abs(got.astype(float) - one.oracle(*one.args, **one.kwargs)) <= 2 * one.bound).all()
 for one in (codebook_gemm.lattice(2, 7, 64, 2, "f2"), codebook_gemm.lattice(18, 7, 1304, 3, "f2")):
     given = [ndarray(each) for each in one.args]
     got = cuda.codebook_gemm(*given, **one.kwargs).array
@@ -131,7 +141,9 @@ for kernel, oracle in (("norm_quantize", norm_quantize), ("hadamard_quantize", h
 
 
 OTHER_KERNELS = (
+    "block_scaled",
     "codebook_gemm",
+    "csr",
     "wna16_mma",
     "fp8",
     "w4a8",

@@ -81,6 +81,6 @@ def test_the_ablations_run(options: dict[str, Any]) -> None:
 
 
 def test_the_lattice_beats_a_scalar_grid_and_gptq_at_two_bits(llama: Quality) -> None:
-    """Issue 6: at fewer true bits, 2.09 against 2.14."""
+    """At fewer true bits, 2.09 against 2.14."""
     sharp = llama.loss(quip_sharp(tune_iterations=0, true_sequential=False), samples=8)
     assert sharp < llama.loss(gptq(bits=2))

@@ -258,7 +258,7 @@ def test_what_is_written_runs_as_what_was_solved(form: str, tmp_path: Path) -> N
 
 
 def test_beats_gptq_at_two_bits_with_fewer(llama: Quality) -> None:
-    """Issue 6: at 2.04 true bits against 2.14, codebooks counted, by short vectors: a codebook of 256 columns costs as
+    """At 2.04 true bits against 2.14, codebooks counted, by short vectors: a codebook of 256 columns costs as
     much as one of 4096, so that the paper's long vectors do not pay (6 outputs and K = 1024: 2.55 true bits)."""
     recipe = vptq(vector_length=3, kmeans_iterations=10, tune_iterations=0, true_sequential=False)
     assert llama.divergence(recipe, samples=8) < llama.divergence(gptq(bits=2))

@@ -23,7 +23,9 @@ _CUDA = (2, 13)  # DLPack: device memory, and managed memory
 #: Kernels that subbyte.cuda has, too.
 ON_CUDA = frozenset(
     {
+        "block_scaled",
         "codebook_gemm",
+        "csr",
         "fp8",
         "hadamard",
         "hadamard_quantize",

@@ -349,6 +349,14 @@ def _fp8(x: Tensor, weight: Tensor, *_: object) -> Tensor:
     return x.new_empty((x.shape[0], weight.shape[0]), dtype=torch.float32)
 
 
+@_operator(
+    "block_scaled(Tensor x, Tensor words, Tensor scale, str element, int block=32, str scale_dtype='e8m0', "
+    "float tensor_scale=1.0) -> Tensor"
+)
+def _block_scaled(x: Tensor, words: Tensor, *_: object) -> Tensor:
+    return x.new_empty((*x.shape[:-1], words.shape[0]))
+
+
 @_operator("csr(Tensor x, Tensor values, Tensor columns, Tensor pointers, Tensor? base=None) -> Tensor")
 def _csr(x: Tensor, values: Tensor, columns: Tensor, pointers: Tensor, base: Tensor | None = None) -> Tensor:
     return x.new_empty((*x.shape[:-1], pointers.shape[0] - 1))

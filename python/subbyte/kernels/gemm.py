@@ -186,19 +186,57 @@ def fp8(
     return call("fp8", arrays, format=format)
 
 
+def block_scaled(
+    x: Array,
+    words: Array,
+    scale: Array,
+    element: str,
+    block: int = 32,
+    scale_dtype: str = "e8m0",
+    tensor_scale: float = 1.0,
+) -> Array:
+    """Activations times a weight of small floats or integers in blocks that share a scale: MXFP4, MXFP8, NVFP4, MXINT8.
+
+    x             [..., K] f32, f16 or bf16, on CUDA f16 or bf16; contiguous; CPU or CUDA
+    words         [N, ceil(K * bits / 32)] i32: the codes of `quantize_block`, packed in "dense" order at the bits of
+                  `element`: 4, 6 or 8
+    scale         [N, K / block] u8, the bits of the scales
+    element       as in `quantize_block`, like `block` and `scale_dtype`; on CUDA those of 4 and 8 bits
+    tensor_scale  a normal number above 0
+    returns       [..., N], dtype of x: x W^T, W[n, k] = code * scale * tensor_scale as `dequantize_block` gives it
+
+    Sums are f32, rounded once at the end; what is too large for f16 becomes infinity. Off by at most about
+    K * 2 ** -23 * sum|x W| before that. Does not depend on the number of threads. OCP MX 1.0; left out: activations in
+    blocks too. Raises UnknownNameError (element, scale_dtype), RangeError (block, tensor_scale), ShapeError,
+    DtypeError, StrideError, DeviceError; on CUDA also DriverError and DependencyError.
+
+    >>> import numpy as np
+    >>> from subbyte.kernels import pack, quantize_block
+    >>> codes, scale = quantize_block(np.repeat(np.float32([[1, -6]]), 16, axis=1), "e2m1")
+    >>> block_scaled(np.ones((1, 32), np.float32), pack(codes, bits=4), scale, "e2m1")
+    array([[-80.]], dtype=float32)
+    """
+    arrays = {"x": x, "words": words, "scale": scale}
+    return call(
+        "block_scaled", arrays, element=element, block=block, scale_dtype=scale_dtype, tensor_scale=tensor_scale
+    )
+
+
 def csr(x: Array, values: Array, columns: Array, pointers: Array, base: Array | None = None) -> Array:
     """Activations times a sparse weight in compressed rows, added to what a dense product gave: out = base + x S^T.
 
-    x         [..., K] f32, f16 or bf16; CPU, contiguous
+    x         [..., K] f32, f16 or bf16, on CUDA f16 or bf16; contiguous; CPU or CUDA
     values    [E] f32, f16 or bf16: the entries of S, row after row
     columns   [E] u16, or i32 where K is above 65536: the column of each entry
     pointers  [N + 1] i32, from 0 to E, never falling: row n has the entries pointers[n] to pointers[n + 1] - 1
-    base      [..., N] f32, f16 or bf16, or None for zeros
+    base      [..., N] f32, f16 or bf16, on CUDA the dtype of x, or None for zeros
     returns   [..., N], dtype of x
 
     Sums are f32, rounded once at the end; what is too large for f16 becomes infinity. Off by at most about
     E * 2 ** -24 * sum|x S|, E the entries of a row, before that rounding. Entries at one place add up. Does not depend
-    on the number of threads. Raises RangeError (pointers, columns), ShapeError, DtypeError, StrideError, DeviceError.
+    on the number of threads. Raises RangeError (pointers, columns: on CUDA, where nobody waits to look, they make their
+    results NaN instead), ShapeError, DtypeError, StrideError, DeviceError; on CUDA also DriverError and
+    DependencyError.
 
     >>> import numpy as np
     >>> values, columns, pointers = np.float16([2, -1, 0.5]), np.uint16([0, 2, 1]), np.int32([0, 2, 2, 3])

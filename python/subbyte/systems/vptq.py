@@ -61,8 +61,8 @@ def vptq(
 ) -> Recipe:
     """Vectors of a few outputs become codewords of codebooks that the layer's Hessian weighs, with error feedback.
 
-    bits                   bits of a weight, where centroids is none: all of a vector's in one stage up to 12, else
-                           half of them in each of two
+    bits                   bits of a weight, 2 to 4, where centroids is none: all of a vector's in one stage up to 12,
+                           else half of them in each of two
     vector_length          outputs that one code stands for; the paper has 6 to 12, for matrices 4096 wide and wider
     centroids              codewords of the first stage, a power of two up to 65536; none: as bits says
     residual_centroids     codewords of a second stage; none: as bits says, 0: no second stage
@@ -83,6 +83,8 @@ def vptq(
     """
     if outliers and not permute:
         raise RecipeError("permute", False, "true with outliers", "the first columns are outliers only in that order")
+    if isinstance(bits, bool) or bits not in (2, 3, 4):
+        raise RecipeError("bits", bits, "2, 3 or 4", "codebooks for more are larger than what they save")
     first, second = _stages(bits * vector_length) if centroids is None else (centroids, 0)
     apart = (outlier_vector_length, outlier_centroids) if outliers and outlier_centroids else (0, 0)
     element = Vectors(
@@ -115,6 +117,8 @@ def vptq(
 def _stages(width: int) -> tuple[int, int]:
     """Codewords of both stages for codes of so many bits."""
     if not 1 <= width <= 2 * WIDEST:
-        raise RecipeError("bits", f"vectors of {width} bits", f"1 to {2 * WIDEST}", "fewer bits, or shorter vectors")
+        raise RecipeError(
+            "vector_length", f"vectors of {width} bits", f"1 to {2 * WIDEST}", "fewer bits, or shorter vectors"
+        )
     first = width if width <= 12 else -(-width // 2)
     return 1 << first, 1 << (width - first) if width > first else 0

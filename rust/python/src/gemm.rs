@@ -4,13 +4,14 @@ use pyo3::prelude::*;
 use subbyte_kernels as kernels;
 use subbyte_kernels::codebook::Table;
 use subbyte_kernels::gemm::{Codebook, Entries};
-use subbyte_kernels::minifloat::{E4m3fn, E5m2};
+use subbyte_kernels::minifloat::{E2m1, E2m3, E3m2, E4m3fn, E5m2, Int};
 use subbyte_kernels::{gemm, pack};
 
 use crate::array::{Buffer, Floats, Input, Narrow, NarrowPlaces, Output, Places, Zeros};
 use crate::codebook::lattice;
 use crate::errors::error;
 use crate::machine::{Machine, run};
+use crate::minifloat::{ELEMENTS, Element, SCALES, blocks};
 use crate::numbers::{bits, groups, named, natural};
 use crate::rounded::in_dtype_of;
 
@@ -244,6 +245,60 @@ pub fn fp8(
         Fp8::E5m2 => gemm::fp8::<E5m2>(m, x, weight, x_scale, w_scale, bias, rows, cols, depth, to),
     })?;
     Ok(out.finish())
+}
+
+#[pyfunction]
+#[pyo3(signature = (x, words, scale, element, block = 32, scale_dtype = "e8m0", tensor_scale = 1.0, *, on = None))]
+#[expect(clippy::too_many_arguments, reason = "a format is four arguments")]
+pub fn block_scaled(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    words: &Bound<'_, PyAny>,
+    scale: &Bound<'_, PyAny>,
+    element: &str,
+    block: i64,
+    scale_dtype: &str,
+    tensor_scale: f32,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    match named(py, "element", element, &ELEMENTS)? {
+        Element::E2m1 => in_blocks::<E2m1>(py, x, words, scale, block, scale_dtype, tensor_scale, on),
+        Element::E2m3 => in_blocks::<E2m3>(py, x, words, scale, block, scale_dtype, tensor_scale, on),
+        Element::E3m2 => in_blocks::<E3m2>(py, x, words, scale, block, scale_dtype, tensor_scale, on),
+        Element::E4m3fn => in_blocks::<E4m3fn>(py, x, words, scale, block, scale_dtype, tensor_scale, on),
+        Element::E5m2 => in_blocks::<E5m2>(py, x, words, scale, block, scale_dtype, tensor_scale, on),
+        Element::Int8 => in_blocks::<Int<8>>(py, x, words, scale, block, scale_dtype, tensor_scale, on),
+        Element::Int6 => in_blocks::<Int<6>>(py, x, words, scale, block, scale_dtype, tensor_scale, on),
+        Element::Int4 => in_blocks::<Int<4>>(py, x, words, scale, block, scale_dtype, tensor_scale, on),
+    }
+}
+
+/// `block_scaled` for one element.
+#[expect(clippy::too_many_arguments, reason = "a format is four arguments")]
+fn in_blocks<E: kernels::minifloat::Element>(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    words: &Bound<'_, PyAny>,
+    scale: &Bound<'_, PyAny>,
+    block: i64,
+    scale_dtype: &str,
+    tensor_scale: f32,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    let power = named(py, "scale_dtype", scale_dtype, &SCALES)?;
+    let (x, words, scale) = (Floats::take("x", x)?, Input::take("words", words)?, Input::take("scale", scale)?);
+    let (others, depth) = x.last_axis(py, "x")?;
+    let (rows, [cols, _]) = (others.iter().product(), words.axes(py)?);
+    let (block, count) = blocks(py, depth, block)?;
+    words.expect(py, &[cols, pack::words_per_row(depth, E::BITS)])?;
+    scale.expect(py, &[cols, count])?;
+    let shape = [others, &[cols]].concat();
+    let mut wide_x = x.room()?;
+    let (narrow_x, room_x) = (x.narrow(), wide_x.slice_mut());
+    let weight = gemm::Blocks { words: words.slice(), scale: scale.slice(), block, power, tensor_scale };
+    in_dtype_of(py, &x, &shape, on, move |m: &kernels::Machine, to: &mut [f32]| {
+        gemm::block_scaled::<E>(m, narrow_x.widen(m, room_x)?, weight, rows, cols, depth, to)
+    })
 }
 
 #[pyfunction]

@@ -97,8 +97,9 @@ pub fn decode_minifloat(
     }
 }
 
+/// What the codes of a block are.
 #[derive(Clone, Copy)]
-enum Element {
+pub enum Element {
     E2m1,
     E2m3,
     E3m2,
@@ -109,7 +110,8 @@ enum Element {
     Int4,
 }
 
-const ELEMENTS: [(&str, Element); 8] = [
+/// By their names.
+pub const ELEMENTS: [(&str, Element); 8] = [
     ("e2m1", Element::E2m1),
     ("e2m3", Element::E2m3),
     ("e3m2", Element::E3m2),
@@ -130,10 +132,10 @@ const RULES: [(&str, Rule); 6] = [
 ];
 
 /// Whether scales are powers of two, by the name of their dtype.
-const SCALES: [(&str, bool); 2] = [("e8m0", true), ("e4m3fn", false)];
+pub const SCALES: [(&str, bool); 2] = [("e8m0", true), ("e4m3fn", false)];
 
 /// Blocks of a row.
-fn blocks(py: Python<'_>, cols: usize, given: i64) -> PyResult<(usize, usize)> {
+pub fn blocks(py: Python<'_>, cols: usize, given: i64) -> PyResult<(usize, usize)> {
     let block: usize = natural(py, "block", given)?;
     if block != 16 && block != 32 {
         return Err(error(py, "RangeError", "block", given, "16 or 32", ""));

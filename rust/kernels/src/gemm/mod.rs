@@ -1,6 +1,7 @@
 //! Matrix products that read codes: floats times low-bit weights, values of a table or vectors of a codebook, and 8-bit integers or floats times
 //! their like; and the product with the sparse outliers that stand beside codes.
 
+mod block_scaled;
 mod codebook_gemm;
 mod csr;
 mod decode;
@@ -15,6 +16,7 @@ mod w8a8;
 mod wna16;
 mod wna16_by_input;
 
+pub use block_scaled::{Blocks, block_scaled};
 pub use codebook_gemm::{Codebook, codebook_gemm};
 pub use csr::{Column, Entries, csr};
 pub use fp8::{Scales, fp8};

@@ -11,6 +11,8 @@ use crate::{Error, Machine, Path, Result};
 
 /// What the codes of a block are; sealed. All floats of a byte at most, and [`Int`].
 pub trait Element: sealed::Sealed + Copy + Send + Sync + 'static {
+    /// Bits of a code.
+    const BITS: u32;
     /// The exponent of the largest value.
     const EXPONENT: u32;
     /// Bits of the mantissa behind its leading one.
@@ -24,6 +26,7 @@ pub trait Element: sealed::Sealed + Copy + Send + Sync + 'static {
 }
 
 impl<F: Format<Code = u8>> Element for F {
+    const BITS: u32 = F::SIGN + 1;
     const EXPONENT: u32 = (F::LARGEST >> F::MANTISSA) - F::BIAS;
     const MANTISSA: u32 = F::MANTISSA;
     #[inline(always)]
@@ -46,6 +49,7 @@ pub struct Int<const BITS: u32>;
 
 impl<const BITS: u32> sealed::Sealed for Int<BITS> {}
 impl<const BITS: u32> Element for Int<BITS> {
+    const BITS: u32 = BITS;
     const EXPONENT: u32 = BITS - 2;
     const MANTISSA: u32 = BITS - 2;
     #[inline(always)]
