@@ -21,7 +21,7 @@ def demo(
 ) -> None:
     """Run every system on the embedded model.
 
-    Quantizes it at 8, 4, 3 and 2 bits, measures, and compares; takes about two minutes on two cores. Calibrates on one
+    Quantizes it at 8, 4, 3 and 2 bits, measures, and compares; takes two to three minutes on two cores. Calibrates on one
     half of the text that CPython carries (pydoc topics), evaluates on the other. Leaves nothing but the report.
 
     Examples:
@@ -33,8 +33,8 @@ def demo(
     from subbyte.systems import registry
 
     check(report, picture)
-    note("pydoc-mini: 1.3 M parameters, every system at 8, 4, 3 and 2 bits; about two minutes")
+    note("pydoc-mini: 1.3 M parameters, every system at 8, 4, 3 and 2 bits; two to three minutes")
     systems = sorted(registry(), key=lambda name: name != "rtn")  # what all others are compared with comes first
     with as_file(files("subbyte") / "data" / "pydoc-mini") as model:
-        results = Study(model, systems, BITS, group_size=64, samples=16, windows=32).run()
+        results = Study(model, systems, BITS, group_size=64, samples=16, windows=24).run()
     show(results, title="Every system on pydoc-mini", command="subbyte demo", report=report, picture=picture, json=json)
