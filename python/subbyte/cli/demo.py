@@ -21,8 +21,8 @@ def demo(
 ) -> None:
     """Run every system on the embedded model.
 
-    Quantizes it at 8, 4, 3 and 2 bits, measures, and compares; takes two to three minutes on two cores. Calibrates on one
-    half of the text that CPython carries (pydoc topics), evaluates on the other. Leaves nothing but the report.
+    Quantizes it at 8, 4, 3 and 2 bits, measures, and compares; takes two to three minutes on two cores. Calibrates on
+    one half of the text that CPython carries (pydoc topics), evaluates on the other. Leaves nothing but the report.
 
     Examples:
 
