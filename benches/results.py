@@ -105,10 +105,11 @@ def quality() -> Iterator[Row]:
                     }
                     | ({} if system == "rtn" else {"taken away": 1 - increase / lost})
                 )
-    # Systems without groups to choose: SpQR has its own, QuIP, QuIP# and our best one scale a tensor, VPTQ codebooks,
-    # which are small here as the matrices are.
+    # Systems without groups to choose: SpQR has its own, QuIP, QuIP# and our best one scale a tensor, PowerQuant and
+    # NUPES one an output, VPTQ codebooks, which are small here as the matrices are.
     vectors = {4: "vector_length=2", 3: "vector_length=2", 2: "vector_length=3"}
-    for system, group in (("spqr", 16), ("quip", -1), ("quip_sharp", -1), ("vptq", -1), ("best", -1)):
+    alone = ("quip", "quip_sharp", "vptq", "powerquant", "nupes", "best")
+    for system, group in (("spqr", 16), *((name, -1) for name in alone)):
         for bits in (4, 3, 2):
             with folder() as work:
                 own = weights_only(system, bits, group) if group > 0 else ["--bits", str(bits)]

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, get_args, get_origin
 
 from subbyte.errors import DependencyError, RecipeError, SubbyteError
-from subbyte.schemes import Scheme
+from subbyte.schemes import Int, Scheme
 from subbyte.solvers import SOLVERS, Solver
 from subbyte.transforms import TRANSFORMS, Transform
 
@@ -146,10 +146,9 @@ class Recipe:
         _weights("recipe.weights", self.weights)
         if self.activations is not None:
             _scheme("recipe.activations", self.activations)
-            if self.activations.granularity not in ("token", "tensor"):
-                raise RecipeError(
-                    "recipe.activations", str(self.activations), "a granularity of token or tensor", "try int8/token"
-                )
+            if self.activations.granularity not in ("token", "tensor") or not isinstance(self.activations.element, Int):
+                expected = "integers, a granularity of token or tensor"
+                raise RecipeError("recipe.activations", str(self.activations), expected, "try int8/token")
         if type(self.solver) not in SOLVERS.values():
             raise RecipeError("recipe.solver", repr(self.solver)[:200], f"one of {', '.join(SOLVERS)}")
         for field, items in (("transforms", self.transforms), ("overrides", self.overrides), ("ignore", self.ignore)):

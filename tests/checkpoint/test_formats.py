@@ -12,12 +12,14 @@ import pytest
 from tests.checkpoint.decoder import decode
 from tests.checkpoint.layers import layer
 from tests.tensors.test_quantized import TWO_LEVELS, nested
+from tests.tensors.test_table import KINDS as TABLES
+from tests.tensors.test_table import example
 from tests.tensors.test_vectors import KINDS, vectors
 
 from subbyte.checkpoint import Raw, Source, formats, write_json, write_shard
 from subbyte.errors import CheckpointError, SchemeError, UnknownNameError
 from subbyte.schemes import Scheme
-from subbyte.tensors import Decomposition, Kept, QuantizedLayer, QuantizedTensor, Sparse, VectorTensor
+from subbyte.tensors import Decomposition, Kept, QuantizedLayer, QuantizedTensor, Sparse, TableTensor, VectorTensor
 
 CT, NATIVE = formats.get("compressed-tensors"), formats.get("subbyte")
 VPTQ = formats.get("vptq")
@@ -511,6 +513,46 @@ def test_our_own_config_that_does_not_fit(tmp_path: Path, change: Callable[..., 
     with pytest.raises(CheckpointError) as error:
         NATIVE.read(source, NAME)
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize("text", TABLES)
+def test_tables_read_back(tmp_path: Path, text: str) -> None:
+    written = TableTensor.from_codes(**example(text))
+    source = store(tmp_path, NATIVE, {NAME: QuantizedLayer(written)}, "float32")
+    read = NATIVE.read(source, NAME).weight
+    assert isinstance(read, TableTensor)
+    assert (read.scheme, read.shape) == (written.scheme.resolve("f32"), written.shape)
+    np.testing.assert_array_equal(read.dequantize(), written.dequantize())
+    assert read.nbytes == written.nbytes
+    assert sum(source.nbytes(name) for name in source.names()) == written.nbytes + 16  # its shape
+    with pytest.raises(SchemeError, match="integers"):
+        CT.check({NAME: (written.scheme, None)})
+
+
+@pytest.mark.parametrize(
+    ("part", "raw"),
+    [
+        ("weight_exponent", None),
+        ("weight_exponent", Raw("F32", np.ones(1, np.float32))),
+        ("weight_exponent", Raw("F16", np.ones(2, np.float16))),
+        ("weight_exponent", Raw("F16", np.zeros(1, np.float16))),
+        ("weight_codes", Raw("I32", np.zeros((5, 8), np.int32))),
+        ("weight_shape", Raw("I64", np.array([1 << 40, 96], np.int64))),
+        ("kept_columns", Raw("I32", np.zeros(1, np.int32))),
+    ],
+    ids=str,
+)
+def test_tables_that_do_not_fit_are_refused(tmp_path: Path, part: str, raw: Raw | None) -> None:
+    tensors = NATIVE.tensors(
+        NAME, written := QuantizedLayer(TableTensor.from_codes(**example("power4/g32/f16"))), "f16"
+    )
+    tensors = {name: tensor for name, tensor in tensors.items() if name != f"{NAME}.{part}"}
+    tensors |= {} if raw is None else {f"{NAME}.{part}": raw}
+    write_shard(tmp_path / "subbyte.safetensors", tensors)
+    config = NATIVE.config({NAME: (written.weight.scheme, None)})
+    write_json(tmp_path / "config.json", {"architectures": ["LlamaForCausalLM"], "quantization_config": config})
+    with pytest.raises(CheckpointError):
+        NATIVE.read(Source.open(tmp_path), NAME)
 
 
 @pytest.mark.parametrize("ordered", [False, True])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from subbyte.cli.demo import BITS
+from subbyte.cli.demo import BITS, QUICK
 from subbyte.cli.settings import integers, names, pairs, recipe, study_recipe
 from subbyte.cli.study import Study
 from subbyte.errors import RecipeError, UnknownNameError
@@ -71,10 +71,11 @@ def test_a_study_gives_groups_to_the_systems_that_have_them() -> None:
     assert study_recipe("gptq", 2, None) == gptq(bits=2)
     assert study_recipe("smoothquant", 4, 64) == smoothquant(bits=4)
     assert study_recipe("spqr", 3, 64) == spqr(bits=3)  # its small groups are the method
+    assert study_recipe("gptq", 3, 64, {"damp": 0.1}) == gptq(bits=3, group_size=64, damp=0.1)
 
 
 def test_the_demo_runs_every_system_at_every_width_that_it_has(capsys: pytest.CaptureFixture[str]) -> None:
-    cells = Study(Path("model"), list(registry()), BITS, group_size=64).recipes()
+    cells = Study(Path("model"), list(registry()), BITS, group_size=64, options=QUICK).recipes()
     assert {system for system, _, _ in cells} == set(registry())
     missing = {(s, b) for b in BITS for s in registry()} - {(s, b) for s, b, _ in cells}
     assert missing == {("best", 8), ("quip_sharp", 8), ("vptq", 8)}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from subbyte.errors import SchemeError, ShapeError
-from subbyte.schemes import SCALE_DTYPES, Int, Levels, Scheme, Vectors
+from subbyte.schemes import SCALE_DTYPES, TABLES, Int, Levels, Power, Scheme, Table, Vectors
 
 
 @st.composite
@@ -52,7 +55,20 @@ def vectors(draw: st.DrawFn) -> Scheme:
     return Scheme(element, "tensor", scale_dtype=draw(st.sampled_from(SCALE_DTYPES)))
 
 
-@given(schemes() | vectors())
+@st.composite
+def tables(draw: st.DrawFn) -> Scheme:
+    powers = st.builds(Power, st.integers(2, 8), st.booleans())
+    group = draw(st.integers(1, 999_999_999))
+    granularity = draw(st.sampled_from(["tensor", "channel", "group"]))
+    return Scheme(
+        draw(powers | st.sampled_from(sorted(TABLES)).map(Table)),
+        granularity,
+        group if granularity == "group" else None,
+        scale_dtype=draw(st.sampled_from(SCALE_DTYPES)),
+    )
+
+
+@given(schemes() | vectors() | tables())
 def test_reads_back_what_it_writes(scheme: Scheme) -> None:
     assert Scheme.parse(str(scheme)) == scheme
     assert hash(Scheme.parse(str(scheme))) == hash(scheme)
@@ -79,6 +95,9 @@ def test_whatever_parses_has_one_spelling(text: str) -> None:
         ),
         ("int4/channel/s8r32", Scheme(Int(4), "channel", levels=Levels(8, None, 32))),
         ("int8/channel", Scheme(Int(8), "channel")),
+        ("power4/channel", Scheme(Power(4), "channel")),
+        ("power3r/g64/f16", Scheme(Power(3, by_row=True), "group", 64, scale_dtype="f16")),
+        ("nf4/g64", Scheme(Table("nf4"), "group", 64)),
         ("int4/g64/by_input/asym", Scheme(Int(4), "group", 64, symmetric=False, by_input=True)),
         ("int8/token", Scheme(Int(8), "token")),
         ("int8/tensor", Scheme(Int(8), "tensor")),
@@ -131,6 +150,11 @@ def test_means(text: str, scheme: Scheme) -> None:
         ("int4/tensor/by_input", "channels or groups"),
         ("int8/token/by_input", "channels or groups"),
         ("int1/channel/narrow", "2 bits or more"),
+        ("power1/channel", "'power1' as part 1"),
+        ("nf5/g64", "did you mean 'nf4'"),
+        ("power4/token", "tensor | channel | group"),
+        ("power4/channel/asym", "with flags"),
+        ("nf4/g64/by_input", "with flags"),
         ("v6/tensor", "vectors such as"),
         ("v6k4095/tensor", "65536 codewords"),
         ("v6k1/tensor", "65536 codewords"),
@@ -234,3 +258,31 @@ def test_columns_of_vectors() -> None:
 def test_vectors_without_meaning_are_refused(arguments: tuple[object, ...]) -> None:
     with pytest.raises(SchemeError, match="vectors"):
         Vectors(*arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bits", [1, 9, True, 4.0])
+def test_a_power_has_two_to_eight_bits(bits: object) -> None:
+    with pytest.raises(SchemeError):
+        Power(bits)  # type: ignore[arg-type]
+
+
+def test_a_table_has_a_name() -> None:
+    with pytest.raises(SchemeError, match="nf4"):
+        Table("nf5")
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_values_of_a_table_rise_and_boundaries_lie_halfway(name: str) -> None:
+    values, bounds = Table(name).values(), Table(name).bounds()
+    assert values.shape == (1, 1 << Table(name).bits)
+    assert (np.diff(values) > 0).all()
+    np.testing.assert_allclose(bounds, (values[:, 1:] + values[:, :-1]) / 2, rtol=1e-6)
+
+
+def test_nf4_is_what_the_normal_distribution_says() -> None:
+    """QLoRA, appendix E: eight quantiles above 0, seven below, both from the same outermost probability, and 0."""
+    outermost = 1 - (1 / 32 + 1 / 30) / 2
+    above = [NormalDist().inv_cdf(p) for p in np.linspace(outermost, 0.5, 9)[:-1]]
+    below = [-NormalDist().inv_cdf(p) for p in np.linspace(outermost, 0.5, 8)[:-1]]
+    expected = np.sort([*above, *below, 0]) / max(above)
+    np.testing.assert_allclose(Table("nf4").values()[0], expected, atol=2e-7)

@@ -7,7 +7,18 @@ import pytest
 
 from subbyte.errors import RecipeError, SchemeError
 from subbyte.schemes import Scheme
-from subbyte.solvers import SOLVERS, Apart, Bilevel, CoordinateDescent, Gptq, HalfQuadratic, Nearest, Vptq
+from subbyte.solvers import (
+    SOLVERS,
+    Apart,
+    Bilevel,
+    CoordinateDescent,
+    Gptq,
+    HalfQuadratic,
+    Nearest,
+    PowerLearn,
+    PowerSearch,
+    Vptq,
+)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +51,14 @@ from subbyte.solvers import SOLVERS, Apart, Bilevel, CoordinateDescent, Gptq, Ha
         (Vptq, {"iterations": -1}),
         (Vptq, {"tune": -1}),
         (Vptq, {"seed": -1}),
+        (PowerSearch, {"exponent": 0.01}),
+        (PowerSearch, {"exponent": 3.0}),
+        (PowerSearch, {"shrink_steps": 51}),
+        (PowerLearn, {"iterations": -1}),
+        (PowerLearn, {"lr": float("nan")}),
+        (PowerLearn, {"lr_exponent": -1.0}),
+        (PowerLearn, {"push": -1.0}),
+        (PowerLearn, {"sharpness": 1.0}),
         (HalfQuadratic, {"beta": 0.0}),
         (HalfQuadratic, {"kappa": 0.5}),
         (HalfQuadratic, {"steps": 1001}),
@@ -59,9 +78,13 @@ def test_what_solvers_ask_for() -> None:
         "bilevel",
         "apart",
         "ldlq",
+        "power_search",
+        "power_learn",
         "vptq",
     }
     assert not Nearest().wanted
+    assert not PowerSearch().wanted
+    assert PowerLearn().wanted == {"gram"}
     assert not HalfQuadratic().wanted
     assert not HalfQuadratic().indexed
     assert Gptq().wanted == CoordinateDescent().wanted == Vptq().wanted == {"gram"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +41,7 @@ def recipe(
     return find(system).recipe(options, parse=True)
 
 
-def study_recipe(system: str, bits: int, group_size: int | None) -> Recipe:
+def study_recipe(system: str, bits: int, group_size: int | None, options: Mapping[str, object] | None = None) -> Recipe:
     """The recipe of one cell of a comparison: `group_size` goes to the systems that have groups, None is their own.
 
     Where the scales are quantized too, groups are small by design: larger ones would be another system.
@@ -49,11 +49,12 @@ def study_recipe(system: str, bits: int, group_size: int | None) -> Recipe:
     from subbyte.systems import find
 
     found = find(system)
-    own = found.recipe({"bits": bits})
+    given = {"bits": bits, **(options or {})}
+    own = found.recipe(given)
     has_groups = any(option.name == "group_size" for option in found.options)
     if group_size is None or not has_groups or own.weights.levels is not None:
         return own
-    return found.recipe({"bits": bits, "group_size": group_size})
+    return found.recipe({**given, "group_size": group_size})
 
 
 def pairs(settings: Sequence[str]) -> dict[str, str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -39,13 +39,14 @@ class Study:
     """What to run: every system at every width, calibrated and evaluated on the same texts.
 
     `calibration` and `text` None stand for the two halves of CPython's pydoc topics. `group_size` None leaves each
-    system its own.
+    system its own; `options` are those of systems that do not run with their defaults.
     """
 
     model: Path
     systems: Sequence[str]
     bits: Sequence[int]
     group_size: int | None = None
+    options: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     calibration: Path | None = None
     text: Path | None = None
     samples: int = 128
@@ -63,7 +64,7 @@ class Study:
         for bits in self.bits:
             for system in self.systems:
                 try:
-                    found.append((system, bits, study_recipe(system, bits, self.group_size)))
+                    found.append((system, bits, study_recipe(system, bits, self.group_size, self.options.get(system))))
                 except RecipeError as error:
                     if error.args[0] != "bits":
                         raise

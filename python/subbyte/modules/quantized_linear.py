@@ -11,7 +11,7 @@ from torch import nn
 
 from subbyte import kernels
 from subbyte.errors import SchemeError, ShapeError
-from subbyte.schemes import E8p, Vectors
+from subbyte.schemes import E8p, Power, Table, Vectors
 from subbyte.tensors import (
     CodebookTensor,
     Coded,
@@ -19,6 +19,7 @@ from subbyte.tensors import (
     Kronecker,
     QuantizedTensor,
     Rotated,
+    TableTensor,
     VectorTensor,
     turn,
 )
@@ -45,6 +46,8 @@ class QuantizedLinear(nn.Module):
     columns sorted by group, in which the kernel reads x). What a `Decomposition` keeps beside the codes is added while
     sums are still f32: entries by `kernels.csr` from `sparse_values` [E], `sparse_columns` [E] u16 or i32 and
     `sparse_pointers` i32 [O + 1], whole columns by a product with `kept_values` [O, k] of the columns `kept_columns`.
+
+    Values of a table: `kernels.lookup`, with `words`, `scale` and `table` [1, 2^bits] or [O, 2^bits] f32.
 
     Vectors of codebooks that stand beside them: `kernels.codebook_gemm`, with `words`, `codebook` and `residual` in the
     scale dtype; a second product with `outlier_words` and `outlier_codebook`, or with floats, `outlier_values` [O, n],
@@ -74,6 +77,7 @@ class QuantizedLinear(nn.Module):
     codes: torch.Tensor
     scale: torch.Tensor | None
     zero: torch.Tensor | None
+    table: torch.Tensor | None
     order: torch.Tensor | None
     bias: torch.Tensor | None
     sparse_values: torch.Tensor | None
@@ -111,6 +115,11 @@ class QuantizedLinear(nn.Module):
         elif layer.activation is None and isinstance(weight, CodebookTensor):
             self.register_buffer("words", torch.from_numpy(np.array(weight.words)))
             self.register_buffer("scale", torch.from_numpy(np.array(weight.scale)))
+        elif layer.activation is None and isinstance(weight, TableTensor):
+            dtype = SCALE_DTYPES.get(weight.scheme.scale_dtype, torch.float32)
+            self.register_buffer("words", torch.from_numpy(np.array(weight.words)))
+            self.register_buffer("scale", self._per_row(weight.scale).to(dtype))
+            self.register_buffer("table", torch.from_numpy(weight.table()))
         elif layer.activation is None and isinstance(weight, QuantizedTensor):
             self._keep_words(weight)
         elif layer.activation is None or not isinstance(whole, QuantizedTensor):
@@ -215,6 +224,8 @@ class QuantizedLinear(nn.Module):
         if isinstance(self.scheme.element, E8p):
             out = kernels.codebook_gemm(x.contiguous(), self.words, self.scheme.bits)
             return cast("torch.Tensor", out * cast("torch.Tensor", self.scale).to(out.dtype))
+        if isinstance(self.scheme.element, Power | Table):
+            return cast("torch.Tensor", kernels.lookup(x.contiguous(), self.words, self.scale, self.table, self.group))
         scale, zero = self._decoded("scale"), self._decoded("zero")
         weight = self.words, scale, zero, self.scheme.bits, self.group
         if self.scheme.by_input:

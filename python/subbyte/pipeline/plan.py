@@ -12,7 +12,7 @@ from subbyte.calibration import waiting_bytes
 from subbyte.calibration.storage import IN_MEMORY
 from subbyte.pipeline.progress import Plan
 from subbyte.schemes import Vectors
-from subbyte.solvers import Apart, Bilevel, Gptq, Ldlq, Vptq
+from subbyte.solvers import Apart, Bilevel, Gptq, Ldlq, PowerLearn, Vptq
 from subbyte.transforms import ActivationAwareScale
 
 if TYPE_CHECKING:
@@ -84,6 +84,8 @@ def plan(job: Job, sequences: int, length: int) -> Plan:
             work += (
                 2 * rows * columns * ((solver.iterations + 2) * words + (solver.tune + 2) * columns) + 2 * columns**3
             )
+    if isinstance(solver, PowerLearn):
+        work += sum(2 * solver.iterations * rows * columns**2 for rows, columns in sizes.values())
     seconds = work / _throughput() + parameters * 2e-8
     return Plan(
         model=str(source.path),

@@ -28,7 +28,8 @@ from subbyte.pipeline.rounding import DTYPES, Rounded, round_block
 from subbyte.pipeline.staging import Staging
 from subbyte.pipeline.verify import LAST, Written, compare, relative
 from subbyte.recipe import Recipe
-from subbyte.solvers import Apart
+from subbyte.schemes import Scheme
+from subbyte.solvers import Apart, PowerSearch
 
 __all__ = ["quantize"]
 
@@ -164,6 +165,7 @@ class _Run:
 
     def _blocks(self, done: list[int]) -> tuple[list[BlockReport], torch.Tensor]:
         """All blocks; the reports, and the logits of the quantized model on the probe."""
+        self.job = _over_all(self.job)
         job, stream = self.job, self.job.stream
         located = self._locate()
         streamed = self.tokens is not None and job.recipe.wanted != {"apart"}
@@ -268,6 +270,19 @@ class _Run:
         seconds = time.perf_counter() - self.started
         eta = plan.seconds if plan is not None else eta
         self.progress(Progress(stage, done, self.blocks, seconds, eta, error, message, plan, block))
+
+
+def _over_all(job: Job) -> Job:
+    """The job, with what its solver finds in the weights of the whole float model before any is rounded."""
+    solver = job.recipe.solver
+    if not isinstance(solver, PowerSearch) or solver.scope != "model" or solver.exponent is not None:
+        return job
+
+    def weights() -> Iterator[tuple[NDArray[np.float32], Scheme]]:
+        for name, scheme in job.schemes.items():
+            yield job.source.read(f"{name}.weight").float().numpy(), scheme
+
+    return replace(job, recipe=replace(job.recipe, solver=solver.over(weights)))
 
 
 def _tokens(job: Job, calibration: Calibration, samples: int, seq_len: int, seed: int) -> torch.Tensor | None:

@@ -6,7 +6,22 @@ matter of the scheme but of the layout (docs/layouts.md).
 
 from __future__ import annotations
 
-from subbyte.schemes.element import E8p, Int, Vectors
+from subbyte.schemes.element import EXPONENTS, TABLES, E8p, Element, Int, Power, Table, Vectors
 from subbyte.schemes.scheme import GRANULARITIES, SCALE_DTYPES, Granularity, Levels, ScaleDtype, Scheme
 
-__all__ = ["GRANULARITIES", "SCALE_DTYPES", "E8p", "Granularity", "Int", "Levels", "ScaleDtype", "Scheme", "Vectors"]
+__all__ = [
+    "EXPONENTS",
+    "GRANULARITIES",
+    "SCALE_DTYPES",
+    "TABLES",
+    "E8p",
+    "Element",
+    "Granularity",
+    "Int",
+    "Levels",
+    "Power",
+    "ScaleDtype",
+    "Scheme",
+    "Table",
+    "Vectors",
+]

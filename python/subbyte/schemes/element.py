@@ -5,10 +5,30 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from subbyte.errors import SchemeError, ShapeError
 
-__all__ = ["E8p", "Element", "Int", "Vectors", "parse_element"]
+__all__ = ["EXPONENTS", "TABLES", "E8p", "Element", "Int", "Power", "Table", "Vectors", "parse_element"]
+
+Floats = NDArray[np.float32]
+Exponents = NDArray[np.floating[Any]]
+
+# fmt: off
+TABLES: dict[str, tuple[float, ...]] = {
+    # quantiles of normal numbers, 0 among them, the largest made 1 (QLoRA, Dettmers et al., 2023, appendix E)
+    "nf4": (
+        -1.0, -0.6961928, -0.52507305, -0.39491749, -0.28444138, -0.18477343, -0.091050036, 0.0,
+        0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1.0,
+    ),
+}
+# fmt: on
+"""Values of codes by the name of their element, rising, a power of two of them: a new format is a line here."""
+EXPONENTS = 1 / 16, 2.0
+"""The least and the largest exponent that a weight of `Power` may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +189,79 @@ def _whole(value: object, largest: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= largest
 
 
-Element = Int | E8p | Vectors
+@dataclass(frozen=True, slots=True)
+class Power:
+    """Integers q whose power stands for a number: sign(q) (|q| / n) ** (1 / a), n = 2^(bits - 1) - 1 (PowerQuant).
+
+    The exponent a belongs to the weight: one, or `by_row` one for each output. Codes are stored as q + 2^(bits - 1).
+
+    >>> Power(4).values(np.float32([0.5]))[0, 8:].tolist()[:3], str(Power(4, by_row=True))
+    ([0.0, 0.020408162847161293, 0.08163265138864517], 'power4r')
+    """
+
+    bits: int
+    by_row: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.bits, bool) or not isinstance(self.bits, int) or not 2 <= self.bits <= 8:
+            raise SchemeError("element", f"Power({self.bits!r})", "2 to 8 bits", "write power2 to power8")
+
+    def __str__(self) -> str:
+        return f"power{self.bits}{'r' if self.by_row else ''}"
+
+    def values(self, exponent: Exponents | None = None) -> Floats:
+        """What codes stand for, rising: [E, 2^bits] f32, for exponents [E]; None: 1. The lowest is never chosen."""
+        steps = np.arange(-(1 << self.bits - 1), 1 << self.bits - 1)
+        return self._inverse(steps, exponent)
+
+    def bounds(self, exponent: Exponents | None = None) -> Floats:
+        """Between which numbers a code is chosen: [E, 2^bits - 1] f32, where |x| ** a n is half a whole number."""
+        halves = np.arange(-(1 << self.bits - 1), (1 << self.bits - 1) - 1) + 0.5
+        bounds = self._inverse(halves, exponent)
+        bounds[:, 0] = -np.inf
+        return bounds
+
+    def _inverse(self, steps: NDArray[Any], exponent: Exponents | None) -> Floats:
+        given = np.ones(1) if exponent is None else exponent.astype(np.float64)
+        powers = (np.abs(steps) / ((1 << self.bits - 1) - 1)) ** (1 / given[:, None])
+        found: Floats = (np.sign(steps) * powers).astype(np.float32)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The values of a table by its name in `TABLES`.
+
+    >>> Table("nf4").bits, float(Table("nf4").values()[0, 7])
+    (4, 0.0)
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if self.name not in TABLES:
+            raise SchemeError("element", f"Table({self.name!r})", " | ".join(TABLES))
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def bits(self) -> int:
+        """Bits of a code."""
+        return len(TABLES[self.name]).bit_length() - 1
+
+    def values(self, exponent: Exponents | None = None) -> Floats:
+        """What each code stands for, rising: [1, 2^bits] f32; no exponent changes it."""
+        return np.array([TABLES[self.name]], np.float32)
+
+    def bounds(self, exponent: Exponents | None = None) -> Floats:
+        """Halfway between the values: [1, 2^bits - 1] f32."""
+        values = np.array([TABLES[self.name]])
+        halfway: Floats = ((values[:, 1:] + values[:, :-1]) / 2).astype(np.float32)
+        return halfway
+
+
+Element = Int | E8p | Power | Table | Vectors
 
 
 def parse_element(text: str) -> Element | None:
@@ -178,4 +270,8 @@ def parse_element(text: str) -> Element | None:
         return Int.parse(text)
     if re.fullmatch(r"e8p[234]", text):
         return E8p.parse(text)
+    if (found := re.fullmatch(r"power([2-8])(r?)", text)) is not None:
+        return Power(int(found[1]), found[2] == "r")
+    if text in TABLES:
+        return Table(text)
     return Vectors.parse(text) if re.match(r"v\d", text) else None

@@ -2,7 +2,8 @@
 
     scheme      = element "/" granularity ["/by_input"] ["/asym" ["/float_zero"]] ["/narrow"] ["/static"] ["/" levels]
                   ["/" scale]
-    element     = "int1" ... "int8" | "e8p2" | "e8p3" | "e8p4" | vectors      from e8p2 on per tensor, without flags
+    element     = "int1" ... "int8" | "power2" ... "power8" ["r"] | "nf4" | "e8p2" | "e8p3" | "e8p4" | vectors
+                                                                all but integers without flags, from e8p2 on per tensor
     vectors     = "v" dim "k" count ["r" count] ["c" groups] ["o" percent ["v" dim "k" count]] ["n"]
     granularity = "tensor" | "channel" | "token" | "g" size        size: input columns that share a scale
     by_input                                                    groups and channels run along the outputs instead
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 
 from subbyte import kernels
 from subbyte.errors import SchemeError, ShapeError
-from subbyte.schemes.element import Element, Int, parse_element
+from subbyte.schemes.element import TABLES, Element, Int, Power, Table, parse_element
 
 __all__ = ["GRANULARITIES", "SCALE_DTYPES", "Granularity", "Levels", "ScaleDtype", "Scheme"]
 
@@ -85,7 +86,8 @@ class Levels:
 class Scheme:
     """How numbers become codes.
 
-    element       what one code can be: `Int(bits)`, for eight weights together `E8p(bits)`, for others `Vectors`
+    element       what one code can be: `Int(bits)`, `Power(bits)`, `Table(name)`; for eight weights together
+                  `E8p(bits)`, for others `Vectors`
     granularity   which elements share a scale (and a zero point): the whole tensor, a channel (one output row of a
                   weight), a group of `group_size` neighbouring input columns of a row, or a token (one activation row,
                   whose scale is found while running)
@@ -157,10 +159,12 @@ class Scheme:
             hint = "whole zero points are codes already: leave z out, or write asym/float_zero"
             raise SchemeError("levels", str(self.levels), "zero points that are floats", hint)
         if not isinstance(self.element, Int):
+            allowed = ("tensor", "channel", "group") if isinstance(self.element, Power | Table) else ("tensor",)
             plain = self.symmetric and not (self.narrow or self.static or self.levels or self.by_input)
-            if self.granularity != "tensor" or not plain:
+            if self.granularity not in allowed or not plain:
                 given = f"{self.granularity}, with flags or levels" if not plain else self.granularity
-                raise SchemeError(f"scheme of {self.element}", given, "tensor", f"write {self.element}/tensor")
+                hint = f"write {self.element}/{allowed[-1] if len(allowed) == 1 else 'g64'}"
+                raise SchemeError(f"scheme of {self.element}", given, " | ".join(allowed), hint)
         if self.narrow and self.bits == 1:
             raise SchemeError("narrow", "a 1-bit scheme", "2 bits or more", "a narrow 1-bit code has one value only")
 
@@ -193,6 +197,7 @@ float_zero, narrow, static, s3z3r16, f32, f16 or bf16; did you mean 'asym'?
         element = parse_element(first)
         if element is None:
             others = ["e8p2", "e8p3", "e8p4", "v6k4096", "v8k65536r256"]
+            others += [*(f"power{bits}" for bits in range(2, 9)), *TABLES]
             raise _wrong(text, first, 1, [f"int{bits}" for bits in range(1, 9)], others=others)
         if not parts:
             raise SchemeError(

@@ -10,6 +10,8 @@ from subbyte.solvers.gptq import Gptq
 from subbyte.solvers.half_quadratic import HalfQuadratic
 from subbyte.solvers.ldlq import Ldlq
 from subbyte.solvers.nearest import Nearest
+from subbyte.solvers.power_learn import PowerLearn
+from subbyte.solvers.power_search import PowerSearch
 from subbyte.solvers.vptq import Vptq
 
 __all__ = [
@@ -22,6 +24,8 @@ __all__ = [
     "HalfQuadratic",
     "Ldlq",
     "Nearest",
+    "PowerLearn",
+    "PowerSearch",
     "Solved",
     "Solver",
     "Vptq",
@@ -36,6 +40,8 @@ SOLVERS: dict[
     | type[HalfQuadratic]
     | type[Ldlq]
     | type[Nearest]
+    | type[PowerLearn]
+    | type[PowerSearch]
     | type[Vptq],
 ] = {
     "nearest": Nearest,
@@ -45,6 +51,8 @@ SOLVERS: dict[
     "bilevel": Bilevel,
     "apart": Apart,
     "ldlq": Ldlq,
+    "power_search": PowerSearch,
+    "power_learn": PowerLearn,
     "vptq": Vptq,
 }
 """The names that recipes use."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from subbyte.errors import RecipeError, ShapeError
 from subbyte.outliers import Reduce, Score, largest
-from subbyte.solvers.base import Floats, Solved
+from subbyte.solvers.base import Floats, Solved, lost
 from subbyte.solvers.bilevel import two_levels
 from subbyte.solvers.nearest import Nearest
 from subbyte.tensors import Decomposition, QuantizedTensor, Sparse
@@ -73,8 +73,7 @@ class Apart:
             assert isinstance(found, QuantizedTensor)
             dense = found
         tensor = Decomposition(dense, Sparse.of(weight - dense.dequantize(), mask)) if mask.any() else dense
-        difference = (tensor.dequantize() - weight).astype(np.float64, copy=False)
-        return Solved(tensor, float(np.vdot(difference, difference)) / 2, note)
+        return lost(tensor, weight, note)
 
     def _mask(self, weight: Floats, stats: Statistics | None, name: str) -> tuple[NDArray[np.bool_], str]:
         count = math.ceil(self.share * weight.size - 1e-9)

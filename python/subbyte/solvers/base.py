@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from subbyte import kernels
 from subbyte.errors import NotFiniteError, RecipeError, SchemeError, SingularError
+from subbyte.schemes import Int
 from subbyte.tensors import QuantizedTensor
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ __all__ = [
     "damped",
     "damped_factor",
     "hessian",
+    "largest",
+    "lost",
     "missed",
     "normal",
     "refuse_float_zero",
@@ -174,6 +177,21 @@ def damped_factor(moments: Floats, mean: float, damp: float) -> Floats:
     """Upper U with (H + damp mean I)^-1 = U^T U."""
     found: Floats = kernels.inverse_factor(moments, damp * mean)
     return found
+
+
+def largest(weight: Floats, scheme: Scheme) -> Floats:
+    """max|w| of each group of a weight [O, I], as the scale dtype holds it: [O, G], or [1, 1] of the whole tensor.
+
+    1 for a group of zeros.
+    """
+    # what meets a narrow grid's largest code, which is 1 at 2 bits
+    return Grid().fit(weight, replace(scheme, element=Int(2), narrow=True))[0]
+
+
+def lost(tensor: Weight, weight: Floats, note: str = "") -> Solved:
+    """A weight rounded without statistics: the loss is half its squared error."""
+    difference = (tensor.dequantize() - weight).astype(np.float64, copy=False)
+    return Solved(tensor, float(np.vdot(difference, difference)) / 2, note)
 
 
 def refuse_float_zero(scheme: Scheme) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from subbyte import kernels
 from subbyte.errors import RecipeError, SchemeError
-from subbyte.solvers.base import Floats, Solved, by_column, second_level
+from subbyte.solvers.base import Floats, Solved, by_column, lost, second_level
 from subbyte.tensors import QuantizedTensor
 
 if TYPE_CHECKING:
@@ -98,8 +98,7 @@ class HalfQuadratic:
             scale, zero = second_level(scale, scheme.level("scale")), second_level(zero, scheme.level("zero"))
             codes = _codes(weight, scale, zero, scheme)
         tensor = QuantizedTensor.from_codes(codes.reshape(weight.shape), scale, zero, scheme)
-        difference = (tensor.dequantize() - weight).astype(np.float64, copy=False)
-        return Solved(tensor, float(np.vdot(difference, difference)) / 2)
+        return lost(tensor, weight)
 
 
 def _codes(weight: Floats, scale: Floats | QuantizedTensor, zero: Floats | QuantizedTensor, scheme: Scheme) -> Codes:

@@ -1,4 +1,4 @@
-"""Round to nearest on a grid fitted to each group: no data needed."""
+"""Round to nearest on a grid fitted to each group, integers or a table of values: no data needed."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
 from subbyte import kernels
 from subbyte.errors import RecipeError
-from subbyte.solvers.base import Floats, Grid, Solved, by_column
-from subbyte.tensors import QuantizedTensor
+from subbyte.schemes import Table
+from subbyte.solvers.base import Floats, Grid, Solved, by_column, largest, lost
+from subbyte.tensors import QuantizedTensor, TableTensor
 
 if TYPE_CHECKING:
     from subbyte.calibration import Statistics
@@ -28,6 +27,7 @@ class Nearest:
     eps           smallest range: AWQ and SmoothQuant take 1e-5; 0 makes an all-zero group the range -1..1
     clip_search   shrink the range of each group in `shrink_steps` steps of 1 / `shrink_grid`, keep the smallest
                   sum |Q(w) - w| ** `norm` (80 steps of 0.01 and norm 2.4 are those of GPTQ's code)
+    A table's values are scaled by the largest magnitude of each group, and none of these apply.
     """
 
     wanted: ClassVar[frozenset[str]] = frozenset()
@@ -63,11 +63,12 @@ class Nearest:
         """Rounds `weight` [O, I] f32; `stats` is not looked at. The loss is half the squared error of the weight."""
         if scheme.by_input:
             return by_column(self, weight, scheme, name)
+        if isinstance(scheme.element, Table):
+            return lost(TableTensor.nearest(weight, largest(weight, scheme), scheme), weight)
         scale, zero = self.grid.fit(weight, scheme)
         rows = weight.reshape(1, -1) if scheme.granularity == "tensor" else weight
         codes = kernels.quantize_affine(rows, scale, zero, scheme.bits, group=scheme.group(rows.shape[1]))
         tensor = QuantizedTensor.from_codes(
             codes.reshape(weight.shape), scale, None if scheme.symmetric else zero, scheme
         )
-        difference = (tensor.dequantize() - weight).astype(np.float64, copy=False)
-        return Solved(tensor, float(np.vdot(difference, difference)) / 2)
+        return lost(tensor, weight)

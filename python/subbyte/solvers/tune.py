@@ -7,15 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from subbyte.solvers.adam import Adam
 from subbyte.solvers.base import Floats, missed
 from subbyte.tensors import Coded, VectorTensor
 
 __all__ = ["tune"]
-
-FORGET = (0.9, 0.999)
-"""Adam's: how much of the means of gradients and of their squares a step keeps."""
-LEAST = 1e-8
-"""Adam's epsilon."""
 
 
 def tune(tensor: VectorTensor, weight: Floats, moments: Floats, iterations: int, rate: float) -> VectorTensor:
@@ -29,14 +25,10 @@ def tune(tensor: VectorTensor, weight: Floats, moments: Floats, iterations: int,
     """
     problem = _Problem(tensor, weight, moments)
     floats = {name: values.copy() for name, values in tensor.floats().items() if name != "outlier_values"}
-    means = {name: (np.zeros_like(values), np.zeros_like(values)) for name, values in floats.items()}
+    adam = {name: Adam(values.shape, rate) for name, values in floats.items()}
     for step in range(1, iterations + 1):
         for name, slope in problem.slopes(floats).items():
-            first, second = means[name]
-            first += (1 - FORGET[0]) * (slope - first)
-            second += (1 - FORGET[1]) * (np.square(slope) - second)
-            size = np.sqrt(second / (1 - FORGET[1] ** step)) + LEAST
-            floats[name] -= np.float32(rate / (1 - FORGET[0] ** step)) * first / size
+            floats[name] -= adam[name].step(slope, step)
     held = {name: tensor.scheme.held(values.reshape(1, -1)).reshape(values.shape) for name, values in floats.items()}
     tuned = tensor.refitted(held)
     before, after = (missed(weight, one.dequantize(), moments) for one in (tensor, tuned))

@@ -13,6 +13,8 @@ from subbyte.systems.best import best
 from subbyte.systems.gptq import gptq
 from subbyte.systems.gwq import gwq
 from subbyte.systems.hqq import hqq
+from subbyte.systems.nupes import nupes
+from subbyte.systems.powerquant import powerquant
 from subbyte.systems.quantease import quantease
 from subbyte.systems.quip import quip
 from subbyte.systems.quip_sharp import quip_sharp
@@ -32,6 +34,8 @@ __all__ = [
     "gptq",
     "gwq",
     "hqq",
+    "nupes",
+    "powerquant",
     "quantease",
     "quip",
     "quip_sharp",

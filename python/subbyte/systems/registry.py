@@ -6,14 +6,14 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from subbyte.errors import RecipeError, UnknownNameError
 from subbyte.recipe import Recipe, closest, typed
-from subbyte.schemes import Int, Scheme
+from subbyte.schemes import Int, Power, Scheme
 
-__all__ = ["Option", "System", "find", "registry", "system", "weight_scheme"]
+__all__ = ["Option", "System", "find", "power_scheme", "registry", "system", "weight_scheme"]
 
 F = TypeVar("F", bound=Callable[..., Recipe])
 _SYSTEMS: dict[str, System] = {}
@@ -97,6 +97,14 @@ def weight_scheme(bits: int, group_size: int, symmetric: bool, narrow: bool = Fa
     if group_size == -1:
         return Scheme(Int(bits), "channel", None, symmetric, narrow)
     return Scheme(Int(bits), "group", group_size, symmetric, narrow)
+
+
+def power_scheme(bits: int, group_size: int, by_row: bool) -> Scheme:
+    """The same of weights with an exponent: one a weight, or `by_row` one an output."""
+    if bits == 1:
+        raise RecipeError("bits", bits, "2 to 8", "an exponent changes nothing between two values")
+    scheme = weight_scheme(bits, group_size, symmetric=True)
+    return replace(scheme, element=Power(bits, by_row))
 
 
 def _help(doc: str, name: str) -> str:

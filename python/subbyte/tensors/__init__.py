@@ -1,7 +1,7 @@
-"""Weights as codes: `QuantizedTensor` (codes, scales, zero points), `CodebookTensor` (codes of vectors
-that are the same for all), `VectorTensor` (codes of vectors in codebooks of its own), `Decomposition` (codes beside
-`Sparse` entries and `Kept` columns), `Rotated` (codes between two `Rotation`s), and `QuantizedLayer` (what a linear
-needs)."""
+"""Weights as codes: `QuantizedTensor` (codes, scales, zero points), `TableTensor` (codes of values), `CodebookTensor`
+(codes of vectors that are the same for all), `VectorTensor` (codes of vectors in codebooks of its own), `Decomposition`
+(codes beside `Sparse` entries and `Kept` columns), `Rotated` (codes between two `Rotation`s), and `QuantizedLayer`
+(what a linear needs)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from subbyte.tensors.quantized import QuantizedTensor
 from subbyte.tensors.rotated import Rotated, rotate, unrotate
 from subbyte.tensors.rotation import Kronecker, Rotation, turn
 from subbyte.tensors.sparse import Sparse
+from subbyte.tensors.table import TableTensor
 from subbyte.tensors.vectors import Coded, VectorTensor
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Rotated",
     "Rotation",
     "Sparse",
+    "TableTensor",
     "VectorTensor",
     "Weight",
     "rotate",

@@ -6,16 +6,17 @@ import math
 from dataclasses import dataclass
 
 from subbyte.errors import NotFiniteError, SchemeError
-from subbyte.schemes import Scheme
+from subbyte.schemes import Int, Scheme
 from subbyte.tensors.codebook import CodebookTensor
 from subbyte.tensors.decomposition import Decomposition
 from subbyte.tensors.quantized import QuantizedTensor
 from subbyte.tensors.rotated import Rotated
+from subbyte.tensors.table import TableTensor
 from subbyte.tensors.vectors import VectorTensor
 
 __all__ = ["QuantizedLayer", "Weight"]
 
-Weight = QuantizedTensor | CodebookTensor | VectorTensor | Decomposition | Rotated
+Weight = QuantizedTensor | CodebookTensor | TableTensor | VectorTensor | Decomposition | Rotated
 """What a solver finds and a layer runs on: a new kind of tensor joins here."""
 
 
@@ -39,6 +40,8 @@ class QuantizedLayer:
         activation, scale = self.activation, self.input_scale
         if activation is not None and activation.granularity not in ("token", "tensor"):
             raise SchemeError("activation", activation, "granularity token or tensor", "for example int8/token")
+        if activation is not None and not isinstance(activation.element, Int):
+            raise SchemeError("activation", activation, "integers", "for example int8/token")
         static = activation is not None and activation.static
         if static != (scale is not None):
             given = f"activation {activation} with input_scale {scale}"

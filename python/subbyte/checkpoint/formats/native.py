@@ -18,7 +18,7 @@ from subbyte.checkpoint.formats.format import Layers, layer_scheme, stored_dtype
 from subbyte.checkpoint.raw import Raw
 from subbyte.checkpoint.source import Source
 from subbyte.errors import CheckpointError, SchemeError, SubbyteError
-from subbyte.schemes import E8p, ScaleDtype, Scheme, Vectors
+from subbyte.schemes import E8p, Power, ScaleDtype, Scheme, Table, Vectors
 from subbyte.tensors import (
     CodebookTensor,
     Coded,
@@ -29,6 +29,7 @@ from subbyte.tensors import (
     Rotated,
     Rotation,
     Sparse,
+    TableTensor,
     VectorTensor,
     Weight,
 )
@@ -56,6 +57,7 @@ class Native:
         "weight_zero_scale",
         "weight_zero_zero",
         "weight_index",
+        "weight_exponent",
         "weight_codebook",
         "weight_residual",
         "weight_order",
@@ -98,6 +100,8 @@ class Native:
             tensors |= _parameter("weight_zero", name, weight.zero, weight.scheme, dtype)
         if isinstance(weight, QuantizedTensor) and weight.index is not None:
             tensors["weight_index"] = Raw("I32", weight.index)
+        if isinstance(weight, TableTensor) and weight.exponent is not None:
+            tensors["weight_exponent"] = Raw("F16", weight.exponent)
         if isinstance(whole, Decomposition):
             tensors |= _outliers(whole)
         if isinstance(whole, Rotated):
@@ -204,12 +208,19 @@ def _read_zero(source: Source, part: str, scheme: Scheme, shape: tuple[int, int]
     return kernels.unpack(packed, scheme.bits, sizes[0] * sizes[1]).reshape(sizes)
 
 
-def _read_codes(source: Source, name: str, scheme: Scheme, shape: tuple[int, int]) -> QuantizedTensor | CodebookTensor:
+def _read_codes(
+    source: Source, name: str, scheme: Scheme, shape: tuple[int, int]
+) -> QuantizedTensor | CodebookTensor | TableTensor:
     """What the codes alone stand for."""
     codes = source.array(f"{name}.weight_codes")
     scale = _read_floats(source, f"{name}.weight_scale", scheme, shape, scheme.level("scale"))
     if isinstance(scheme.element, E8p) and not isinstance(scale, QuantizedTensor):
         return CodebookTensor(scheme, shape, codes, scale)
+    if isinstance(scheme.element, Power | Table) and not isinstance(scale, QuantizedTensor):
+        part = f"{name}.weight_exponent"
+        if part in source and source.dtype(part) != "F16":
+            raise CheckpointError(part, source.dtype(part), "F16")
+        return TableTensor(scheme, shape, codes, scale, source.array(part) if part in source else None)
     zero = _read_zero(source, f"{name}.weight_zero", scheme, shape)
     index = source.array(f"{name}.weight_index") if f"{name}.weight_index" in source else None
     return QuantizedTensor(scheme, shape, codes, scale, zero, index)
@@ -302,7 +313,7 @@ def _outliers(weight: Decomposition) -> dict[str, Raw]:
     return tensors
 
 
-def _with_outliers(source: Source, name: str, dense: QuantizedTensor | CodebookTensor) -> Weight:
+def _with_outliers(source: Source, name: str, dense: QuantizedTensor | CodebookTensor | TableTensor) -> Weight:
     """The codes, and what the file holds beside them; the tensors themselves refuse what does not fit."""
 
     def read(part: str, *dtypes: str) -> Any:
@@ -319,8 +330,8 @@ def _with_outliers(source: Source, name: str, dense: QuantizedTensor | CodebookT
         kept = Kept(read("kept_values", "F16", "F32"), read("kept_columns", "I32"))
     if sparse is None and kept is None:
         return dense
-    if isinstance(dense, CodebookTensor):
-        raise CheckpointError(f"layer {name}", "outliers beside vectors of a codebook", "codes alone")
+    if not isinstance(dense, QuantizedTensor):
+        raise CheckpointError(f"layer {name}", f"outliers beside codes of {dense.scheme}", "codes alone")
     return Decomposition(dense, sparse, kept)
 
 
