@@ -70,10 +70,19 @@ recipes = st.builds(
     true_sequential=st.booleans(),
     allow_unfused=st.booleans(),
 )
+# A recipe that compensates has a solver with a Gram matrix, and goes through a block stage by stage.
+compensating = st.builds(
+    replace,
+    recipes,
+    solver=st.just(Gptq()),
+    propagate=st.just("quantized"),
+    true_sequential=st.just(True),
+    compensate=unit,
+)
 
 
 @settings(max_examples=60, deadline=None)
-@given(recipes)
+@given(st.one_of(recipes, compensating))
 def test_reads_back_equal_from_data_yaml_and_json(recipe: Recipe) -> None:
     assert Recipe.from_data(recipe.to_data()) == recipe
     assert Recipe.from_yaml(recipe.to_yaml()) == recipe
@@ -109,6 +118,10 @@ def test_every_system_reads_back_from_a_file(name: str, tmp_path: Path) -> None:
         ({"ignore": [3]}, "recipe.ignore[0]"),
         ({"name": None}, "recipe.name"),
         ({"true_sequential": 1}, "true or false"),
+        ({"compensate": 1.5}, "0 to 1"),
+        ({"compensate": 0.5}, "true_sequential False"),
+        ({"compensate": 0.5, "true_sequential": True, "solver": "nearest"}, "with nearest"),
+        ({"compensate": 0.5, "true_sequential": True, "propagate": "float"}, "propagate float"),
     ],
 )
 def test_names_what_is_wrong(change: dict[str, Any], named: str) -> None:

@@ -36,6 +36,8 @@ __all__ = ["Recipe", "closest", "typed"]
 
 LARGEST_FILE = 1 << 18
 DEEPEST = 12
+PLAIN = ("propagate", "true_sequential", "compensate", "allow_unfused")
+"""Fields that are in a file what they are here."""
 T = TypeVar("T")
 
 
@@ -124,6 +126,9 @@ class Recipe:
     ignore           patterns of modules that stay floats
     propagate        what the next block is calibrated on: the outputs of the "quantized" or of the "float" block
     true_sequential  gather anew after each stage of a block (q/k/v, output, gate/up, down)
+    compensate       share of the error of earlier layers, 0 to 1, that each weight is moved to make up for before it
+                     is rounded (`pipeline.compensation`); above 0 with true_sequential, quantized propagation and a
+                     solver that wants the Gram matrix
     allow_unfused    let layers that servers fuse (q/k/v, gate/up) have different schemes
     """
 
@@ -136,6 +141,7 @@ class Recipe:
     ignore: tuple[str, ...] = ("lm_head",)
     propagate: Literal["quantized", "float"] = "quantized"
     true_sequential: bool = False
+    compensate: float = 0.0
     allow_unfused: bool = False
 
     def __post_init__(self) -> None:
@@ -143,6 +149,9 @@ class Recipe:
         typed(self.propagate, Literal["quantized", "float"], "recipe.propagate")
         typed(self.true_sequential, bool, "recipe.true_sequential")
         typed(self.allow_unfused, bool, "recipe.allow_unfused")
+        typed(self.compensate, float, "recipe.compensate")
+        if not 0 <= self.compensate <= 1:
+            raise RecipeError("recipe.compensate", self.compensate, "0 to 1", "0.5 is the usual one")
         _weights("recipe.weights", self.weights)
         if self.activations is not None:
             _scheme("recipe.activations", self.activations)
@@ -165,6 +174,14 @@ class Recipe:
                 _weights(f"recipe.overrides[{i}]", pair[1])
         for i, pattern in enumerate(self.ignore):
             _matcher(pattern, f"recipe.ignore[{i}]")
+        if self.compensate:
+            told = self.true_sequential and self.propagate == "quantized"
+            if not told or "gram" not in self.solver.wanted:
+                solver = next(name for name, kind in SOLVERS.items() if type(self.solver) is kind)
+                given = f"{self.compensate} with {solver}"
+                given += f", true_sequential {self.true_sequential}, propagate {self.propagate}"
+                expected = "a solver that wants the Gram matrix, true_sequential, propagate quantized"
+                raise RecipeError("recipe.compensate", given, expected, "0 leaves the weights as they are")
 
     # What it asks for
 
@@ -172,6 +189,8 @@ class Recipe:
     def wanted(self) -> frozenset[str]:
         """The statistics to gather; empty: no calibration text is needed."""
         wanted = self.solver.wanted.union(*(transform.wanted for transform in self.transforms))
+        if self.compensate:
+            wanted |= {"drift"}
         return wanted | {"absmax"} if self.activations is not None and self.activations.static else wanted
 
     def scheme(self, module: str) -> Scheme | None:
@@ -220,7 +239,7 @@ class Recipe:
             "overrides": [{pattern: str(choice)} for pattern, choice in self.overrides],
             "ignore": list(self.ignore),
         }
-        plain = {name: getattr(self, name) for name in ("propagate", "true_sequential", "allow_unfused")}
+        plain = {name: getattr(self, name) for name in PLAIN}
         return data | plain
 
     @classmethod
@@ -237,8 +256,7 @@ class Recipe:
         for key, required in known.items():
             if required and key not in found:
                 raise RecipeError(f"recipe.{key}", "nothing", "a value", "name, weights and solver have no default")
-        plain = ("name", "propagate", "true_sequential", "allow_unfused")
-        made: dict[str, Any] = {key: found[key] for key in plain if key in found}
+        made: dict[str, Any] = {key: found[key] for key in ("name", *PLAIN) if key in found}
         made["weights"] = _parse(found["weights"], "recipe.weights")
         if found.get("activations") is not None:
             made["activations"] = _parse(found["activations"], "recipe.activations")

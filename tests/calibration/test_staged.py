@@ -56,6 +56,39 @@ def test_measures_what_passes_of_their_own_measure(
     torch.testing.assert_close(block.forward(inputs), outputs, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("limit", [0, 1 << 30], ids=["passes of their own", "waiting"])
+@pytest.mark.parametrize("family", ["llama", "opt", "mixtral"])
+def test_drift_from_the_float_model(family: str, limit: int, tmp_path: Path) -> None:
+    """Inputs of every linear beside those of a float block that has inputs of its own; experts have no drift."""
+    config, shapes, read = opened(save(family, tmp_path))
+    stream = Stream(config, find(config, shapes), read)
+    inputs = stream.embed(tokens())
+    block, twin = stream.block(0), stream.block(0)
+    exact = inputs + 0.1 * torch.randn(inputs.shape, generator=torch.Generator().manual_seed(0))
+    outputs = twin.forward(exact)
+    seen: dict[str, list[torch.Tensor]] = {name: [] for name in stream.anatomy.linears(0)}
+    twin.observe(exact, {name: inputs_of.append for name, inputs_of in seen.items()})
+    staged = Staged(block, inputs.clone(), limit=limit, twin=(twin, exact))
+    for stage in stream.anatomy.stages(0):
+        given: dict[str, list[torch.Tensor]] = {name: [] for name in stage}
+        block.observe(inputs, {name: given[name].append for name in stage})
+        found = staged.measure(stage, {"gram", "drift"})
+        for name in stage:
+            x = torch.cat(given[name]).double()
+            expected = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64)
+            if "experts" not in name:
+                expected = (torch.cat(seen[name]).double() - x).T @ x
+            drift, gram = found[name].drift, found[name].gram
+            assert drift is not None
+            assert gram is not None
+            torch.testing.assert_close(drift, expected.float(), rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(gram, (x.T @ x).float(), rtol=1e-4, atol=1e-4)
+            assert "experts" in name or float(drift.abs().max()) > 1e-3
+            halve(block, name)
+    torch.testing.assert_close(staged.finish(), block.forward(inputs), rtol=0, atol=0)
+    torch.testing.assert_close(exact, outputs, rtol=0, atol=0)
+
+
 def test_runs_nothing_twice(tmp_path: Path) -> None:
     config, shapes, read = opened(save("llama", tmp_path))
     stream = Stream(config, find(config, shapes), read)

@@ -12,7 +12,7 @@ from subbyte.calibration import Collector, Statistics, Stream, gather, measure
 from subbyte.calibration.statistics import SAMPLES
 from subbyte.errors import NotFiniteError, ShapeError
 
-ALL = ("gram", "absmax", "absmean", "sample")
+ALL = ("gram", "absmax", "absmean", "sample", "drift")
 
 
 def batches(*sizes: int, channels: int = 24) -> list[torch.Tensor]:

@@ -68,7 +68,7 @@ def killed(folder: Path, recipe: Recipe, out: Path, step: str, count: int) -> in
 
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
-    return replace(gptq(bits=3, group_size=64), transforms=(Smooth(),))
+    return replace(gptq(bits=3, group_size=64, compensate=0.5), transforms=(Smooth(),))
 
 
 @pytest.fixture(scope="module")

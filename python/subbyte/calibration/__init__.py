@@ -5,7 +5,7 @@ from __future__ import annotations
 from subbyte.calibration.block import Block, Call
 from subbyte.calibration.search import grid_search
 from subbyte.calibration.staged import Staged, waiting_bytes
-from subbyte.calibration.statistics import Collector, Statistics, Wanted, gather, measure
+from subbyte.calibration.statistics import Collector, Statistics, Twin, Wanted, gather, measure
 from subbyte.calibration.stream import Stream
 from subbyte.calibration.text import Bos, pydoc_text, tokens, windows
 
@@ -17,6 +17,7 @@ __all__ = [
     "Staged",
     "Statistics",
     "Stream",
+    "Twin",
     "Wanted",
     "gather",
     "grid_search",

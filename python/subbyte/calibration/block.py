@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -62,6 +63,10 @@ class Block:
     def linears(self) -> dict[str, nn.Module]:
         """The quantizable linears as they are now, by full name."""
         return {name: self.get(name) for name in self._linears}
+
+    def copy(self) -> Block:
+        """The same block with weights of its own."""
+        return Block(self.name, copy.deepcopy(self.module), self._linears, self.fused, self._call, self._batch)
 
     def get(self, name: str) -> nn.Module:
         """The module with that full name (the block itself included). Raises UnknownNameError."""

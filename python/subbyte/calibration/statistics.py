@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, cast
 
 import torch
@@ -12,9 +13,11 @@ from subbyte import kernels
 from subbyte.calibration.block import Block
 from subbyte.errors import NotFiniteError, ShapeError
 
-__all__ = ["SAMPLES", "Collector", "Statistics", "Wanted", "collectors", "gather", "measure", "results"]
+__all__ = ["SAMPLES", "Collector", "Statistics", "Twin", "Wanted", "collectors", "gather", "measure", "results"]
 
-Wanted = Literal["gram", "absmax", "absmean", "sample"]
+Wanted = Literal["gram", "absmax", "absmean", "sample", "drift"]
+Twin = tuple[Block, torch.Tensor]
+"""A block of the float model, and its inputs [S, T, H] there."""
 
 SAMPLES = 512
 """A sample keeps every n-th token, n a power of two: at least this many remain, and fewer than twice as many."""
@@ -28,6 +31,8 @@ class Statistics:
     absmax    [C]     largest |x|
     absmean   [C]     mean of |x|
     sample    [n, C]  evenly spread tokens: all of them up to 512, then 512 to 1023
+    drift     [C, C]  sum over tokens of (y - x) x^T, with y what the linear reads in the float model; zero for an
+                      expert that is not given every token, as its tokens differ from those of the float model's
     apart     [k] i64: places in the weight, row after row, as `outliers.gradient.locate` found; may be empty
     With no token at all (an expert that nothing was routed to) the arrays are zero or empty.
     """
@@ -37,6 +42,7 @@ class Statistics:
     absmax: torch.Tensor | None = None
     absmean: torch.Tensor | None = None
     sample: torch.Tensor | None = None
+    drift: torch.Tensor | None = None
     apart: torch.Tensor | None = None
 
     @property
@@ -48,7 +54,8 @@ class Statistics:
 
 
 class Collector:
-    """An observer that adds the inputs of one linear up. Calls with [n, C] f32, n >= 0; `result()` at the end.
+    """An observer that adds the inputs of one linear up. Calls with [n, C] f32, n >= 0, and where there are any the
+    float model's inputs of the same tokens; `result()` at the end.
 
     Raises NotFiniteError, naming the linear, for NaN or infinity: at once, or in `result` where a Gram matrix shows it.
     """
@@ -58,14 +65,15 @@ class Collector:
         self.wanted = frozenset(wanted)
         self.tokens = 0
         self.gram = torch.zeros(channels, channels) if "gram" in self.wanted else None
+        self.drift = torch.zeros(channels, channels) if "drift" in self.wanted else None
         self.absmax = torch.zeros(channels)
         self.abssum = torch.zeros(channels, dtype=torch.float64)
         self.kept: list[torch.Tensor] = []
         self.stride = 1
         self.channels = channels
 
-    def __call__(self, x: torch.Tensor) -> None:
-        """Adds x [n, C]."""
+    def __call__(self, x: torch.Tensor, exact: torch.Tensor | None = None) -> None:
+        """Adds x [n, C]; `exact`, of the same shape, goes into the drift."""
         if not len(x):
             return
         x = x.float().contiguous()
@@ -80,6 +88,8 @@ class Collector:
             kernels.accumulate_gram(self.gram.numpy(), x.numpy())
         if "sample" in self.wanted:
             self._sample(x)
+        if self.drift is not None and exact is not None:
+            self.drift.addmm_((exact - x).T, x)
         self.tokens += len(x)
 
     def _finite(self, values: torch.Tensor) -> None:
@@ -107,6 +117,7 @@ class Collector:
             absmax=self.absmax if "absmax" in self.wanted else None,
             absmean=(self.abssum / max(self.tokens, 1)).float() if "absmean" in self.wanted else None,
             sample=torch.cat([torch.empty(0, self.channels), *self.kept]) if "sample" in self.wanted else None,
+            drift=self.drift,
         )
 
 
@@ -129,11 +140,23 @@ def gather(
 
 
 def measure(
-    block: Block, hidden: torch.Tensor, names: Sequence[str], wanted: Collection[Wanted]
+    block: Block, hidden: torch.Tensor, names: Sequence[str], wanted: Collection[Wanted], twin: Twin | None = None
 ) -> dict[str, Statistics]:
-    """`gather` where nobody needs the outputs: nothing of the size of `hidden` is allocated."""
+    """`gather` where nobody needs the outputs: nothing of the size of `hidden` is allocated.
+
+    twin   where drift is wanted: the float model's block and inputs
+    """
     found, leaders = collectors(block, names, wanted)
-    block.observe(hidden, found)
+    if twin is None:
+        block.observe(hidden, found)
+        return results(found, leaders)
+    other, inputs = twin
+    for rows, _ in block.calls(hidden):
+        exact: dict[str, torch.Tensor] = {}
+        other.observe(inputs[rows], {name: partial(exact.__setitem__, name) for name in found})
+        whole = hidden[rows].shape[:2].numel()
+        seen = {name: x for name, x in exact.items() if len(x) == whole}
+        block.observe(hidden[rows], {name: partial(found[name], exact=seen.get(name)) for name in found})
     return results(found, leaders)
 
 

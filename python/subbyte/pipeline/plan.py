@@ -44,9 +44,10 @@ def plan(job: Job, sequences: int, length: int) -> Plan:
     needs_gram = "gram" in job.recipe.wanted
     first = anatomy.linears(0)
     grams = sum(sizes[name][1] ** 2 for name in first if name in sizes) if needs_gram else 0
-    in_block = 4 * (max(blocks) + 4 * largest + grams + (3 * widest**2 if needs_gram else 0))
-    activations = 4 * tokens * hidden * 3
-    waiting = waiting_bytes(tokens, hidden, widest) if job.recipe.true_sequential else 0
+    twins = 2 if job.recipe.compensate else 1  # the float model's block and inputs go along
+    in_block = 4 * (twins * max(blocks) + 4 * largest + twins * grams + (3 * widest**2 if needs_gram else 0))
+    activations = 4 * tokens * hidden * (2 + twins)
+    waiting = twins * waiting_bytes(tokens, hidden, widest) if job.recipe.true_sequential else 0
     waits = waiting <= IN_MEMORY
     activations += waiting if waits else 0
     solver = job.recipe.solver
@@ -70,9 +71,9 @@ def plan(job: Job, sequences: int, length: int) -> Plan:
         passes += transform.grid if isinstance(transform, ActivationAwareScale) else 0
     if few:
         passes = 4.0 * few / tokens  # forward, forward again, and backward twice as long
-    work = passes * forward
+    work = passes * twins * forward
     if needs_gram:
-        work += sum(2 * tokens * columns**2 for _, columns in sizes.values())
+        work += sum(2 * twins * tokens * columns**2 for _, columns in sizes.values())
     if isinstance(solver, Bilevel | Gptq | Ldlq):
         rounds = 1 + 2 * solver.passes if isinstance(solver, Ldlq) else 1
         work += sum(2 * rounds * rows * columns**2 + 2 * columns**3 for rows, columns in sizes.values())

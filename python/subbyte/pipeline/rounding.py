@@ -11,6 +11,7 @@ import torch
 
 from subbyte.calibration import Block, Staged, Statistics, Wanted, gather, measure
 from subbyte.modules import QuantizedLinear
+from subbyte.pipeline.compensation import compensated
 from subbyte.pipeline.job import Job
 from subbyte.pipeline.progress import LayerReport
 from subbyte.tensors import QuantizedLayer
@@ -33,20 +34,28 @@ class Rounded:
 
 
 def round_block(
-    job: Job, i: int, block: Block, hidden: torch.Tensor | None, located: Mapping[str, torch.Tensor]
+    job: Job,
+    i: int,
+    block: Block,
+    hidden: torch.Tensor | None,
+    exact: torch.Tensor | None,
+    located: Mapping[str, torch.Tensor],
 ) -> tuple[Rounded, torch.Tensor | None]:
     """Rewrites and rounds block i in place; its linears then hold what the codes stand for.
 
     hidden    the block's inputs [S, T, H], overwritten; None where the recipe needs no calibration
+    exact     what the float model's block i reads [S, T, H], overwritten with what it gives; None where the recipe does
+              not compensate
     located   what `outliers.gradient.locate` found, where the recipe asks for it
     returns   the layers, and the inputs of the next block: the outputs of the block that the recipe propagates; None
               where there is no next block
     """
     recipe, names = job.recipe, [name for name in job.anatomy.linears(i) if name in job.schemes]
-    for_solver = _wanted(recipe.solver.wanted | (recipe.wanted & {"absmax"} if recipe.activations else frozenset()))
+    beside = {"absmax"} if recipe.activations else set()
+    for_solver = _wanted(recipe.solver.wanted | (recipe.wanted & (beside | {"drift"})))
     for_transforms = _wanted(frozenset().union(*(transform.wanted for transform in recipe.transforms)))
-    stages = [names]
-    if recipe.true_sequential and for_solver and hidden is not None:
+    stages, in_turn = [names], recipe.true_sequential and bool(for_solver) and hidden is not None
+    if in_turn:
         stages = [[n for n in stage if n in job.schemes] for stage in job.anatomy.stages(i)]
 
     schemes = {name: job.schemes[name] for name in names}
@@ -54,7 +63,7 @@ def round_block(
     outputs = None
     notes: list[str] = []
     if hidden is not None:
-        first = for_transforms | (for_solver if len(stages) == 1 else set())
+        first = for_transforms | (set() if in_turn else for_solver)
         if recipe.propagate == "float":
             stats, outputs = gather(block, hidden, names if first else [], first)
         elif names and first:
@@ -74,11 +83,12 @@ def round_block(
         del work  # it holds statistics, which are as large as the block and go when the first stage is done
     _settle(job, block)
 
-    staged = Staged(block, hidden, out=hidden) if hidden is not None else None
+    twin = (block.copy(), exact) if exact is not None else None
+    staged = Staged(block, hidden, out=hidden, twin=twin) if hidden is not None else None
     layers: dict[str, QuantizedLayer] = {}
     reports = []
     for stage in stages:
-        if staged is not None and len(stages) > 1 and stage:
+        if staged is not None and in_turn and stage:
             stats = {}  # those of the stage before leave memory first
             stats = staged.measure(stage, for_solver)
         for name in stage:
@@ -86,7 +96,10 @@ def round_block(
             seen = stats.get(name)
             if name in located:
                 seen = replace(seen or Statistics(tokens=0), apart=located[name])
-            solved = recipe.solver.solve(linear.weight.detach().numpy(), schemes[name], seen, name)
+            weight = linear.weight.detach()
+            if recipe.compensate and seen is not None:
+                weight = compensated(weight, seen, recipe.compensate)
+            solved = recipe.solver.solve(weight.numpy(), schemes[name], seen, name)
             layer = QuantizedLayer(solved.tensor, recipe.activations, _input_scale(job, name, stats))
             put(block, name, layer)
             layers[name] = layer

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from subbyte.calibration import Block, tokens
+from subbyte.calibration.storage import allocate
 from subbyte.checkpoint import load
 from subbyte.errors import ArchitectureError, CalibrationError, OutputError, SubbyteError
 from subbyte.outliers.gradient import locate
@@ -175,6 +176,9 @@ class _Run:
         else:
             exact = hidden[: len(self.probe)].clone()
         rounded = exact.clone()
+        beside = None
+        if job.recipe.compensate and hidden is not None:
+            beside = allocate(tuple(hidden.shape)).copy_(hidden)
         written = Written(job, self.staging.model, self.probe, growing=True) if done else None
         reports: list[BlockReport] = []
         begun = time.perf_counter()
@@ -185,10 +189,12 @@ class _Run:
                 again = written.block(i, codes=False)
                 if hidden is not None:
                     hidden = (again if job.recipe.propagate == "quantized" else block).forward(hidden, out=hidden)
+                if beside is not None:
+                    beside = block.forward(beside, out=beside)
                 rounded = again.forward(rounded, out=rounded)
                 reports.append(_read_report(self.staging.report(i)))
             else:
-                made, hidden = round_block(job, i, block, hidden, located)
+                made, hidden = round_block(job, i, block, hidden, beside, located)
                 rounded = block.forward(rounded, out=rounded)
                 report = BlockReport(i, relative(rounded, exact), made.reports, made.notes)
                 self._settle([report])

@@ -10,6 +10,8 @@ our `spread`: 1 / 0.9, 0.95 and 0.95      -> for the same reason, above the code
 QuIP#'s trained vectors beside the        -> `refits`: fitted by least squares to each layer's outputs, and the codes
   rotations (section 5)                      found anew under them; the vectors are stored anyway, so it costs no bit
 GPTQ's true-sequential stages             -> each stage of a block is calibrated on the quantized ones before it
+QEP (arXiv 2504.09629)                    -> `compensate`: each weight is first moved half of the way to what undoes the
+                                             error that its inputs bring along
 Left out: groups and half-quadratic scales, which have nothing to do between rotations; sparse outliers, which cost more
 bits than they save there; fine-tuning of whole blocks.
 """
@@ -36,7 +38,7 @@ def best(
     refits: int = 2,
     rescale: bool = True,
     seed: int = 0,
-    true_sequential: bool = True,
+    compensate: float = 0.5,
 ) -> Recipe:
     """The lattice codebook of QuIP# between balanced rotations whose vectors are fitted to the layer's outputs.
 
@@ -46,7 +48,7 @@ def best(
     refits           how often the vectors beside the rotations are fitted, with codes found anew in between
     rescale          balance the columns of the weight against the inputs before the rotations
     seed             of the signs
-    true_sequential  calibrate each stage of a block (q/k/v, output, gate/up, down) on the quantized ones before it
+    compensate       share of the earlier layers' error, 0 to 1, that each weight makes up for before it is rounded
     """
     if bits not in SCALES or isinstance(bits, bool):
         raise RecipeError("bits", bits, "2, 3 or 4", "at more bits gptq loses nothing that shows")
@@ -64,5 +66,6 @@ def best(
             seed=seed,
         ),
         propagate="quantized",
-        true_sequential=true_sequential,
+        true_sequential=True,
+        compensate=compensate,
     )

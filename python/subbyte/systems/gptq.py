@@ -35,6 +35,7 @@ def gptq(
     mse: bool | None = None,
     fresh_groups: bool = False,
     true_sequential: bool = True,
+    compensate: float = 0.0,
 ) -> Recipe:
     """Columns are rounded one by one; each column's error is pushed into the columns not yet rounded.
 
@@ -49,6 +50,8 @@ def gptq(
     mse              search each group's range for the smallest sum |error| ** 2.4; none: below four bits
     fresh_groups     dynamic groups are fitted on weights updated to the last column, not to the last block
     true_sequential  calibrate each stage of a block (q/k/v, output, gate/up, down) on the quantized ones before it
+    compensate       share of the earlier layers' error, 0 to 1, that each weight makes up for before it is rounded
+                     (QEP, arXiv 2504.09629): 0.5 helps at three bits and fewer
     """
     return Recipe(
         name="gptq",
@@ -63,4 +66,5 @@ def gptq(
         ),
         propagate="quantized",
         true_sequential=true_sequential,
+        compensate=compensate,
     )
