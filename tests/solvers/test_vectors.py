@@ -79,3 +79,16 @@ def test_refits_lower_the_loss_and_cost_nothing() -> None:
     assert losses[0] > losses[1] >= losses[2]
     with pytest.raises(RecipeError, match="refits"):
         Ldlq(incoherence="none", refits=1)
+
+
+def test_rows_of_one_size_are_rounded_alike() -> None:
+    """With `level`, powers of two before the rows change no code; without, the small rows lose."""
+    weight, stats = layer(rows=32)
+    factor = np.exp2(np.tile([-3, -1, 1, 3], 8)).astype(np.float32)[:, None]
+
+    def solved(weight: np.ndarray, level: bool) -> np.ndarray:
+        return replace(SHARP, level=level).solve(weight, SCHEME, stats, "a").tensor.dequantize()
+
+    np.testing.assert_array_equal(solved(weight * factor, True), solved(weight, True) * factor)
+    lost = np.square(solved(weight * factor, False) / factor - weight).sum(1)
+    assert np.all(lost[::4] > 4 * np.square(solved(weight, False) - weight).sum(1)[::4])

@@ -13,13 +13,14 @@ FEW = 8
 
 def test_nearer_to_the_float_model_than_the_best_published_system(llama: Quality) -> None:
     """At equal bits, where activations have no outliers to speak of; the other systems are further away."""
-    assert llama.divergence(best(2), FEW) < llama.divergence(quip_sharp(2), FEW)
+    assert llama.divergence(best(2), FEW) < 0.95 * llama.divergence(quip_sharp(2), FEW)
 
 
 def test_outliers_of_activations_do_not_decide_the_rounding(outliers: Quality) -> None:
     found = outliers.divergence(best(2), FEW)
     assert found < 0.4 * outliers.divergence(quip_sharp(2), FEW)
-    assert found < 0.7 * outliers.divergence(gptq(bits=2), FEW)
+    assert found < 0.6 * outliers.divergence(gptq(bits=2), FEW)
+    assert found < 0.8 * outliers.divergence(best(2, level=False), FEW)  # large outputs are outliers as well
 
 
 def test_has_the_widths_of_the_lattice() -> None:

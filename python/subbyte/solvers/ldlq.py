@@ -34,6 +34,8 @@ class Ldlq:
 
     incoherence   "kronecker": random rotations, drawn by a seed; "hadamard": random signs and a Hadamard matrix; "none"
     rescale       before the rotations, balance the columns of W against the diagonal of H
+    level         before the rotations, give all rows of W one size: the error is then spread in its proportion over
+                  the rows, where it is otherwise the same in each, however small its weights are
     rounding      "ldlq"; "ldlqRG": the same with the columns in the order of rising diagonal; "allbal": no feedback,
                   the passes alone, from the weight itself in that order; "nearest": no Hessian
     passes        of coordinate descent after the first one (all that "allbal" does)
@@ -51,6 +53,7 @@ class Ldlq:
 
     incoherence: Literal["kronecker", "hadamard", "none"] = "kronecker"
     rescale: bool = True
+    level: bool = False
     rounding: Literal["ldlq", "ldlqRG", "allbal", "nearest"] = "ldlq"
     passes: int = 0
     refits: int = 0
@@ -73,6 +76,8 @@ class Ldlq:
             raise RecipeError("ldlq.passes", 0, "1 or more with allbal, which does nothing else", "10 is the usual one")
         if self.rounding == "nearest" and self.passes:
             raise RecipeError("ldlq.passes", self.passes, "0 with nearest", "allbal begins at the weight itself")
+        if self.level and self.incoherence == "none":
+            raise RecipeError("ldlq.level", True, "false without rotations", "rows have ranges of their own there")
         if not 0 <= self.refits <= 100 or (self.refits and self.incoherence == "none"):
             raise RecipeError("ldlq.refits", self.refits, "0 to 100, 0 without rotations", "1 or 2 do most")
         if not 0 <= self.seed < 1 << 31:
@@ -145,6 +150,8 @@ class Ldlq:
         inputs, outputs = np.ones(columns), np.ones(rows)
         if self.rescale and moments is not None:
             inputs /= _balance(weight, moments)
+        if self.level:
+            outputs *= _sizes(weight)
         if self.incoherence == "hadamard":
             inputs *= _signs(drawn, columns)
             outputs *= _signs(drawn, rows)
@@ -210,6 +217,16 @@ def _balance(weight: Floats, moments: Floats) -> NDArray[np.float64]:
     squares = np.square(weight, dtype=np.float64).sum(axis=0)
     found: NDArray[np.float64] = (np.maximum(diagonal, LEAST) / np.maximum(squares, LEAST)) ** 0.25
     return np.maximum(found, LEAST)
+
+
+def _sizes(weight: Floats) -> NDArray[np.float64]:
+    """Root mean squares of the rows, their geometric mean 1; 1 for rows of zeros."""
+    sizes: NDArray[np.float64] = np.sqrt(np.square(weight, dtype=np.float64).mean(axis=1))
+    found = sizes > 0
+    sizes[~found] = 1
+    if found.any():
+        sizes[found] /= np.exp(np.log(sizes[found]).mean())
+    return sizes
 
 
 def _signs(drawn: np.random.Philox, count: int) -> NDArray[np.float64]:

@@ -4,14 +4,17 @@ QuIP#'s rotations and lattice codebook    -> `tensors.Rotated` with Hadamard mat
                                              rounding with feedback, then coordinate descent (`solvers.Ldlq`)
 QuIP's rescaling, which QuIP# leaves out  -> `rescale`: columns balanced against the inputs before they are rotated; it
                                              is what keeps activation outliers from deciding the rounding
+our `level`                               -> the same for the outputs: rows of one size, so that none decides another's
+                                             rounding and all lose the same share. Their sizes go into the vector
+                                             beside the rotations, at no bit
 our ridge of 0.1 instead of 0.01          -> feedback that does not drive weights out of the codebook's reach: a lower
                                              loss, on the calibration text too, than the exact Hessian gives
 our `spread`: 1 / 0.9, 0.95 and 0.95      -> for the same reason, above the codebooks' own 1 / 1.03, 0.98 and 1.03
 QuIP#'s trained vectors beside the        -> `refits`: fitted by least squares to each layer's outputs, and the codes
   rotations (section 5)                      found anew under them; the vectors are stored anyway, so it costs no bit
 GPTQ's true-sequential stages             -> each stage of a block is calibrated on the quantized ones before it
-QEP (arXiv 2504.09629)                    -> `compensate`: each weight is first moved half of the way to what undoes the
-                                             error that its inputs bring along
+QEP (arXiv 2504.09629)                    -> `compensate`: each weight is first moved a quarter of the way to what
+                                             undoes the error that its inputs bring along
 Left out: groups and half-quadratic scales, which have nothing to do between rotations; sparse outliers, which cost more
 bits than they save there; fine-tuning of whole blocks.
 """
@@ -37,8 +40,9 @@ def best(
     passes: int = 10,
     refits: int = 2,
     rescale: bool = True,
+    level: bool = True,
     seed: int = 0,
-    compensate: float = 0.5,
+    compensate: float = 0.25,
 ) -> Recipe:
     """The lattice codebook of QuIP# between balanced rotations whose vectors are fitted to the layer's outputs.
 
@@ -47,6 +51,7 @@ def best(
     passes           of block coordinate descent after each rounding
     refits           how often the vectors beside the rotations are fitted, with codes found anew in between
     rescale          balance the columns of the weight against the inputs before the rotations
+    level            give the rows of the weight one size before the rotations
     seed             of the signs
     compensate       share of the earlier layers' error, 0 to 1, that each weight makes up for before it is rounded
     """
@@ -58,6 +63,7 @@ def best(
         solver=Ldlq(
             incoherence="hadamard",
             rescale=rescale,
+            level=level,
             passes=passes,
             refits=refits,
             spread=1 / SCALES[bits],
