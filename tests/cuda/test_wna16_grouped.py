@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,7 +78,7 @@ def emulated(emulate: Callable[[str], Emulated]) -> Emulated:
 @pytest.mark.parametrize("zeros", [False, True], ids=["sym", "asym"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("bits", MMA_BITS)
-def test_agrees_with_the_oracle(emulated: Emulated, bits: int, dtype: str, zeros: bool, shape: tuple) -> None:
+def test_agrees_with_the_oracle(emulated: Emulated, bits: int, dtype: str, zeros: bool, shape: tuple[Any, ...]) -> None:
     counts, n, k, group, tokens = shape
     given = case(counts, n, k, bits, group, zeros, tokens)
     for rows in (16, 64):
@@ -94,7 +95,7 @@ def test_rows_do_not_touch(emulated: Emulated) -> None:
     x, words, scale, zero, offsets = case((18, 0, 4), 9, 64).args
     whole = run(emulated, case((18, 0, 4), 9, 64), "f16", 16)
     options = {"bits": 4, "group": 64, "rows": None}
-    alone = Case("", (x[19:20], words[2:], scale[2:], zero, np.int32([0, 1])), options, lambda: 0)
+    alone = Case("", (x[19:20], words[2:], scale[2:], zero, np.array([0, 1], np.int32)), options, lambda: 0)
     assert np.array_equal(run(emulated, alone, "f16", 16)[0], whole[19])
     assert offsets.tolist() == [0, 18, 18, 22]
 
