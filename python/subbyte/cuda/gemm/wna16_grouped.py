@@ -125,6 +125,6 @@ def check(
     # By what an expert has on average: with fewer rows most of a taller tile would be empty.
     problem = Problem(experts, r, n, k, group, mma(16 if r <= 16 * experts else 64, bits))
     if max(tokens, experts * n, k, r + problem.tiles * problem.tile.rows, problem.blocks) >= 2**31:
-        given = f"T, E, R, N, K = {tokens}, {experts}, {r}, {n}, {k}"
-        raise RangeError("x and words", given, "each, E N, and the tiles of the result, below 2^31")
+        sizes = f"T, E, R, N, K = {tokens}, {experts}, {r}, {n}, {k}"
+        raise RangeError("x and words", sizes, "each, E N, and the tiles of the result, below 2^31")
     return problem
