@@ -83,6 +83,23 @@ def wna16(m: int, n: int, k: int, bits: int, group: int) -> Iterator[Contestant]
     yield Contestant("wna16", "torch f16 matmul", shape, lambda: x @ wide.T, whole, flops)
 
 
+def wna16_grouped(m: int, n: int, k: int, experts: int, chosen: int) -> Iterator[Contestant]:
+    """4-bit experts, each token with some at random, beside one product of as many rows with the weight of one."""
+    x = torch.randn(m, k, dtype=torch.float16, device="cuda")
+    words = torch.randint(-(2**31), 2**31, (experts, n, k // 8), dtype=torch.int32, device="cuda")
+    scale = torch.rand(experts, n, k // 128, dtype=torch.float16, device="cuda")
+    choice = torch.stack([torch.randperm(experts, device="cuda")[:chosen] for _ in range(m)]).ravel()
+    counts, rows = torch.bincount(choice, minlength=experts), torch.argsort(choice, stable=True).int() // chosen
+    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
+    shape, flops, outer = f"{m}x{n}x{k} {chosen} of {experts}", 2 * m * chosen * n * k, 2 * m * chosen * (n + k)
+    one, used = n * k // 2 + 2 * n * k // 128, int((counts > 0).sum())
+    given, gathered = (x, words, scale, None, offsets, 4, 128, rows), x[rows].contiguous()
+    ours = lambda: kernels.wna16_grouped(*given)  # noqa: E731
+    yield Contestant("wna16_grouped", "subbyte", shape, ours, used * one + outer, flops)
+    dense = lambda: kernels.wna16(gathered, words[0], scale[0], None, 4, 128)  # noqa: E731
+    yield Contestant("wna16_grouped", "subbyte wna16, one weight", shape, dense, one + outer, flops)
+
+
 def codebook_gemm(m: int, n: int, k: int, bits: int) -> Iterator[Contestant]:
     """E8P codes beside the same weights in f16."""
     x, wide = (torch.randn(rows, k, dtype=torch.float16, device="cuda") for rows in (m, n))
@@ -202,6 +219,7 @@ def contestants() -> Iterator[Contestant]:
                 yield from w4a8(m, n, k, group)
             yield from fp8(m, n, k)
     for m in TOKENS:
+        yield from wna16_grouped(m, 14336, 4096, experts=8, chosen=2)
         yield from transforms(m, 4096)
 
 

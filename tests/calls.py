@@ -149,6 +149,25 @@ def calls() -> dict[str, Call]:
             any_axes=True,
             empty={"x": (0, 64), "words": (6, 8), "scale": (2, 64), "zero": (2, 64)},
         ),
+        "wna16_grouped": Call(
+            {
+                "x": x,
+                "words": words.reshape(2, 3, 8),
+                "scale": scale.reshape(2, 3, 2),
+                "zero": zero.reshape(2, 3, 2),
+                "offsets": np.array([0, 2, 7], np.int32),
+                "rows": np.array([5, 0, 1, 2, 2, 4, 3], np.int32),
+            },
+            g32,
+            empty={
+                "x": (0, 64),
+                "words": (2, 3, 8),
+                "scale": (2, 3, 2),
+                "zero": (2, 3, 2),
+                "offsets": (3,),
+                "rows": (0,),
+            },
+        ),
         "lookup": Call(
             {"x": x, "words": words, "scale": scale, "table": x[:, :16].copy()},
             {"group": 32},

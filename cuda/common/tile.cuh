@@ -21,19 +21,17 @@ template <unsigned ROWS_, unsigned BYTES_> struct Tile {
         return row * BYTES + (byte ^ turn);
     }
 
-    // Starts copying from row `row` and byte `byte` on of a matrix of `rows` rows of `bytes` bytes; what lies outside becomes zero.
+    // Starts copying from byte `byte` on of the rows of an operand; what lies outside becomes zero.
     // Rows of the matrix that do not begin where a copy may are read byte by byte, at once.
-    template <unsigned THREADS>
-    __device__ static void fill(unsigned char* tile, const void* matrix, unsigned rows, size_t bytes, unsigned row, size_t byte) {
-        const unsigned char* from = static_cast<const unsigned char*>(matrix);
-        const bool aligned = (size_t(from) | bytes) % UNIT == 0;
+    template <unsigned THREADS, class Rows> __device__ static void fill(unsigned char* tile, const Rows& of, size_t byte) {
+        const bool aligned = (size_t(of.data) | of.bytes) % UNIT == 0;
 #pragma unroll
         for (unsigned first = 0; first < ROWS * UNITS; first += THREADS) {
             const unsigned at = first + threadIdx.x, r = at / UNITS, u = at % UNITS * UNIT;
             if (ROWS * UNITS % THREADS && at >= ROWS * UNITS) break;
-            const size_t begin = byte + u;
-            const unsigned valid = row + r >= rows || begin >= bytes ? 0 : bytes - begin < UNIT ? unsigned(bytes - begin) : UNIT;
-            const unsigned char* source = valid ? from + (row + r) * bytes + begin : from;
+            const size_t begin = byte + u, row = of.at(r);
+            const unsigned valid = row >= of.rows || begin >= of.bytes ? 0 : of.bytes - begin < UNIT ? unsigned(of.bytes - begin) : UNIT;
+            const unsigned char* source = static_cast<const unsigned char*>(of.data) + (valid ? row * of.bytes + begin : 0);
             unsigned char* to = tile + place(r, u);
             if (aligned) {
                 copy_async<UNIT>(to, source, valid);
@@ -54,11 +52,14 @@ struct Operand {
     unsigned rows;
     size_t bytes;
     unsigned row;
+    // Which row of the matrix is row r of the tile; from `rows` on there is none.
+    __device__ unsigned at(unsigned r) const { return row + r; }
 };
 
 // The tiles of both operands in shared memory, STAGES pairs of them one behind the other, filled ahead of their use.
-template <class X, class W, unsigned STAGES, unsigned THREADS> struct Pipeline {
-    Operand x, w;
+template <class X, class W, unsigned STAGES, unsigned THREADS, class Rows = Operand> struct Pipeline {
+    Rows x;
+    Operand w;
     unsigned char* stages = dynamic_shared();
 
     __device__ unsigned char* at(unsigned stage) const { return stages + stage % STAGES * (X::SIZE + W::SIZE); }
@@ -66,8 +67,8 @@ template <class X, class W, unsigned STAGES, unsigned THREADS> struct Pipeline {
     // Starts copying the tiles of a stage, from these bytes of the rows on; behind the end of K there are none.
     __device__ void fill(unsigned stage, bool inside, size_t x_byte, size_t w_byte) const {
         if (inside) {
-            X::template fill<THREADS>(at(stage), x.data, x.rows, x.bytes, x.row, x_byte);
-            W::template fill<THREADS>(at(stage) + X::SIZE, w.data, w.rows, w.bytes, w.row, w_byte);
+            X::template fill<THREADS>(at(stage), x, x_byte);
+            W::template fill<THREADS>(at(stage) + X::SIZE, w, w_byte);
         }
         commit_async();  // of nothing, too: a wait counts groups
     }

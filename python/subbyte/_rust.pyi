@@ -46,6 +46,7 @@ __all__ = [
     "w8a8",
     "wna16",
     "wna16_by_input",
+    "wna16_grouped",
 ]
 
 @final
@@ -253,6 +254,18 @@ def wna16(
 ) -> Buffer: ...
 def wna16_by_input(
     x: Any, words: Any, scale: Any, zero: Any | None, bits: int, group: int = ..., *, on: Machine | None = None
+) -> Buffer: ...
+def wna16_grouped(
+    x: Any,
+    words: Any,
+    scale: Any,
+    zero: Any | None,
+    offsets: Any,
+    bits: int,
+    group: int = ...,
+    rows: Any | None = None,
+    *,
+    on: Machine | None = None,
 ) -> Buffer: ...
 def lookup(x: Any, words: Any, scale: Any, table: Any, group: int = ..., *, on: Machine | None = None) -> Buffer: ...
 def w4a8(

@@ -55,6 +55,13 @@ ENTRIES = {
         for dtype in ("f16", "bf16")
         for tokens in (8, 16)
     },
+    "wna16_grouped": {
+        f"wna16_grouped_w{bits}_{dtype}_{zero}_m{rows}"
+        for bits in (2, 3, 4, 8)
+        for dtype in ("f16", "bf16")
+        for zero in ("sym", "asym")
+        for rows in (16, 64)
+    },
     "wna16_mma": {
         f"wna16_mma_w{bits}_{dtype}_{zero}_m{rows}"
         for bits in (2, 3, 4, 8)
@@ -79,6 +86,7 @@ REGISTERS = {
     "w8a8": 255,
     "wna16": 64,
     "wna16_few": 128,
+    "wna16_grouped": 255,
     "wna16_mma": 255,
 }
 

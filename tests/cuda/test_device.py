@@ -27,6 +27,7 @@ from tests.oracles import (
     quantize_tokens,
     w4a8,
     w8a8,
+    wna16_grouped,
 )
 from tests.oracles.case import Case
 
@@ -147,6 +148,17 @@ def test_csr_agrees_with_the_oracle(shape: tuple[int, int, int], values: str) ->
     case = csr.case(*shape, 0.05, values, "f2")
     got = kernels.csr(*(torch.from_numpy(each).cuda() for each in case.args))
     assert (abs(got.cpu().numpy().astype(np.float64) - case.oracle(*case.args)) <= csr.bound(*case.args)).all()
+
+
+@pytest.mark.parametrize("counts", [(1,), (0, 3, 0, 17, 0), (65, 64), (0,) * 40 + (200, 1)], ids=str)
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_wna16_grouped_agrees_with_the_oracle(bits: int, counts: tuple[int, ...]) -> None:
+    given = wna16_grouped.case(counts, 130, 1088, bits, 64, zeros=True, tokens=7, dtype="f2")
+    args = [torch.from_numpy(each).cuda() for each in given.args]
+    options = given.kwargs | {"rows": torch.from_numpy(given.kwargs["rows"]).cuda()}
+    got = kernels.wna16_grouped(*args, **options)
+    assert (abs(got.double().cpu().numpy() - given.oracle(*given.args, **given.kwargs)) <= 2 * given.bound).all()
+    assert torch.equal(got, kernels.wna16_grouped(*args, **options))
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4])

@@ -34,6 +34,7 @@ ON_CUDA = frozenset(
         "w4a8",
         "w8a8",
         "wna16",
+        "wna16_grouped",
     }
 )
 _IN_PLACE = frozenset({"accumulate_gram"})

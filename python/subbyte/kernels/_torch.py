@@ -324,6 +324,23 @@ def _wna16_by_input(x: Tensor, words: Tensor, *_: object, **__: object) -> Tenso
     return x.new_empty((*x.shape[:-1], words.shape[0]))
 
 
+@_operator(
+    "wna16_grouped(Tensor x, Tensor words, Tensor scale, Tensor? zero, Tensor offsets, int bits, SymInt group=-1, "
+    "Tensor? rows=None) -> Tensor"
+)
+def _wna16_grouped(
+    x: Tensor,
+    words: Tensor,
+    scale: Tensor,
+    zero: Tensor | None,
+    offsets: Tensor,
+    bits: int,
+    group: int = -1,
+    rows: Tensor | None = None,
+) -> Tensor:
+    return x.new_empty(((x if rows is None else rows).shape[0], words.shape[1]))
+
+
 @_operator("lookup(Tensor x, Tensor words, Tensor scale, Tensor table, SymInt group=-1) -> Tensor")
 def _lookup(x: Tensor, words: Tensor, *_: object) -> Tensor:
     return x.new_empty((*x.shape[:-1], words.shape[0]))

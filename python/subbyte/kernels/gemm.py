@@ -59,6 +59,46 @@ def wna16_by_input(x: Array, words: Array, scale: Array, zero: Array | None, bit
     return call("wna16_by_input", arrays, bits=bits, group=group)
 
 
+def wna16_grouped(
+    x: Array,
+    words: Array,
+    scale: Array,
+    zero: Array | None,
+    offsets: Array,
+    bits: int,
+    group: int = -1,
+    rows: Array | None = None,
+) -> Array:
+    """`wna16` with a weight for each expert of a mixture: out[r] = x[rows[r]] W_e^T, e the expert that has row r.
+
+    x        [T, K] f32, f16 or bf16, on CUDA f16 or bf16; contiguous; CPU or CUDA
+    words    [E, N, ceil(K * bits / 32)] i32: the codes of E weights, packed in "dense" order; on CUDA 2, 3, 4 or 8 bits
+    scale    [E, N, K / group] f32, f16 or bf16; on CUDA: the dtype of x
+    zero     [E, N, K / group] u8, or on the CPU f32, f16 or bf16, or None for 2 ** (bits - 1)
+    offsets  [E + 1] i32, from 0 to R, never falling: expert e has the rows offsets[e] to offsets[e + 1] - 1, or none
+    group    columns of W that share a scale, dividing K; on CUDA a multiple of 32 or all; -1: all
+    rows     [R] i32, or None for those of x in their order: the row of x that meets each row of the result
+    returns  [R, N], dtype of x
+
+    What a router chose is so computed in one call: rows = argsort(expert, stable) // k where each token has k experts.
+    Sums and bound are those of `wna16`, and a row does not depend on the others. Raises RangeError (bits; offsets, and
+    rows that x has not: on CUDA, where nobody waits to look, wrong offsets make the whole result NaN, and a wrong row
+    its own), ShapeError, DtypeError, StrideError, DeviceError; on CUDA also DriverError and DependencyError.
+
+    >>> import numpy as np
+    >>> from subbyte.kernels import pack
+    >>> words = pack(np.array([[8, 9, 10, 7], [0, 8, 8, 8]], np.uint8), bits=4).reshape(2, 1, 1)  # N = 1
+    >>> x, scale = np.float32([[1, 1, 1, 1], [1, 2, 3, 4]]), np.ones((2, 1, 1), np.float32)
+    >>> offsets, rows = np.int32([0, 2, 3]), np.int32([0, 1, 0])
+    >>> wna16_grouped(x, words, scale, None, offsets, bits=4, rows=rows)
+    array([[ 2.],
+           [ 4.],
+           [-8.]], dtype=float32)
+    """
+    arrays = {"x": x, "words": words, "scale": scale, "zero": zero, "offsets": offsets, "rows": rows}
+    return call("wna16_grouped", arrays, bits=bits, group=group)
+
+
 def lookup(x: Array, words: Array, scale: Array, table: Array, group: int = -1) -> Array:
     """Activations times a weight whose codes stand for the values of a table: out = x W^T, W = scale * table[code].
 

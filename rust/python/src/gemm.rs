@@ -97,6 +97,47 @@ fn weighed(
 }
 
 #[pyfunction]
+#[pyo3(signature = (x, words, scale, zero, offsets, bits, group = -1, rows = None, *, on = None))]
+#[expect(clippy::too_many_arguments, reason = "a quantized weight is five arguments")]
+pub fn wna16_grouped(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    words: &Bound<'_, PyAny>,
+    scale: &Bound<'_, PyAny>,
+    zero: Option<&Bound<'_, PyAny>>,
+    offsets: &Bound<'_, PyAny>,
+    bits: i64,
+    group: i64,
+    rows: Option<&Bound<'_, PyAny>>,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    let (x, words, scale) = (Floats::take("x", x)?, Input::take("words", words)?, Floats::take("scale", scale)?);
+    let zero = zero.map(|zero| Zeros::take("zero", zero)).transpose()?;
+    let offsets = Input::<i32>::take("offsets", offsets)?;
+    let order = rows.map(|rows| Input::<i32>::take("rows", rows)).transpose()?;
+    let ([tokens, depth], [experts, cols, _]) = (x.axes(py, "x")?, words.axes(py)?);
+    let (bits, (group, count)) = (self::bits(py, bits)?, groups(py, depth, group)?);
+    words.expect(py, &[experts, cols, pack::words_per_row(depth, bits)])?;
+    scale.expect(py, "scale", &[experts, cols, count])?;
+    if let Some(zero) = &zero {
+        zero.expect(py, "zero", &[experts, cols, count])?;
+    }
+    offsets.expect(py, &[experts + 1])?;
+    let [rows] = order.as_ref().map_or(Ok([tokens]), |order| order.axes(py))?;
+    let (mut wide_x, mut wide_scale) = (x.room()?, scale.room()?);
+    let mut wide_zero = zero.as_ref().map_or_else(|| Output::zeroed(&[0]), Zeros::room)?;
+    let (words, zero, room_zero) = (words.slice(), zero.as_ref().map(Zeros::narrow), wide_zero.slice_mut());
+    let (narrow_x, narrow_scale) = (x.narrow(), scale.narrow());
+    let (room_x, room_scale) = (wide_x.slice_mut(), wide_scale.slice_mut());
+    let (offsets, order) = (offsets.slice(), order.as_ref().map(Input::slice));
+    in_dtype_of(py, &x, &[rows, cols], on, move |m: &kernels::Machine, to: &mut [f32]| {
+        let (x, scale) = (narrow_x.widen(m, room_x)?, narrow_scale.widen(m, room_scale)?);
+        let zero = zero.map(|zero| zero.widen(m, room_zero)).transpose()?;
+        gemm::wna16_grouped(m, x, words, scale, zero, offsets, order, tokens, cols, depth, bits, group, to)
+    })
+}
+
+#[pyfunction]
 #[pyo3(signature = (x, words, scale, table, group = -1, *, on = None))]
 pub fn lookup(
     py: Python<'_>,

@@ -26,7 +26,9 @@ mod _rust {
     #[pymodule_export]
     use crate::codebook::{e8p_decode, e8p_encode, kmeans, nearest_codeword, product_decode, product_encode};
     #[pymodule_export]
-    use crate::gemm::{block_scaled, codebook_gemm, csr, fp8, lookup, w4a8, w8a8, wna16, wna16_by_input};
+    use crate::gemm::{
+        block_scaled, codebook_gemm, csr, fp8, lookup, w4a8, w8a8, wna16, wna16_by_input, wna16_grouped,
+    };
     #[pymodule_export]
     use crate::hadamard::{hadamard, hadamard_matrix, hadamard_quantize};
     #[pymodule_export]

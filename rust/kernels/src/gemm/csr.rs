@@ -3,7 +3,7 @@
 //! One row of `x`: each entry reads its one value; limit: those reads, which the first cache serves. More rows: `x` is
 //! laid out anew so that one entry multiplies a tile of rows at once; limit: the second cache, which holds a tile.
 
-use super::{Columns, columns};
+use super::{Columns, columns, expect_rising};
 use crate::error::{expect_len, expect_shape};
 use crate::minifloat::{Bf16, F16, decode};
 use crate::simd::Lanes;
@@ -86,16 +86,7 @@ pub fn csr<C: Column>(
     expect_shape("out", out.len(), &[rows, cols])?;
     expect_len("columns", places.len(), entries.len())?;
     expect_len("pointers", pointers.len(), cols + 1)?;
-    let rising = pointers.windows(2).position(|pair| pair[0] > pair[1]);
-    if let Some(row) = rising {
-        return Err(Error::range("pointers", format!("a row {row} that ends before it starts"), "numbers that rise"));
-    }
-    if let (Some(&first), Some(&last)) = (pointers.first(), pointers.last())
-        && (first != 0 || last.place() != places.len())
-    {
-        let expected = format!("from 0 to {}, the number of values", places.len());
-        return Err(Error::range("pointers", format!("from {first} to {last}"), expected));
-    }
+    expect_rising("pointers", pointers, places.len())?;
     let outside = |column: &C| column.place() >= depth;
     // all at once, as vectors, before the search for the one to name
     if places.iter().fold(false, |any, column| any | outside(column))

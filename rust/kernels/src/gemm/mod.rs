@@ -15,6 +15,7 @@ mod w4a8;
 mod w8a8;
 mod wna16;
 mod wna16_by_input;
+mod wna16_grouped;
 
 pub use block_scaled::{Blocks, block_scaled};
 pub use codebook_gemm::{Codebook, codebook_gemm};
@@ -25,6 +26,7 @@ pub use w4a8::{Codes, w4a8};
 pub use w8a8::w8a8;
 pub use wna16::wna16;
 pub use wna16_by_input::wna16_by_input;
+pub use wna16_grouped::wna16_grouped;
 
 use crate::error::expect_shape;
 use crate::{Error, Result};
@@ -66,4 +68,17 @@ fn columns(out: &mut [f32], cols: usize, width: usize) -> Vec<Columns<'_>> {
 /// Checks that a scale belongs to every item, or that one belongs to all.
 fn expect_scale(what: &'static str, given: usize, items: usize) -> Result<()> {
     if given == 1 || given == items { Ok(()) } else { Err(Error::shape(what, given, format!("1 or {items} scales"))) }
+}
+
+/// Checks that numbers cut what they count into parts: they rise from 0 to `all`.
+fn expect_rising(what: &'static str, numbers: &[i32], all: usize) -> Result<()> {
+    if let Some(part) = numbers.windows(2).position(|pair| pair[0] > pair[1]) {
+        return Err(Error::range(what, format!("a part {part} that ends before it starts"), "numbers that rise"));
+    }
+    if let (Some(&first), Some(&last)) = (numbers.first(), numbers.last())
+        && (first != 0 || usize::try_from(last) != Ok(all))
+    {
+        return Err(Error::range(what, format!("from {first} to {last}"), format!("from 0 to {all}")));
+    }
+    Ok(())
 }

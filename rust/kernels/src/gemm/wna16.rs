@@ -28,7 +28,8 @@ pub fn wna16(
     out: &mut [f32],
 ) -> Result<()> {
     let groups = groups(depth, group)?;
-    let row_words = check(x, words, scale, zero, [rows, cols, depth], bits, [cols, groups], out)?;
+    let row_words = check(x, words, scale, zero, [rows, cols, depth], bits, [cols, groups])?;
+    expect_shape("out", out.len(), &[rows, cols])?;
     let row = |n: usize| Row {
         words: &words[n * row_words..(n + 1) * row_words],
         bits,
@@ -40,7 +41,7 @@ pub fn wna16(
     Ok(())
 }
 
-/// Words of a row, once every length is what `[rows, cols, depth]`, the bits and the shape of the parameters imply.
+/// Words of a row, once every length but that of the result is what `[rows, cols, depth]`, the bits and the shape of the parameters imply.
 #[allow(clippy::too_many_arguments)]
 pub(super) fn check(
     x: &[f32],
@@ -50,7 +51,6 @@ pub(super) fn check(
     [rows, cols, depth]: [usize; 3],
     bits: u32,
     parameters: [usize; 2],
-    out: &[f32],
 ) -> Result<usize> {
     if !(1..=8).contains(&bits) {
         return Err(Error::range("bits", bits, "1 to 8"));
@@ -60,6 +60,5 @@ pub(super) fn check(
     expect_shape("words", words.len(), &[cols, row_words])?;
     expect_shape("scale", scale.len(), &parameters)?;
     zero.map_or(Ok(()), |zero| expect_shape("zero", zero.len(), &parameters))?;
-    expect_shape("out", out.len(), &[rows, cols])?;
     Ok(row_words)
 }

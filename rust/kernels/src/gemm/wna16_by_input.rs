@@ -7,6 +7,7 @@
 use super::decode::{self, Meaning, Row, decode};
 use super::decoded;
 use super::wna16::check;
+use crate::error::expect_shape;
 use crate::quantize::{Zeros, groups};
 use crate::{Machine, Result};
 
@@ -33,7 +34,8 @@ pub fn wna16_by_input(
     out: &mut [f32],
 ) -> Result<()> {
     let groups = groups(cols, group)?;
-    let row_words = check(x, words, scale, zero, [rows, cols, depth], bits, [groups, depth], out)?;
+    let row_words = check(x, words, scale, zero, [rows, cols, depth], bits, [groups, depth])?;
+    expect_shape("out", out.len(), &[rows, cols])?;
     if rows == 0 || cols == 0 || depth == 0 {
         out.fill(0.0);
         return Ok(());
