@@ -12,6 +12,7 @@ pub mod minifloat;
 pub mod pack;
 mod parts;
 pub mod quantize;
+mod random;
 mod simd;
 pub mod solve;
 mod tasks;

@@ -82,6 +82,11 @@ pub(crate) mod avx2 {
             Self(unsafe { _mm256_max_ps(self.0, other.0) })
         }
         #[inline(always)]
+        fn below(self, other: Self) -> u32 {
+            // SAFETY: above.
+            unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(self.0, other.0)) as u32 }
+        }
+        #[inline(always)]
         fn abs(self) -> Self {
             // SAFETY: above.
             Self(unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), self.0) })
@@ -131,6 +136,8 @@ pub(crate) trait Lanes: Copy {
     fn min(self, other: Self) -> Self;
     /// `other` where either is NaN.
     fn max(self, other: Self) -> Self;
+    /// Bit `i` says whether number `i` is less than that of `other`; not where either is NaN.
+    fn below(self, other: Self) -> u32;
     fn abs(self) -> Self;
     /// `e` and `m` with `self = 2^e m`, `m` between the square roots of 1/2 and 2, for normal numbers above zero.
     fn split(self) -> (Self, Self);
@@ -219,6 +226,10 @@ impl Lanes for [f32; 8] {
         std::array::from_fn(|i| if self[i] > other[i] { self[i] } else { other[i] })
     }
     #[inline(always)]
+    fn below(self, other: Self) -> u32 {
+        (0..8).map(|i| u32::from(self[i] < other[i]) << i).sum()
+    }
+    #[inline(always)]
     fn abs(self) -> Self {
         self.map(f32::abs)
     }
@@ -237,7 +248,7 @@ impl Lanes for [f32; 8] {
 /// smallest normal number); by polynomials, as the C libraries' functions differ and make no vectors.
 #[inline(always)]
 pub(crate) fn pow<V: Lanes>(x: V, p: V) -> V {
-    // least-maximum fits of log2(1 + f) / f for 1 + f between the square roots of 1/2 and 2, of 2^f for |f| <= 1/2
+    // the least-maximum fit of log2(1 + f) / f for 1 + f between the square roots of 1/2 and 2
     const LOG2: [f32; 9] = [
         std::f32::consts::LOG2_E,
         -0.721_347_2,
@@ -249,15 +260,21 @@ pub(crate) fn pow<V: Lanes>(x: V, p: V) -> V {
         -0.208_933,
         0.129_262_5,
     ];
-    const EXP2: [f32; 6] = [1.000_000_1, 0.693_147_24, 0.240_221_07, 0.055_502_973, 0.009_676_036, 0.001_341];
     let (e, m) = x.max(V::splat(f32::MIN_POSITIVE)).split();
     let log = e.add(polynomial(LOG2, m.sub(V::splat(1.0))).mul(m.sub(V::splat(1.0))));
-    let power = log.mul(p).max(V::splat(-126.0)).min(V::splat(126.0));
-    let whole = power.rint();
-    let result = polynomial(EXP2, power.sub(whole)).scale(whole);
     // 0 for 0, 1 for all else
     let some = x.mul(V::splat(f32::MAX)).mul(V::splat(f32::MAX)).min(V::splat(1.0));
-    result.mul(some)
+    exp2(log.mul(p)).mul(some)
+}
+
+/// `2^x`, within about 2e-7 of it, `x` held to -126..126.
+#[inline(always)]
+pub(crate) fn exp2<V: Lanes>(x: V) -> V {
+    // the least-maximum fit for |f| <= 1/2
+    const EXP2: [f32; 6] = [1.000_000_1, 0.693_147_24, 0.240_221_07, 0.055_502_973, 0.009_676_036, 0.001_341];
+    let power = x.max(V::splat(-126.0)).min(V::splat(126.0));
+    let whole = power.rint();
+    polynomial(EXP2, power.sub(whole)).scale(whole)
 }
 
 /// `c[0] + c[1] x + c[2] x^2 + ...`.

@@ -1,8 +1,10 @@
-//! Half-quadratic zero points; Gram matrices, their inverse factor, and rounding with error feedback.
+//! Half-quadratic zero points; Gram matrices, their inverse factor, rounding with error feedback; least largest errors.
 
 use pyo3::prelude::*;
 use subbyte_kernels::codebook::Table;
-use subbyte_kernels::solve::{self as kernels, Bilevel, Codewords, Descent, Feedback, Found, Groups, Proximal};
+use subbyte_kernels::solve::{
+    self as kernels, Bilevel, Codewords, Descent, Feedback, Found, Groups, Moves, Proximal, Search,
+};
 
 use crate::array::{Buffer, InOut, Input, Output};
 use crate::codebook::lattice;
@@ -369,4 +371,51 @@ pub fn ldlq(
     let (code, value, losses) = (codes.slice_mut(), values.slice_mut(), loss.slice_mut());
     run(py, on, |m| kernels::ldlq(m, weight, hessian, rows, cols, &feedback, code, value, losses))?;
     Ok((codes.finish(), values.finish(), loss.finish()))
+}
+
+#[pyfunction]
+#[pyo3(signature = (
+    a, b, levels, codes, frozen = None, iterations = 30, active = 100, guard = true, moves = "swap", share = 0.005,
+    seed = 9101, *, on = None
+))]
+#[expect(clippy::too_many_arguments, reason = "a problem and the options of the search, flat as Python spells them")]
+pub fn min_max(
+    py: Python<'_>,
+    a: &Bound<'_, PyAny>,
+    b: &Bound<'_, PyAny>,
+    levels: &Bound<'_, PyAny>,
+    codes: &Bound<'_, PyAny>,
+    frozen: Option<&Bound<'_, PyAny>>,
+    iterations: i64,
+    active: i64,
+    guard: bool,
+    moves: &str,
+    share: f64,
+    seed: i64,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<(Buffer, Buffer, Buffer)> {
+    let moves = named(py, "moves", moves, &[("swap", Moves::Swap), ("single", Moves::Single), ("both", Moves::Both)])?;
+    let (iterations, active) = (natural(py, "iterations", iterations)?, natural(py, "active", active)?);
+    let seed = natural(py, "seed", seed)?;
+    let (a, b) = (Input::<f32>::take("a", a)?, Input::<f32>::take("b", b)?);
+    let (levels, start) = (Input::<f32>::take("levels", levels)?, Input::<u8>::take("codes", codes)?);
+    let [constraints, cols] = a.axes(py)?;
+    let [rows, _] = start.axes(py)?;
+    start.expect(py, &[rows, cols])?;
+    b.expect(py, &[rows, constraints])?;
+    let [_, count] = levels.axes(py)?;
+    levels.expect(py, &[rows, count])?;
+    let frozen = frozen.map(|frozen| Input::<u8>::take("frozen", frozen)).transpose()?;
+    if let Some(frozen) = &frozen {
+        frozen.expect(py, &[rows, cols])?;
+    }
+    let mut codes = Output::zeroed(&[rows, cols])?;
+    codes.slice_mut().copy_from_slice(start.slice());
+    let (mut largest, mut squares) = (Output::zeroed(&[rows, 2])?, Output::zeroed(&[rows, 2])?);
+    let (a, b, levels) = (a.slice(), b.slice(), levels.slice());
+    let frozen = frozen.as_ref().map(Input::slice);
+    let search = Search { levels, frozen, iterations, active, guard, moves, share, seed };
+    let (to, most, sums) = (codes.slice_mut(), largest.slice_mut(), squares.slice_mut());
+    run(py, on, |m| kernels::min_max(m, a, b, rows, constraints, cols, &search, to, most, sums))?;
+    Ok((codes.finish(), largest.finish(), squares.finish()))
 }

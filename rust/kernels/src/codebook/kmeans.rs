@@ -4,6 +4,7 @@
 
 use super::nearest_codeword::{Metric, assign, expect_moderate, measure};
 use crate::error::expect_shape;
+use crate::random::Random;
 use crate::{Error, Machine, Result};
 
 /// Where the centroids start.
@@ -292,24 +293,4 @@ fn draw(costs: &[f32], sums: &[f64], mut target: f64) -> usize {
         target -= sum;
     }
     0
-}
-
-/// SplitMix64 (Steele, Lea and Flood, 2014).
-struct Random(u64);
-
-impl Random {
-    fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-    /// From 0 up to, but not including, 1.
-    fn unit(&mut self) -> f64 {
-        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
-    }
-    /// Below `n`, which is not 0: the high half of a product, within n / 2^64 of fair.
-    fn below(&mut self, n: usize) -> usize {
-        ((u128::from(self.bits()) * n as u128) >> 64) as usize
-    }
 }

@@ -9,6 +9,7 @@ mod gptq_codebook;
 mod half_quadratic;
 mod inverse_factor;
 mod ldlq;
+mod min_max;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ pub use gptq_codebook::gptq_codebook;
 pub use half_quadratic::{Proximal, half_quadratic};
 pub use inverse_factor::inverse_factor;
 pub use ldlq::{Codewords, Feedback, ldlq};
+pub use min_max::{Moves, Search, min_max};
 
 use crate::{Error, Result};
 

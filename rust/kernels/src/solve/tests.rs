@@ -493,3 +493,65 @@ fn bilevel_refuses() {
     assert!(matches!(run(good, [0.0, f32::NAN, 0.0, 0.0], eye), Err(Error::NotFinite(_))));
     assert!(matches!(run(good, weight, [1.0, f32::INFINITY, 0.0, 1.0]), Err(Error::NotFinite(_))));
 }
+
+#[test]
+fn min_max_is_the_same_on_every_machine_and_never_worse() {
+    for (rows, constraints, cols, moves) in
+        [(1, 1, 1, Moves::Single), (3, 21, 13, Moves::Swap), (4, 70, 33, Moves::Both)]
+    {
+        let (a, b) = (noise(constraints * cols, 3), noise(rows * constraints, 4));
+        let levels: Vec<f32> = (0..rows).flat_map(|_| [-1.0, -0.4, 0.1, 0.9]).collect();
+        let begun: Vec<u8> = (0..rows * cols).map(|i| (i * 7 % 4) as u8).collect();
+        let frozen: Vec<u8> = (0..rows * cols).map(|i| u8::from(i % 5 == 0)).collect();
+        let search = Search {
+            levels: &levels,
+            frozen: Some(&frozen),
+            iterations: 9,
+            active: 10,
+            guard: true,
+            moves,
+            share: 0.1,
+            seed: 1,
+        };
+        let mut first = None;
+        for m in machines() {
+            let (mut codes, mut largest, mut squares) = (begun.clone(), vec![0.0; 2 * rows], vec![0.0; 2 * rows]);
+            min_max(&m, &a, &b, rows, constraints, cols, &search, &mut codes, &mut largest, &mut squares).unwrap();
+            assert!(largest.chunks(2).all(|most| most[1] <= most[0]));
+            assert!(squares.chunks(2).all(|sums| sums[1] <= sums[0] * (1.0 + 1e-6)));
+            assert!((0..codes.len()).all(|i| frozen[i] == 0 || codes[i] == begun[i]));
+            let found = (codes, largest, squares);
+            assert_eq!(*first.get_or_insert(found.clone()), found, "{rows} {:?}", m.path());
+        }
+    }
+}
+
+#[test]
+fn min_max_refuses() {
+    let m = Machine::forced(Path::Scalar, 1).unwrap();
+    let good = Search {
+        levels: &[0.0, 1.0],
+        frozen: None,
+        iterations: 2,
+        active: 4,
+        guard: true,
+        moves: Moves::Swap,
+        share: 0.5,
+        seed: 0,
+    };
+    let run = |search: Search<'_>, b: f32, code: u8| {
+        min_max(&m, &[1.0, 2.0], &[b], 1, 1, 2, &search, &mut [0, code], &mut [0.0; 2], &mut [0.0; 2])
+    };
+    assert!(run(good, 1.0, 1).is_ok());
+    for bad in [
+        Search { levels: &[1.0, 1.0], ..good },
+        Search { levels: &[], ..good },
+        Search { share: 1.5, ..good },
+        Search { share: f64::NAN, ..good },
+    ] {
+        assert!(matches!(run(bad, 1.0, 1), Err(Error::Range(_))), "{bad:?}");
+    }
+    assert!(matches!(run(good, 1.0, 2), Err(Error::Range(_))));
+    assert!(matches!(run(good, f32::NAN, 1), Err(Error::NotFinite(_))));
+    assert!(matches!(run(Search { frozen: Some(&[0]), ..good }, 1.0, 1), Err(Error::Shape(_))));
+}
