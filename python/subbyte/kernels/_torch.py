@@ -93,8 +93,8 @@ def _unpack(words: Tensor, bits: int, cols: int, order: str = "dense") -> Tensor
     return words.new_empty((words.shape[0], cols), dtype=torch.uint8)
 
 
-@_operator("encode_minifloat(Tensor x, str format, bool saturate=True) -> Tensor")
-def _encode_minifloat(x: Tensor, format: str, saturate: bool = True) -> Tensor:
+@_operator("encode_minifloat(Tensor x, str format, bool saturate=True, str rounding='even', int seed=0) -> Tensor")
+def _encode_minifloat(x: Tensor, format: str, *_: object) -> Tensor:
     return x.new_empty(x.shape, dtype=torch.uint16 if format in _WIDE else torch.uint8)
 
 

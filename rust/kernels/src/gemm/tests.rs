@@ -1,5 +1,5 @@
 use super::*;
-use crate::minifloat::E4m3fn;
+use crate::minifloat::{E4m3fn, Narrow};
 use crate::pack::{Order, pack};
 use crate::quantize::Zeros;
 use crate::{Error, Machine, Path};
@@ -262,7 +262,7 @@ fn csr_adds_its_entries_on_every_machine() {
     for m in machines() {
         for rows in [0usize, 1, 5, 17] {
             let x: Vec<f32> = (0..3 * rows).map(|i| i as f32 - 4.0).collect();
-            for entries in [Entries::F32(&values), Entries::F16(&halves)] {
+            for entries in [Narrow::F32(&values), Narrow::F16(&halves)] {
                 let mut out = vec![1.0; 4 * rows];
                 csr(&m, &x, entries, &places, &pointers, rows, 4, 3, &mut out).unwrap();
                 for (x, out) in x.chunks(3).zip(out.chunks(4)) {
@@ -277,7 +277,7 @@ fn csr_adds_its_entries_on_every_machine() {
 fn csr_refuses() {
     let m = Machine::forced(Path::Scalar, 1).unwrap();
     let run = |places: &[i32], pointers: &[i32]| {
-        csr(&m, &[1.0; 3], Entries::F32(&[1.0; 2]), places, pointers, 1, 2, 3, &mut [0.0; 2])
+        csr(&m, &[1.0; 3], Narrow::F32(&[1.0; 2]), places, pointers, 1, 2, 3, &mut [0.0; 2])
     };
     assert!(run(&[0, 2], &[0, 1, 2]).is_ok());
     for pointers in [[0, 3, 2], [1, 1, 2], [0, 1, 1], [0, -1, 2], [0, 2, 3]] {

@@ -6,6 +6,7 @@ mod matrix;
 use std::sync::Arc;
 
 use crate::error::{expect_len, expect_shape};
+use crate::minifloat::Narrow;
 use crate::parts::Rows;
 use crate::quantize::{Token, by_row};
 use crate::{Error, Machine, Path, Result};
@@ -14,6 +15,8 @@ use faer::{Accum, MatMut, MatRef, Par};
 
 /// Elements worth a thread.
 const GRAIN: usize = 1 << 15;
+/// Elements, in whole rows, that are read right before they are transformed: they are in the first cache then.
+const PIECE: usize = 1 << 11;
 
 /// The outer factor for rows of `n`: its order `K`, and `H_K` row by row, entries 1 and -1; 1 and nothing for powers of two.
 ///
@@ -25,14 +28,33 @@ pub fn outer(n: usize) -> Result<(usize, Arc<[f32]>)> {
     Ok((order, if order > 1 { matrix::matrix(order) } else { Arc::default() }))
 }
 
-/// `x [rows, n] = scale * x H^T`, with `H` the Kronecker product of `H_K` and `H_2^t`: `H_K` as in [`matrix`], and
-/// `H_2^t[i, j] = (-1)^popcount(i & j)` (Sylvester's order). `transpose`: `scale * x H`, its inverse for a scale of `1 / n`.
+/// `x [rows, n] = scale * from H^T`, in place (of `x`) without `from`, with `H` the Kronecker product of `H_K` and `H_2^t`: `H_K` as in [`matrix`], and
+/// `H_2^t[i, j] = (-1)^popcount(i & j)` (Sylvester's order). `transpose`: `scale * from H`, its inverse for a scale of `1 / n`.
 ///
 /// NaN and infinity spread over their row. Errors: `Range` for an `n` that is no `K 2^t`, `Shape` for another length.
-pub fn hadamard(m: &Machine, x: &mut [f32], rows: usize, n: usize, scale: f32, transpose: bool) -> Result<()> {
+pub fn hadamard(
+    m: &Machine,
+    from: Option<Narrow<'_>>,
+    x: &mut [f32],
+    rows: usize,
+    n: usize,
+    scale: f32,
+    transpose: bool,
+) -> Result<()> {
     let transform = Transform::new(n, scale, transpose)?;
     expect_shape("x", x.len(), &[rows, n])?;
-    m.split_parts(rows, GRAIN.div_ceil(n), Rows::new(x, n), |_, x| transform.apply(m.path(), x.all()));
+    if let Some(from) = from {
+        expect_len("from", from.len(), x.len())?;
+    }
+    m.split_parts(rows, GRAIN.div_ceil(n), Rows::new(x, n), |range, x| {
+        let piece = PIECE.div_ceil(n) * n;
+        for (start, x) in (range.start * n..).step_by(piece).zip(x.all().chunks_mut(piece)) {
+            if let Some(from) = from {
+                from.read(m.path(), start..start + x.len(), x);
+            }
+            transform.apply(m.path(), x);
+        }
+    });
     Ok(())
 }
 

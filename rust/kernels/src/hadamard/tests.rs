@@ -8,11 +8,14 @@ fn every_path_gives_the_same_bits() {
         for rows in [0, 1, 2, 7, 200_000_usize.div_ceil(n).min(100)] {
             let x: Vec<f32> = (0..rows * n).map(|i| ((i * i) as f32 * 0.37).sin()).collect();
             let mut expected = x.clone();
-            hadamard(&scalar, &mut expected, rows, n, 0.3, n % 8 == 4).unwrap();
+            hadamard(&scalar, None, &mut expected, rows, n, 0.3, n % 8 == 4).unwrap();
             for m in Path::ALL.into_iter().filter_map(|path| Machine::forced(path, 3)) {
                 let mut got = x.clone();
-                hadamard(&m, &mut got, rows, n, 0.3, n % 8 == 4).unwrap();
+                hadamard(&m, None, &mut got, rows, n, 0.3, n % 8 == 4).unwrap();
                 assert!(got == expected, "{m:?} {rows} x {n}");
+                got.fill(f32::NAN);
+                hadamard(&m, Some(x[..].into()), &mut got, rows, n, 0.3, n % 8 == 4).unwrap();
+                assert!(got == expected, "{m:?} {rows} x {n}, out of place");
             }
         }
     }
@@ -22,9 +25,9 @@ fn every_path_gives_the_same_bits() {
 fn wrong_calls_are_refused() {
     let m = Machine::detect();
     for n in [0, 3, 6, 4004] {
-        assert!(matches!(hadamard(&m, &mut [0.0; 48], 1, n, 1.0, false), Err(Error::Range(_))));
+        assert!(matches!(hadamard(&m, None, &mut [0.0; 48], 1, n, 1.0, false), Err(Error::Range(_))));
     }
-    assert!(matches!(hadamard(&m, &mut [0.0; 48], 1, 32, 1.0, false), Err(Error::Shape(_))));
+    assert!(matches!(hadamard(&m, None, &mut [0.0; 48], 1, 32, 1.0, false), Err(Error::Shape(_))));
 }
 
 #[test]
