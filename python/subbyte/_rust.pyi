@@ -35,6 +35,7 @@ __all__ = [
     "paths",
     "product_decode",
     "product_encode",
+    "product_scan",
     "quantize_affine",
     "quantize_block",
     "quantize_symmetric",
@@ -310,6 +311,7 @@ def e8p_encode(x: Any, bits: int = 2, *, on: Machine | None = None) -> Buffer: .
 def e8p_decode(codes: Any, bits: int = 2, *, on: Machine | None = None) -> Buffer: ...
 def product_encode(x: Any, codebooks: Any, *, on: Machine | None = None) -> Buffer: ...
 def product_decode(codes: Any, codebooks: Any, *, on: Machine | None = None) -> Buffer: ...
+def product_scan(tables: Any, blocks: Any, rows: int, *, on: Machine | None = None) -> tuple[Buffer, Buffer]: ...
 def ldlq(
     weight: Any,
     hessian: Any,

@@ -434,6 +434,11 @@ def _product_decode(codes: Tensor, codebooks: Tensor) -> Tensor:
     return codebooks.new_empty((codes.shape[0], codebooks.shape[0] * codebooks.shape[2]))
 
 
+@_operator("product_scan(Tensor tables, Tensor blocks, SymInt rows) -> (Tensor, Tensor)")
+def _product_scan(tables: Tensor, blocks: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    return tables.new_empty((tables.shape[0], rows)), tables.new_empty(tables.shape[:1])
+
+
 def _on_cuda(kernel: str) -> Callable[..., Any]:
     """The function of that name in subbyte.cuda, which is imported only when a CUDA tensor comes."""
 
