@@ -182,12 +182,11 @@ mod avx2 {
         within::<8>(row, 1.0);
         let mut distance = 64;
         while distance < row.len() {
-            let left = row.len() / distance;
-            let scale = if left <= 8 { scale } else { 1.0 };
-            match left {
-                2 => across::<2>(row, distance, scale),
-                4 => across::<4>(row, distance, scale),
-                _ => across::<8>(row, distance, scale),
+            match row.len() / distance {
+                2 => across::<2, true>(row, distance, scale),
+                4 => across::<4, true>(row, distance, scale),
+                8 => across::<8, true>(row, distance, scale),
+                _ => across::<8, false>(row, distance, scale),
             }
             distance *= 8;
         }
@@ -216,25 +215,33 @@ mod avx2 {
         }
     }
 
-    /// The distances `distance`, 2 `distance`, ... below `R distance`.
+    /// The distances `distance`, 2 `distance`, ... below `R distance`; after the last ones the scale.
     #[target_feature(enable = "avx2,fma")]
-    fn across<const R: usize>(x: &mut [f32], distance: usize, scale: f32) {
-        let scale = _mm256_set1_ps(scale);
+    fn across<const R: usize, const LAST: bool>(x: &mut [f32], distance: usize, scale: f32) {
+        let (count, scale) = (distance / 8, _mm256_set1_ps(scale));
         for block in x.chunks_exact_mut(R * distance) {
-            let mut parts = block.chunks_exact_mut(distance);
-            let mut parts: [&mut [[f32; 8]]; R] =
-                std::array::from_fn(|_| parts.next().map_or(&mut [][..], |part| part.as_chunks_mut().0));
-            for at in 0..distance / 8 {
+            let mut parts = cut::<R>(block, count);
+            for at in 0..count {
                 let mut v = [_mm256_setzero_ps(); R];
                 for (v, part) in v.iter_mut().zip(&parts) {
                     *v = load_f32x8(&part[at]);
                 }
                 butterflies(&mut v);
                 for (v, part) in v.iter().zip(&mut parts) {
-                    store_f32x8(&mut part[at], _mm256_mul_ps(*v, scale));
+                    store_f32x8(&mut part[at], if LAST { _mm256_mul_ps(*v, scale) } else { *v });
                 }
             }
         }
+    }
+
+    /// The `R` parts of a block, `count` vectors each. By a loop: what a closure does here would not be inlined.
+    #[inline(always)]
+    fn cut<const R: usize>(block: &mut [f32], count: usize) -> [&mut [[f32; 8]]; R] {
+        let mut parts: [&mut [[f32; 8]]; R] = std::array::from_fn(|_| Default::default());
+        for (part, x) in parts.iter_mut().zip(block.as_chunks_mut().0.chunks_exact_mut(count)) {
+            *part = &mut x[..count];
+        }
+        parts
     }
 
     /// All distances between the registers.
