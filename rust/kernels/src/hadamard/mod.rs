@@ -49,10 +49,15 @@ pub fn hadamard(
     m.split_parts(rows, GRAIN.div_ceil(n), Rows::new(x, n), |range, x| {
         let piece = PIECE.div_ceil(n) * n;
         for (start, x) in (range.start * n..).step_by(piece).zip(x.all().chunks_mut(piece)) {
-            if let Some(from) = from {
-                from.read(m.path(), start..start + x.len(), x);
+            let range = start..start + x.len();
+            match from {
+                Some(Narrow::F32(values)) => transform.apply(m.path(), Some(&values[range]), x),
+                Some(from) => {
+                    from.read(m.path(), range, x);
+                    transform.apply(m.path(), None, x);
+                }
+                None => transform.apply(m.path(), None, x),
             }
-            transform.apply(m.path(), x);
         }
     });
     Ok(())
@@ -85,7 +90,7 @@ pub fn hadamard_quantize<F: Token>(
         for (x, sign) in room.iter_mut().zip(signs.unwrap_or_default()) {
             *x *= sign;
         }
-        transform.apply(path, room);
+        transform.apply(path, None, room);
         None
     })
 }
@@ -105,13 +110,13 @@ impl Transform {
         Ok(Self { order, matrix, span: n / order, scale, transpose })
     }
 
-    /// Transforms rows in place.
-    fn apply(&self, path: Path, x: &mut [f32]) {
+    /// Transforms rows in place, or those of `from` to `x`.
+    fn apply(&self, path: Path, from: Option<&[f32]>, x: &mut [f32]) {
         let factor = if self.order > 1 { 1.0 } else { self.scale };
         match path {
             // SAFETY: whoever has this path of a machine has AVX2.
-            Path::Avx512 | Path::Avx2 => unsafe { avx2::hadamard(x, self.span, factor) },
-            Path::Scalar => portable::hadamard(x, self.span, factor),
+            Path::Avx512 | Path::Avx2 => unsafe { avx2::hadamard(from, x, self.span, factor) },
+            Path::Scalar => portable::hadamard(from, x, self.span, factor),
         }
         if self.order > 1 {
             let matrix = MatRef::from_row_major_slice(&self.matrix, self.order, self.order);
@@ -135,7 +140,10 @@ fn mix(x: &mut [f32], matrix: MatRef<'_, f32>, span: usize, scale: f32) {
 mod portable {
     /// Sums and differences at distance 1, 2, 4, ...; every body adds in this order, so that all give the same bits.
     #[inline(always)]
-    pub fn hadamard(x: &mut [f32], n: usize, scale: f32) {
+    pub fn hadamard(from: Option<&[f32]>, x: &mut [f32], n: usize, scale: f32) {
+        if let Some(from) = from {
+            x.copy_from_slice(from);
+        }
         for row in x.chunks_exact_mut(n) {
             let mut distance = 1;
             while distance < n {
@@ -165,21 +173,25 @@ mod avx2 {
     use std::arch::x86_64::*;
 
     #[target_feature(enable = "avx2,fma")]
-    pub fn hadamard(x: &mut [f32], n: usize, scale: f32) {
+    pub fn hadamard(from: Option<&[f32]>, x: &mut [f32], n: usize, scale: f32) {
         match n {
-            0..8 => super::portable::hadamard(x, n, scale),
-            8 => within::<1>(x, scale),
-            16 => within::<2>(x, scale),
-            32 => within::<4>(x, scale),
-            64 => within::<8>(x, scale),
-            128.. => x.chunks_exact_mut(n).for_each(|row| long(row, scale)),
+            0..8 => super::portable::hadamard(from, x, n, scale),
+            8 => within::<1>(from, x, scale),
+            16 => within::<2>(from, x, scale),
+            32 => within::<4>(from, x, scale),
+            64 => within::<8>(from, x, scale),
+            128.. => {
+                for (start, row) in (0..).step_by(n).zip(x.chunks_exact_mut(n)) {
+                    long(from.map(|from| &from[start..start + n]), row, scale);
+                }
+            }
             _ => {}
         }
     }
 
     #[target_feature(enable = "avx2,fma")]
-    fn long(row: &mut [f32], scale: f32) {
-        within::<8>(row, 1.0);
+    fn long(from: Option<&[f32]>, row: &mut [f32], scale: f32) {
+        within::<8>(from, row, 1.0);
         let mut distance = 64;
         while distance < row.len() {
             match row.len() / distance {
@@ -192,17 +204,19 @@ mod avx2 {
         }
     }
 
-    /// All distances in blocks of `8 R` elements.
+    /// All distances in blocks of `8 R` elements, which are read from `from`: so memory is read while registers are added.
     #[target_feature(enable = "avx2,fma")]
-    fn within<const R: usize>(x: &mut [f32], scale: f32) {
+    fn within<const R: usize>(from: Option<&[f32]>, x: &mut [f32], scale: f32) {
         let scale = _mm256_set1_ps(scale);
         // x * sign + swapped is rounded once, hence the same sum or difference
         let sign1 = _mm256_setr_ps(1.0, -1.0, 1.0, -1.0, 1.0, -1.0, 1.0, -1.0);
         let sign2 = _mm256_setr_ps(1.0, 1.0, -1.0, -1.0, 1.0, 1.0, -1.0, -1.0);
         let sign4 = _mm256_setr_ps(1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0);
+        let mut sources = from.unwrap_or_default().as_chunks::<8>().0.as_chunks::<R>().0.iter();
         for block in x.as_chunks_mut::<8>().0.as_chunks_mut::<R>().0 {
             let mut v = [_mm256_setzero_ps(); R];
-            for (v, x) in v.iter_mut().zip(&*block) {
+            let source = sources.next().unwrap_or(&*block);
+            for (v, x) in v.iter_mut().zip(source) {
                 let x = load_f32x8(x);
                 let x = _mm256_fmadd_ps(x, sign1, _mm256_permute_ps::<0b10_11_00_01>(x));
                 let x = _mm256_fmadd_ps(x, sign2, _mm256_permute_ps::<0b01_00_11_10>(x));
