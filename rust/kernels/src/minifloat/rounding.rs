@@ -89,7 +89,7 @@ impl Step for Random {
 /// Numbers with a step of their own.
 const BLOCK: usize = 64;
 
-/// Casts `x`, whose first number is the one at `start`, a multiple of 64.
+/// Casts `x`, whose first number is the one at `start`, a multiple of 64, by any rounding but `Even`.
 #[inline(always)]
 pub(super) fn encode<F: Format>(x: &[f32], start: usize, rounding: Rounding, saturate: bool, codes: &mut [F::Code]) {
     let (half, up) = (rounding != Rounding::Zero, rounding == Rounding::Up);
