@@ -29,17 +29,33 @@ ML_DTYPES = {
     "bf16": ml_dtypes.bfloat16,
     "f16": np.float16,
 }
+
+
+def torch_cast(x: np.ndarray, format: str, saturate: bool, rounding: str) -> torch.Tensor:
+    """Its cast; what is not rounded to nearest, on the bits of the f32: as many as fall away, cleared or random."""
+    given = torch.from_numpy(x)
+    if rounding == "even":
+        return given.to(TORCH[format])
+    bits, drop = given.view(torch.int32), 16 if format == "bf16" else 20
+    if rounding == "stochastic":
+        bits = bits + torch.randint_like(bits, 1 << drop)
+    return (bits & -(1 << drop)).view(torch.float32).to(TORCH[format])
+
+
 CONTESTANTS = {
     "subbyte": kernels.encode_minifloat,
-    "torch": lambda x, format, saturate: torch.from_numpy(x).to(TORCH[format]),
-    "ml_dtypes": lambda x, format, saturate: x.astype(ML_DTYPES[format]),
+    "torch": torch_cast,
+    "ml_dtypes": lambda x, format, saturate, rounding: x.astype(ML_DTYPES[format]),
 }
 
 
 @pytest.mark.parametrize("who", CONTESTANTS)
 @pytest.mark.parametrize("case", large((64, 4096)) + large((4096, 4096)), ids=str)
 def bench_encode_minifloat(benchmark: BenchmarkFixture, case: Case, who: str) -> None:
-    if who == "torch" and case.kwargs["format"] not in TORCH:
+    format, rounding = case.kwargs["format"], case.kwargs["rounding"]
+    if who == "torch" and format not in TORCH:
         pytest.skip("torch has no such cast")
+    if who == "ml_dtypes" and (format not in ML_DTYPES or rounding != "even"):
+        pytest.skip("ml_dtypes has no such cast")
     benchmark.group, benchmark.extra_info["bytes"] = f"encode_minifloat {case}", case.bytes
     benchmark(CONTESTANTS[who], *case.args, **case.kwargs)

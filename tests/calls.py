@@ -131,6 +131,11 @@ def calls() -> dict[str, Call]:
             {"codes": np.tile(codes[:, :2], (50, 1)), "codebooks": x[:2, :48].reshape(2, 16, 3).copy()},
             empty={"codes": (0, 2), "codebooks": (2, 16, 3)},
         ),
+        "product_scan": Call(
+            {"tables": x.reshape(6, 4, 16), "blocks": np.tile(codes, (4, 1)).reshape(24, 4, 16)},
+            {"rows": 750},
+            empty={"tables": (0, 4, 16), "blocks": (24, 4, 16)},
+        ),
         "wna16": Call(
             {
                 "x": x,

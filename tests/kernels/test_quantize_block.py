@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from tests.oracles.case import Case
 from tests.oracles.dequantize_block import BLOCKS, ELEMENTS
 from tests.oracles.quantize_block import cases
@@ -41,6 +42,18 @@ def test_threads_and_powers_of_two_and_signs_change_no_codes(
         np.testing.assert_array_equal(scales, scale + 20)
         values, others = (kernels.dequantize_block(c, scale, element, **options) for c in (codes, opposite))
         np.testing.assert_array_equal(others, -values)
+
+
+@every_path
+def test_bf16_is_rounded_as_the_f32_that_it_is(path: str) -> None:
+    x = torch.from_numpy(np.random.default_rng(4).standard_normal((70, 4064), np.float32)).bfloat16()
+    for options in (
+        {"element": "e3m2"},
+        {"element": "int4", "block": 16, "scale_dtype": "e4m3fn", "tensor_scale": 0.01},
+    ):
+        with kernels.forced(path):
+            found, expected = kernels.quantize_block(x, **options), kernels.quantize_block(x.float(), **options)
+        assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("rule", ["rceil", "thirds"])

@@ -7,6 +7,7 @@ from tests.oracles.fit_affine import numbers
 from tests.oracles.quantize_table import cases
 
 from subbyte import errors, kernels
+from subbyte.schemes import Table
 
 every_path = pytest.mark.parametrize("path", kernels.paths())
 
@@ -29,6 +30,22 @@ def test_boundaries_halfway_give_the_nearest_value(values: int, path: str) -> No
         back = kernels.dequantize_table(codes, one, table)
     nearest = np.abs(x[:, :, None].astype(np.float64) - table[0]).min(axis=2)
     np.testing.assert_allclose(np.abs(back.astype(np.float64) - x), nearest, atol=1e-6)
+
+
+@every_path
+def test_nf4_is_the_nearest_of_its_values_for_every_f16(path: str) -> None:
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+    x, one, table = every[np.isfinite(every)][None], np.ones((1, 1), np.float32), Table("nf4")
+    with kernels.forced(path):
+        codes = kernels.quantize_table(x, one, table.bounds())
+        back = kernels.dequantize_table(codes, one, table.values())
+        again = kernels.quantize_table(table.values(), one, table.bounds())
+    away = np.abs(x[0, :, None].astype(np.float64) - table.values()[0])
+    chosen = np.take_along_axis(away, codes[0, :, None].astype(np.int64), 1)[:, 0]
+    # boundaries are rounded to f32
+    assert (chosen <= away.min(1) + 2.0**-23).all()
+    np.testing.assert_array_equal(back[0], table.values()[0][codes[0]])
+    np.testing.assert_array_equal(again[0], np.arange(16))
 
 
 @every_path

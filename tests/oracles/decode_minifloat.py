@@ -7,7 +7,8 @@ import math
 import numpy as np
 from tests.oracles.case import Case
 
-#: Bits of the exponent and the mantissa, the bias, and what is special: infinity and NaN, one NaN, or nothing.
+#: Bits of the exponent and the mantissa, the bias, and what is special: infinity and NaN, one NaN, or nothing; "none":
+#: nothing, nor zero and subnormals.
 FORMATS = {
     "e4m3fn": (4, 3, 7, "nan"),
     "e5m2": (5, 2, 15, "inf"),
@@ -17,6 +18,9 @@ FORMATS = {
     "e8m0": (8, 0, 127, "nan"),
     "bf16": (8, 7, 127, "inf"),
     "f16": (5, 10, 15, "inf"),
+    "abfloat_e2m1": (2, 1, -1, "none"),
+    "abfloat_e2m5": (2, 5, -5, "none"),
+    "abfloat_e4m3": (4, 3, -3, "none"),
 }
 
 
@@ -29,12 +33,12 @@ def magnitude(code: int, format: str) -> float:
     """The value of a code without sign."""
     exponent_bits, mantissa_bits, bias, special = FORMATS[format]
     exponent, mantissa = code >> mantissa_bits, code & (1 << mantissa_bits) - 1
-    if exponent == (1 << exponent_bits) - 1 and special:
+    if exponent == (1 << exponent_bits) - 1 and special in ("inf", "nan"):
         if special == "inf":
             return math.nan if mantissa else math.inf
         if mantissa == (1 << mantissa_bits) - 1:
             return math.nan
-    if exponent == 0 and format != "e8m0":
+    if exponent == 0 and format != "e8m0" and special != "none":
         return math.ldexp(mantissa, 1 - bias - mantissa_bits)
     return math.ldexp((1 << mantissa_bits) + mantissa, exponent - bias - mantissa_bits)
 

@@ -75,6 +75,7 @@ def quantize_block(
     tensor_scale: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Codes and the bits of the scales."""
+    x = x.astype(np.float32)
     rows, cols = x.shape
     codes, scale = np.zeros(x.shape, np.uint8), np.zeros((rows, cols // block), np.uint8)
     for row, number in np.ndindex(scale.shape):
@@ -143,6 +144,9 @@ def cases() -> list[Case]:
         for tensor_scale in (0.01, 3.0, 1e-30, 1e30):
             options = {"element": element, "block": 16, "scale_dtype": "e4m3fn", "tensor_scale": tensor_scale}
             found.append(Case(f"{element}-tensor-{tensor_scale:g}", (blocks(16),), options, quantize_block))
+    with np.errstate(over="ignore"):
+        halves = np.concatenate([blocks(32), wild(32)[:, :64]]).astype(np.float16)
+    found.append(Case("e2m1-f16", (halves,), {"element": "e2m1"}, quantize_block))
     found.append(Case("e2m1-16-e8m0", (blocks(16),), {"element": "e2m1", "block": 16}, quantize_block))
     for rows, cols in ((0, 32), (2, 0), (1, 32), (3, 160)):
         x = np.random.default_rng(24).standard_normal((rows, cols), np.float32)
@@ -158,4 +162,7 @@ def large(shape: tuple[int, int]) -> list[Case]:
         options = {"element": element, "block": block, "scale_dtype": scale_dtype}
         name = f"{element}-{block}-{scale_dtype}-{shape[0]}x{shape[1]}"
         found.append(Case(name, (x,), options, quantize_block, bytes=5 * x.size + x.size // block))
+    options, moved = {"element": "e2m1", "block": 32, "scale_dtype": "e8m0"}, 3 * x.size + x.size // 32
+    name = f"f16-e2m1-32-e8m0-{shape[0]}x{shape[1]}"
+    found.append(Case(name, (x.astype(np.float16),), options, quantize_block, bytes=moved))
     return found

@@ -14,7 +14,15 @@ from __future__ import annotations
 from subbyte.kernels._machine import forced as forced
 from subbyte.kernels._machine import machine as machine
 from subbyte.kernels._machine import paths as paths
-from subbyte.kernels.codebook import e8p_decode, e8p_encode, kmeans, nearest_codeword, product_decode, product_encode
+from subbyte.kernels.codebook import (
+    e8p_decode,
+    e8p_encode,
+    kmeans,
+    nearest_codeword,
+    product_decode,
+    product_encode,
+    product_scan,
+)
 from subbyte.kernels.gemm import (
     block_scaled,
     codebook_gemm,
@@ -82,6 +90,7 @@ __all__ = [
     "pack",
     "product_decode",
     "product_encode",
+    "product_scan",
     "quantize_affine",
     "quantize_block",
     "quantize_symmetric",

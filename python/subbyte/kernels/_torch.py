@@ -93,8 +93,8 @@ def _unpack(words: Tensor, bits: int, cols: int, order: str = "dense") -> Tensor
     return words.new_empty((words.shape[0], cols), dtype=torch.uint8)
 
 
-@_operator("encode_minifloat(Tensor x, str format, bool saturate=True) -> Tensor")
-def _encode_minifloat(x: Tensor, format: str, saturate: bool = True) -> Tensor:
+@_operator("encode_minifloat(Tensor x, str format, bool saturate=True, str rounding='even', int seed=0) -> Tensor")
+def _encode_minifloat(x: Tensor, format: str, *_: object) -> Tensor:
     return x.new_empty(x.shape, dtype=torch.uint16 if format in _WIDE else torch.uint8)
 
 
@@ -449,6 +449,11 @@ def _product_encode(x: Tensor, codebooks: Tensor) -> Tensor:
 @_operator("product_decode(Tensor codes, Tensor codebooks) -> Tensor")
 def _product_decode(codes: Tensor, codebooks: Tensor) -> Tensor:
     return codebooks.new_empty((codes.shape[0], codebooks.shape[0] * codebooks.shape[2]))
+
+
+@_operator("product_scan(Tensor tables, Tensor blocks, SymInt rows) -> (Tensor, Tensor)")
+def _product_scan(tables: Tensor, blocks: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    return tables.new_empty((tables.shape[0], rows)), tables.new_empty(tables.shape[:1])
 
 
 def _on_cuda(kernel: str) -> Callable[..., Any]:

@@ -144,3 +144,29 @@ def product_decode(codes: Array, codebooks: Array) -> Array:
     array([[1., 1., 5., 0.]], dtype=float32)
     """
     return call("product_decode", {"codes": codes, "codebooks": codebooks})
+
+
+def product_scan(tables: Array, blocks: Array, rows: int) -> tuple[Array, Array]:
+    """How far product-encoded rows are from queries, by tables in registers: sum_m tables[q, m, codes[n, m]].
+
+    tables   [Q, M, 16] f32; CPU, contiguous: what each codeword of each part counts for a query, such as its squared
+             distance from the query's part (asymmetric distances) or their product; M at most 65535
+    blocks   [ceil(N / 32), M, 16] u8, codes of 4 bits in the layout "scan" (docs/layouts.md)
+    rows     N
+    returns  sums [Q, N] f32, bound [Q] f32: how far the sums of a query may be off, beside the rounding of f32
+
+    Tables are rounded to bytes with one step for a query, the range of its widest table / 255 or what keeps sums below
+    2^16, and sums are exact from there on: `bound` is M half steps. Whose sum is within 2 bound of the least may be the
+    nearest; looking those few up in the tables themselves makes the search exact. Every path gives the same bits.
+    Raises RangeError (M, rows), NotFiniteError, ShapeError, DtypeError, StrideError, DeviceError.
+
+    >>> import numpy as np
+    >>> tables = np.arange(32, dtype=np.float32).reshape(1, 2, 16)
+    >>> codes = np.array([[3, 0], [15, 15]] * 16, np.uint8)
+    >>> low, high = codes.reshape(-1, 2, 16, 2).transpose(1, 0, 3, 2)  # halves of blocks, each [blocks, M, 16]
+    >>> sums, bound = product_scan(tables, np.ascontiguousarray(low | high << 4), rows=32)
+    >>> bool((np.abs(sums[0, :2] - [19, 46]) <= bound).all())
+    True
+    """
+    sums, bound = call("product_scan", {"tables": tables, "blocks": blocks}, rows=rows)
+    return sums, bound

@@ -11,26 +11,35 @@ from __future__ import annotations
 from subbyte.kernels._array import Array, call
 
 
-def encode_minifloat(x: Array, format: str, saturate: bool = True) -> Array:
-    """Rounds to a narrower float, to nearest, ties to even, and returns its bits.
+def encode_minifloat(x: Array, format: str, saturate: bool = True, rounding: str = "even", seed: int = 0) -> Array:
+    """Rounds to a narrower float, to nearest, ties to even, or as said, and returns its bits.
 
-    x         [...] f32; CPU, contiguous
+    x         [...] f32, f16 or bf16; CPU, contiguous
     format    OCP floats: "e4m3fn" (largest 448, no infinity), "e5m2" (57344), "e3m2" (28), "e2m3" (7.5), "e2m1" (6);
-              OCP scales: "e8m0"; "bf16", "f16" (65504)
+              OCP scales: "e8m0"; "bf16", "f16" (65504); OliVe's outliers, "abfloat_e2m1" (2 + m) 2 ** e (3 to 24),
+              "abfloat_e2m5" (32 + m) 2 ** e (33 to 504), "abfloat_e4m3" (8 + m) 2 ** e (9 to 491520): its adaptive bias
+              is a power of two in the scale of x
     saturate  infinity and what rounds beyond the largest finite value become that value; else infinity (e4m3fn, e8m0:
-              NaN); below 8 bits always
+              NaN); below 8 bits and for abfloat always
+    rounding  "even": to nearest, ties to the even code; "away": ties away from zero (microxcaling, CUDA's round); "up":
+              ties to the larger (OliVe); "zero": down to the smaller magnitude; "stochastic": to the larger magnitude
+              with a probability of the distance from the smaller, in 2 ** -24 of that between the two, rounded down
+    seed      of stochastic rounding, 0 or above: the random number belongs to a seed and an element's place in x, so
+              that neither path nor threads change a code
     returns   [...] u8 or u16, one code an element, bits above those of the format zero
 
     NaN becomes the quiet NaN of the format with its sign, zeros keep their sign, subnormals are exact. Formats below 8
-    bits have no NaN: it becomes the largest value, with its sign. "e8m0" is 2 ** (code - 127) and has neither zero nor
-    sign: the sign is dropped, ties (1.5 of a power) go up, 0 and what rounds below the smallest become that. Every path
-    gives the same bits. Raises UnknownNameError (format), DtypeError, StrideError, DeviceError.
+    bits and abfloat have no NaN: it becomes the largest value, with its sign. "e8m0" is 2 ** (code - 127) and has
+    neither zero nor sign: the sign is dropped, ties (1.5 of a power) go up for "even", 0 and what rounds below the
+    smallest become that. Nor has abfloat a zero, whose codes mark what is no outlier: the smallest value stands for it.
+    Every path gives the same bits. NF4 is a table: `quantize_table` with the bounds of `schemes.Table("nf4")`. Raises
+    UnknownNameError (format, rounding), RangeError (seed), DtypeError, StrideError, DeviceError.
 
     >>> import numpy as np
     >>> encode_minifloat(np.array([1.0, -0.0, 1e9], np.float32), "e4m3fn")
     array([ 56, 128, 126], dtype=uint8)
     """
-    return call("encode_minifloat", {"x": x}, format=format, saturate=saturate)
+    return call("encode_minifloat", {"x": x}, format=format, saturate=saturate, rounding=rounding, seed=seed)
 
 
 def decode_minifloat(codes: Array, format: str) -> Array:
@@ -38,7 +47,8 @@ def decode_minifloat(codes: Array, format: str) -> Array:
 
     codes    [...] u8, or u16 for "bf16" and "f16"; CPU, contiguous; bits above those of the format count for nothing
     format   as in `encode_minifloat`
-    returns  [...] f32; NaN becomes the quiet NaN of f32, with its sign
+    returns  [...] f32; NaN becomes the quiet NaN of f32, with its sign; the code that abfloat keeps free 2 ** m, with m
+             bits of a mantissa
 
     Raises UnknownNameError (format), DtypeError, StrideError, DeviceError.
 
@@ -59,7 +69,7 @@ def quantize_block(
 ) -> tuple[Array, Array]:
     """Small floats or integers whose scale each `block` consecutive columns share: x ~ code * scale * tensor_scale.
 
-    x             [R, C] f32; CPU, contiguous
+    x             [R, C] f32, f16 or bf16; CPU, contiguous
     element       what a code is (above), of largest value M and largest exponent E = floor(log2 M)
     block         16 or 32, which divides C
     scale_dtype   "e8m0": the power of two that `rule` makes of a = max|x|, held to 2 ** -127 .. 2 ** 127; "e4m3fn":

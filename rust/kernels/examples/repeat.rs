@@ -4,7 +4,7 @@ use std::process::exit;
 use subbyte_kernels::codebook::{Metric, nearest_codeword};
 use subbyte_kernels::gemm::wna16;
 use subbyte_kernels::hadamard::hadamard;
-use subbyte_kernels::minifloat::{E4m3fn, encode};
+use subbyte_kernels::minifloat::{E4m3fn, Rounding, encode};
 use subbyte_kernels::pack::{Order, pack};
 use subbyte_kernels::quantize::quantize_affine;
 use subbyte_kernels::solve::accumulate_gram;
@@ -27,7 +27,7 @@ fn run(kernel: &str, m: &Machine, times: usize) -> Result<()> {
         }
         "encode_minifloat" => {
             let (x, mut codes) = (numbers(64 * 4096), vec![0; 64 * 4096]);
-            (0..times).try_for_each(|_| encode::<E4m3fn>(m, &x, true, &mut codes))
+            (0..times).try_for_each(|_| encode::<E4m3fn>(m, x[..].into(), Rounding::Even, true, &mut codes))
         }
         "quantize_affine" => {
             let (x, scale, zero) = (numbers(64 * 4096), vec![0.1; 64 * 32], vec![8; 64 * 32]);
@@ -36,7 +36,7 @@ fn run(kernel: &str, m: &Machine, times: usize) -> Result<()> {
         }
         "hadamard" => {
             let mut x = numbers(64 * 4096);
-            (0..times).try_for_each(|_| hadamard(m, &mut x, 64, 4096, 1.0 / 64.0, false))
+            (0..times).try_for_each(|_| hadamard(m, None, &mut x, 64, 4096, 1.0 / 64.0, false))
         }
         "accumulate_gram" => {
             let (x, mut gram) = (numbers(192 * 256), vec![0.0; 256 * 256]);

@@ -18,7 +18,8 @@ use half::{bf16, f16};
 use pyo3::exceptions::{PyBufferError, PyMemoryError, PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
 
-use subbyte_kernels::{Machine, minifloat, quantize};
+use subbyte_kernels::minifloat::Narrow;
+use subbyte_kernels::{Machine, quantize};
 
 use crate::errors::error;
 use crate::memory::Memory;
@@ -262,7 +263,8 @@ impl Floats {
         }
     }
 
-    fn shape(&self) -> &[usize] {
+    /// The length of every axis.
+    pub fn shape(&self) -> &[usize] {
         match self {
             Self::F32(input) => input.shape(),
             Self::F16(input) => input.shape(),
@@ -299,40 +301,6 @@ impl Floats {
             Self::F32(input) => Narrow::F32(input.slice()),
             Self::F16(input) => Narrow::F16(input.slice().reinterpret_cast()),
             Self::Bf16(input) => Narrow::Bf16(input.slice().reinterpret_cast()),
-        }
-    }
-}
-
-/// The elements of [`Floats`], without anything of Python.
-#[derive(Clone, Copy)]
-pub enum Narrow<'a> {
-    /// The values.
-    F32(&'a [f32]),
-    /// The bits.
-    F16(&'a [u16]),
-    /// The bits.
-    Bf16(&'a [u16]),
-}
-
-impl<'a> Narrow<'a> {
-    /// The elements as f32, in `room` if need be.
-    pub fn widen(self, on: &Machine, room: &'a mut [f32]) -> subbyte_kernels::Result<&'a [f32]> {
-        if let Self::F32(values) = self {
-            return Ok(values);
-        }
-        self.write(on, room)?;
-        Ok(room)
-    }
-
-    /// Writes the elements as f32.
-    pub fn write(self, on: &Machine, to: &mut [f32]) -> subbyte_kernels::Result<()> {
-        match self {
-            Self::F32(values) => {
-                to.copy_from_slice(values);
-                Ok(())
-            }
-            Self::F16(bits) => minifloat::decode::<minifloat::F16>(on, bits, to),
-            Self::Bf16(bits) => minifloat::decode::<minifloat::Bf16>(on, bits, to),
         }
     }
 }

@@ -193,3 +193,23 @@ fn decoded<C: Code + DlpackElement>(
     run(py, on, |m| kernels::product_decode(m, from, codebooks, rows, product, to))?;
     Ok(x.finish())
 }
+
+#[pyfunction]
+#[pyo3(signature = (tables, blocks, rows, *, on = None))]
+pub fn product_scan(
+    py: Python<'_>,
+    tables: &Bound<'_, PyAny>,
+    blocks: &Bound<'_, PyAny>,
+    rows: i64,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<(Buffer, Buffer)> {
+    let (tables, blocks) = (Input::take("tables", tables)?, Input::take("blocks", blocks)?);
+    let ([queries, parts, _], rows) = (tables.axes(py)?, natural::<usize>(py, "rows", rows)?);
+    tables.expect(py, &[queries, parts, 16])?;
+    // Before the sums are allocated: `rows` is only a number and may be anything.
+    blocks.expect(py, &[rows.div_ceil(32), parts, 16])?;
+    let (mut sums, mut bound) = (Output::stale(&[queries, rows])?, Output::stale(&[queries])?);
+    let (from, codes, to, bounds) = (tables.slice(), blocks.slice(), sums.slice_mut(), bound.slice_mut());
+    run(py, on, |m| kernels::product_scan(m, from, codes, queries, rows, parts, to, bounds))?;
+    Ok((sums.finish(), bound.finish()))
+}

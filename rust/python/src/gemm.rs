@@ -3,11 +3,11 @@
 use pyo3::prelude::*;
 use subbyte_kernels as kernels;
 use subbyte_kernels::codebook::Table;
-use subbyte_kernels::gemm::{Codebook, Entries};
+use subbyte_kernels::gemm::Codebook;
 use subbyte_kernels::minifloat::{E2m1, E2m3, E3m2, E4m3fn, E5m2, Int};
 use subbyte_kernels::{gemm, pack};
 
-use crate::array::{Buffer, Floats, Input, Narrow, NarrowPlaces, Output, Places, Zeros};
+use crate::array::{Buffer, Floats, Input, NarrowPlaces, Output, Places, Zeros};
 use crate::codebook::lattice;
 use crate::errors::error;
 use crate::machine::{Machine, run};
@@ -371,12 +371,7 @@ pub fn csr(
     let mut wide_x = x.room()?;
     let (narrow_x, base, columns, pointers) =
         (x.narrow(), base.as_ref().map(Floats::narrow), columns.narrow(), pointers.slice());
-    let entries = match values.narrow() {
-        Narrow::F32(values) => Entries::F32(values),
-        Narrow::F16(bits) => Entries::F16(bits),
-        Narrow::Bf16(bits) => Entries::Bf16(bits),
-    };
-    let room_x = wide_x.slice_mut();
+    let (entries, room_x) = (values.narrow(), wide_x.slice_mut());
     let product = move |m: &kernels::Machine, to: &mut [f32]| {
         let x = narrow_x.widen(m, room_x)?;
         if let Some(base) = base {

@@ -27,8 +27,7 @@ pub fn hadamard(
     let (rows, shape, from) = (others.iter().product(), [others, &[n]].concat(), x.narrow());
     let scale = scale.unwrap_or_else(|| orthonormal(n));
     in_dtype_of(py, &x, &shape, on, move |m: &kernels::Machine, to: &mut [f32]| {
-        from.write(m, to)?;
-        kernels::hadamard::hadamard(m, to, rows, n, scale, transpose)
+        kernels::hadamard::hadamard(m, Some(from), to, rows, n, scale, transpose)
     })
 }
 

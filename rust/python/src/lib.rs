@@ -24,7 +24,9 @@ mod _rust {
     #[pymodule_export]
     use crate::array::Buffer;
     #[pymodule_export]
-    use crate::codebook::{e8p_decode, e8p_encode, kmeans, nearest_codeword, product_decode, product_encode};
+    use crate::codebook::{
+        e8p_decode, e8p_encode, kmeans, nearest_codeword, product_decode, product_encode, product_scan,
+    };
     #[pymodule_export]
     use crate::gemm::{
         block_scaled, codebook_gemm, csr, fp8, lookup, w4a8, w8a8, wna16, wna16_by_input, wna16_grouped,

@@ -2,10 +2,11 @@
 
 use pyo3::prelude::*;
 use subbyte_kernels::minifloat::{
-    self as kernels, Bf16, BlockScale, E2m1, E2m3, E3m2, E4m3fn, E5m2, E8m0, F16, Int, Rule,
+    self as kernels, AbE2m1, AbE2m5, AbE4m3, Bf16, BlockScale, E2m1, E2m3, E3m2, E4m3fn, E5m2, E8m0, F16, Int,
+    Rounding, Rule,
 };
 
-use crate::array::{Buffer, Input, Output};
+use crate::array::{Buffer, Floats, Input, Output};
 use crate::errors::error;
 use crate::machine::{Machine, run};
 use crate::numbers::{named, natural};
@@ -20,9 +21,12 @@ enum Format {
     E8m0,
     Bf16,
     F16,
+    AbE2m1,
+    AbE2m5,
+    AbE4m3,
 }
 
-const FORMATS: [(&str, Format); 8] = [
+const FORMATS: [(&str, Format); 11] = [
     ("e4m3fn", Format::E4m3fn),
     ("e5m2", Format::E5m2),
     ("e3m2", Format::E3m2),
@@ -31,39 +35,60 @@ const FORMATS: [(&str, Format); 8] = [
     ("e8m0", Format::E8m0),
     ("bf16", Format::Bf16),
     ("f16", Format::F16),
+    ("abfloat_e2m1", Format::AbE2m1),
+    ("abfloat_e2m5", Format::AbE2m5),
+    ("abfloat_e4m3", Format::AbE4m3),
 ];
 
+/// The rounding of that name; `seed` is that of the random one.
+fn rounding(py: Python<'_>, given: &str, seed: i64) -> PyResult<Rounding> {
+    let roundings = [
+        ("even", Rounding::Even),
+        ("away", Rounding::Away),
+        ("up", Rounding::Up),
+        ("zero", Rounding::Zero),
+        ("stochastic", Rounding::Stochastic(natural(py, "seed", seed)?)),
+    ];
+    named(py, "rounding", given, &roundings)
+}
+
 #[pyfunction]
-#[pyo3(signature = (x, format, saturate = true, *, on = None))]
+#[pyo3(signature = (x, format, saturate = true, rounding = "even", seed = 0, *, on = None))]
 pub fn encode_minifloat(
     py: Python<'_>,
     x: &Bound<'_, PyAny>,
     format: &str,
     saturate: bool,
+    rounding: &str,
+    seed: i64,
     on: Option<&Bound<'_, Machine>>,
 ) -> PyResult<Buffer> {
     fn encode<F: kernels::Format<Code: dlpark::DlpackElement>>(
         py: Python<'_>,
-        x: &Input<f32>,
+        x: &Floats,
+        rounding: Rounding,
         saturate: bool,
         on: Option<&Bound<'_, Machine>>,
     ) -> PyResult<Buffer> {
         let mut codes = Output::stale(x.shape())?;
-        let (from, to) = (x.slice(), codes.slice_mut());
-        run(py, on, |m| kernels::encode::<F>(m, from, saturate, to))?;
+        let (from, to) = (x.narrow(), codes.slice_mut());
+        run(py, on, |m| kernels::encode::<F>(m, from, rounding, saturate, to))?;
         Ok(codes.finish())
     }
-    let format = named(py, "format", format, &FORMATS)?;
-    let x = Input::take("x", x)?;
+    let (format, by) = (named(py, "format", format, &FORMATS)?, self::rounding(py, rounding, seed)?);
+    let x = Floats::take("x", x)?;
     match format {
-        Format::E4m3fn => encode::<E4m3fn>(py, &x, saturate, on),
-        Format::E5m2 => encode::<E5m2>(py, &x, saturate, on),
-        Format::E3m2 => encode::<E3m2>(py, &x, saturate, on),
-        Format::E2m3 => encode::<E2m3>(py, &x, saturate, on),
-        Format::E2m1 => encode::<E2m1>(py, &x, saturate, on),
-        Format::E8m0 => encode::<E8m0>(py, &x, saturate, on),
-        Format::Bf16 => encode::<Bf16>(py, &x, saturate, on),
-        Format::F16 => encode::<F16>(py, &x, saturate, on),
+        Format::E4m3fn => encode::<E4m3fn>(py, &x, by, saturate, on),
+        Format::E5m2 => encode::<E5m2>(py, &x, by, saturate, on),
+        Format::E3m2 => encode::<E3m2>(py, &x, by, saturate, on),
+        Format::E2m3 => encode::<E2m3>(py, &x, by, saturate, on),
+        Format::E2m1 => encode::<E2m1>(py, &x, by, saturate, on),
+        Format::E8m0 => encode::<E8m0>(py, &x, by, saturate, on),
+        Format::Bf16 => encode::<Bf16>(py, &x, by, saturate, on),
+        Format::F16 => encode::<F16>(py, &x, by, saturate, on),
+        Format::AbE2m1 => encode::<AbE2m1>(py, &x, by, saturate, on),
+        Format::AbE2m5 => encode::<AbE2m5>(py, &x, by, saturate, on),
+        Format::AbE4m3 => encode::<AbE4m3>(py, &x, by, saturate, on),
     }
 }
 
@@ -94,6 +119,9 @@ pub fn decode_minifloat(
         Format::E8m0 => decode::<E8m0>(codes, on),
         Format::Bf16 => decode::<Bf16>(codes, on),
         Format::F16 => decode::<F16>(codes, on),
+        Format::AbE2m1 => decode::<AbE2m1>(codes, on),
+        Format::AbE2m5 => decode::<AbE2m5>(codes, on),
+        Format::AbE4m3 => decode::<AbE4m3>(codes, on),
     }
 }
 
@@ -172,11 +200,11 @@ pub fn quantize_block(
     if rule == Rule::Thirds && !matches!(element, Element::E2m1) {
         return Err(error(py, "RangeError", "rule", "\"thirds\"", "elements e2m1, whose largest is 3 times 2", ""));
     }
-    let x = Input::take("x", x)?;
-    let [rows, cols] = x.axes(py)?;
+    let x = Floats::take("x", x)?;
+    let [rows, cols] = x.axes(py, "x")?;
     let (block, count) = blocks(py, cols, block)?;
     let (mut codes, mut scale) = (Output::stale(&[rows, cols])?, Output::stale(&[rows, count])?);
-    let (from, to, scales) = (x.slice(), codes.slice_mut(), scale.slice_mut());
+    let (from, to, scales) = (x.narrow(), codes.slice_mut(), scale.slice_mut());
     run(py, on, |m| match element {
         Element::E2m1 => kernels::quantize_block::<E2m1>(m, from, block, by, to, scales),
         Element::E2m3 => kernels::quantize_block::<E2m3>(m, from, block, by, to, scales),

@@ -5,7 +5,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use pyo3::prelude::*;
 use subbyte_kernels as kernels;
-use subbyte_kernels::minifloat::{Bf16, F16, Format, encode};
+use subbyte_kernels::minifloat::{Bf16, F16, Format, Rounding, encode};
 
 use crate::array::{Buffer, Floats, Output};
 use crate::machine::{Machine, run};
@@ -45,7 +45,7 @@ where
     let bits = out.slice_mut().reinterpret_cast_mut();
     run(py, on, |m| {
         compute(m, wide)?;
-        encode::<F>(m, wide, false, bits)
+        encode::<F>(m, (&*wide).into(), Rounding::Even, false, bits)
     })?;
     Ok(out.finish())
 }

@@ -119,7 +119,7 @@ pub fn e8p_encode<C: LatticeCode>(m: &Machine, lattice: Lattice, x: &[f32], code
         }
         return Err(Error::range("x", x[at], "numbers up to 2^60"));
     }
-    let encoder = Encoder::new(lattice);
+    let encoder = Encoder::of(lattice);
     m.split_parts(codes.len(), CHUNK / 4, Rows::new(codes, 1), |range, codes| {
         let x = x[range.start * DIM..range.end * DIM].as_chunks::<DIM>().0;
         let (mut wide, mut values) = (vec![0; CHUNK], vec![[0.0; DIM]; CHUNK]);
@@ -274,7 +274,7 @@ impl Points {
 pub fn e8p_decode<C: LatticeCode>(m: &Machine, lattice: Lattice, codes: &[C], x: &mut [f32]) -> Result<()> {
     expect_shape("x", x.len(), &[codes.len(), DIM])?;
     expect_width::<C>(lattice)?;
-    let decoder = Decoder::new(lattice);
+    let decoder = Decoder::of(lattice);
     m.split_parts(codes.len(), GRAIN, Rows::new(x, DIM), |range, x| {
         for (&code, x) in codes[range].iter().zip(x.all().as_chunks_mut::<DIM>().0) {
             *x = decoder.value(code.get());

@@ -6,6 +6,7 @@ use super::e8p::{DIM, E8p, Vector};
 pub(crate) use super::e8p::Points;
 use super::search::Search;
 use crate::{Error, Path, Result};
+use std::sync::OnceLock;
 
 /// What a residual is multiplied by before the second stage, by the width of its codes.
 const E8_SCALE: f32 = 2.04;
@@ -60,7 +61,13 @@ pub(crate) enum Second {
 }
 
 impl Decoder {
-    pub fn new(lattice: Lattice) -> Self {
+    /// The one of a lattice, built at first use.
+    pub fn of(lattice: Lattice) -> &'static Self {
+        static BUILT: [OnceLock<Decoder>; 3] = [const { OnceLock::new() }; 3];
+        BUILT[lattice as usize].get_or_init(|| Self::new(lattice))
+    }
+
+    fn new(lattice: Lattice) -> Self {
         let second = match lattice {
             Lattice::Two => Second::None,
             Lattice::Three => {
@@ -95,17 +102,23 @@ impl Decoder {
 pub(crate) struct Encoder {
     first: E8p,
     e8: Option<Search>,
-    decoder: Decoder,
+    decoder: &'static Decoder,
 }
 
 impl Encoder {
-    pub fn new(lattice: Lattice) -> Self {
+    /// The one of a lattice, built at first use.
+    pub fn of(lattice: Lattice) -> &'static Self {
+        static BUILT: [OnceLock<Encoder>; 3] = [const { OnceLock::new() }; 3];
+        BUILT[lattice as usize].get_or_init(|| Self::new(lattice))
+    }
+
+    fn new(lattice: Lattice) -> Self {
         let e8 = (lattice == Lattice::Three).then(|| {
             let table = shortest();
             let half = |k: usize| table[k].iter().map(|v| 0.5 * v * v).sum();
             Search::new(table.len(), DIM, half, |k, j| table[k][j])
         });
-        Self { first: E8p::new(), e8, decoder: Decoder::new(lattice) }
+        Self { first: E8p::new(), e8, decoder: Decoder::of(lattice) }
     }
 
     /// Fills the codes, and the values that they stand for.

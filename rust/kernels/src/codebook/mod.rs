@@ -5,6 +5,7 @@ mod kmeans;
 pub(crate) mod lattice;
 pub(crate) mod nearest_codeword;
 mod product;
+mod product_scan;
 pub(crate) mod search;
 mod table;
 #[cfg(test)]
@@ -15,4 +16,5 @@ pub use kmeans::{Options, Start, kmeans};
 pub use lattice::Lattice;
 pub use nearest_codeword::{Metric, nearest_codeword};
 pub use product::{Code, Product, product_decode, product_encode};
+pub use product_scan::product_scan;
 pub use table::Table;

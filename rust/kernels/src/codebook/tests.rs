@@ -158,3 +158,59 @@ fn product_codes_are_the_nearest_of_each_part() {
         assert!(matches!(wrong, Err(Error::Range(_))));
     }
 }
+
+#[test]
+fn product_scans_are_within_their_bound_and_the_same_on_every_path() {
+    // rows around a block, an odd part, more than one piece, an odd query; tables that would overflow 16 bits of 255 each
+    for (queries, rows, parts) in [
+        (0, 5, 3),
+        (2, 0, 3),
+        (1, 1, 1),
+        (3, 31, 2),
+        (1, 33, 5),
+        (2, 64, 16),
+        (5, 70, 9),
+        (3, 40_000, 32),
+        (1, 33, 999),
+    ] {
+        let mut tables = floats(queries * parts * 16, 11);
+        // of one value: nothing is left to be told apart
+        tables.iter_mut().take(16).for_each(|value| *value = 0.25);
+        let codes: Vec<u8> = floats(rows * parts, 12).into_iter().map(|x| (8.0 * x + 8.0) as u8).collect();
+        let mut blocks = vec![0; rows.div_ceil(32) * parts * 16];
+        for (at, &code) in codes.iter().enumerate() {
+            let (row, part) = (at / parts, at % parts);
+            blocks[(row / 32 * parts + part) * 16 + row % 16] |= code << (row / 16 % 2 * 4);
+        }
+        let mut first = None;
+        for m in machines() {
+            let (mut sums, mut bound) = (vec![f32::NAN; queries * rows], vec![f32::NAN; queries]);
+            product_scan(&m, &tables, &blocks, queries, rows, parts, &mut sums, &mut bound).unwrap();
+            for (at, &sum) in sums.iter().enumerate() {
+                let (query, row) = (at / rows, at % rows);
+                let value = |part: usize| {
+                    f64::from(tables[(query * parts + part) * 16 + usize::from(codes[row * parts + part])])
+                };
+                let exact: f64 = (0..parts).map(value).sum();
+                let rounding = 2f64.powi(-22) * parts as f64;
+                assert!((f64::from(sum) - exact).abs() <= f64::from(bound[query]) * (1.0 + 1e-6) + rounding, "{at}");
+            }
+            let got = (sums, bound);
+            assert_eq!(*first.get_or_insert(got.clone()), got);
+        }
+    }
+}
+
+#[test]
+fn product_scan_refuses() {
+    let m = Machine::detect();
+    let run = |tables: &[f32], blocks: usize, rows: usize| {
+        let parts = tables.len() / 16;
+        product_scan(&m, tables, &vec![0; blocks * 16], 1, rows, parts, &mut vec![0.0; rows], &mut [0.0])
+    };
+    assert!(run(&[1.0; 32], 4, 33).is_ok());
+    assert!(matches!(run(&[1.0; 32], 3, 33), Err(Error::Shape(_))));
+    assert!(matches!(run(&[1.0; 33], 4, 33), Err(Error::Shape(_))));
+    assert!(matches!(run(&[f32::NAN; 16], 1, 2), Err(Error::NotFinite(_))));
+    assert!(matches!(run(&vec![0.0; 16 * 65_536], 65_536, 2), Err(Error::Range(_))));
+}

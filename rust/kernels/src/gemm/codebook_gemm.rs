@@ -75,11 +75,11 @@ pub fn codebook_gemm(
     let strip = |s: usize| bytes(&words[s * width..(s + 1) * width]);
     match codebook {
         Codebook::Lattice(lattice) => {
-            let decoder = Decoder::new(lattice);
+            let decoder = Decoder::of(lattice);
             if rows == 1 {
                 m.each(out.chunks_mut(64).enumerate().collect(), |(chunk, sums)| {
                     for (at, sum) in sums.iter_mut().enumerate() {
-                        *sum = dot(m, &decoder, lattice, strip(64 * chunk + at), x);
+                        *sum = dot(m, decoder, lattice, strip(64 * chunk + at), x);
                     }
                 });
                 return Ok(());
@@ -88,8 +88,8 @@ pub fn codebook_gemm(
                 let values = values.as_chunks_mut::<EIGHT>().0;
                 match m.path() {
                     // SAFETY: a machine with this path has AVX2 and FMA.
-                    Path::Avx512 | Path::Avx2 => unsafe { avx2::eights(&decoder, lattice, strip(s), values) },
-                    Path::Scalar => portable::eights(&decoder, lattice, strip(s), values),
+                    Path::Avx512 | Path::Avx2 => unsafe { avx2::eights(decoder, lattice, strip(s), values) },
+                    Path::Scalar => portable::eights(decoder, lattice, strip(s), values),
                 }
             };
             decoded::product(m, x, [rows, cols, depth], 1, eights, out);

@@ -5,47 +5,12 @@
 
 use super::{Columns, columns, expect_rising};
 use crate::error::{expect_len, expect_shape};
-use crate::minifloat::{Bf16, F16, decode};
+use crate::minifloat::Narrow;
 use crate::simd::Lanes;
 use crate::{Error, Machine, Path, Result};
-use std::borrow::Cow;
 
 /// Rows of `S` of one task.
 const PANEL: usize = 256;
-
-/// The entries of a sparse matrix, in the order of its rows.
-#[derive(Debug, Clone, Copy)]
-pub enum Entries<'a> {
-    /// The values.
-    F32(&'a [f32]),
-    /// Bits of IEEE binary16.
-    F16(&'a [u16]),
-    /// Bits of bfloat16.
-    Bf16(&'a [u16]),
-}
-
-impl Entries<'_> {
-    fn len(&self) -> usize {
-        match self {
-            Self::F32(values) => values.len(),
-            Self::F16(bits) | Self::Bf16(bits) => bits.len(),
-        }
-    }
-
-    /// All of them as f32.
-    fn widen(&self, m: &Machine) -> Result<Cow<'_, [f32]>> {
-        let mut values = match self {
-            Self::F32(values) => return Ok(Cow::Borrowed(values)),
-            Self::F16(bits) | Self::Bf16(bits) => vec![0.0; bits.len()],
-        };
-        match self {
-            Self::F32(_) => {}
-            Self::F16(bits) => decode::<F16>(m, bits, &mut values)?,
-            Self::Bf16(bits) => decode::<Bf16>(m, bits, &mut values)?,
-        }
-        Ok(Cow::Owned(values))
-    }
-}
 
 /// A column's number, in as many bits as it needs.
 pub trait Column: Copy + Send + Sync {
@@ -74,7 +39,7 @@ impl Column for i32 {
 pub fn csr<C: Column>(
     m: &Machine,
     x: &[f32],
-    entries: Entries<'_>,
+    entries: Narrow<'_>,
     places: &[C],
     pointers: &[i32],
     rows: usize,
@@ -98,7 +63,8 @@ pub fn csr<C: Column>(
     if out.is_empty() || places.is_empty() {
         return Ok(());
     }
-    let sparse = Sparse { values: &entries.widen(m)?, places, pointers };
+    let mut room = vec![0.0; if matches!(entries, Narrow::F32(_)) { 0 } else { entries.len() }];
+    let sparse = Sparse { values: entries.widen(m, &mut room)?, places, pointers };
     match rows {
         1 => m.each(out.chunks_mut(PANEL).enumerate().collect(), |(panel, out)| single(&sparse, panel * PANEL, x, out)),
         2..=8 => tiled::<C, 1>(m, &sparse, x, depth, out),

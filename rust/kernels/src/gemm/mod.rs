@@ -19,7 +19,7 @@ mod wna16_grouped;
 
 pub use block_scaled::{Blocks, block_scaled};
 pub use codebook_gemm::{Codebook, codebook_gemm};
-pub use csr::{Column, Entries, csr};
+pub use csr::{Column, csr};
 pub use fp8::{Scales, fp8};
 pub use lookup::lookup;
 pub use w4a8::{Codes, w4a8};

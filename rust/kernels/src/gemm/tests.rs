@@ -1,5 +1,5 @@
 use super::*;
-use crate::minifloat::E4m3fn;
+use crate::minifloat::{E4m3fn, Narrow};
 use crate::pack::{Order, pack};
 use crate::quantize::Zeros;
 use crate::{Error, Machine, Path};
@@ -262,7 +262,7 @@ fn csr_adds_its_entries_on_every_machine() {
     for m in machines() {
         for rows in [0usize, 1, 5, 17] {
             let x: Vec<f32> = (0..3 * rows).map(|i| i as f32 - 4.0).collect();
-            for entries in [Entries::F32(&values), Entries::F16(&halves)] {
+            for entries in [Narrow::F32(&values), Narrow::F16(&halves)] {
                 let mut out = vec![1.0; 4 * rows];
                 csr(&m, &x, entries, &places, &pointers, rows, 4, 3, &mut out).unwrap();
                 for (x, out) in x.chunks(3).zip(out.chunks(4)) {
@@ -277,7 +277,7 @@ fn csr_adds_its_entries_on_every_machine() {
 fn csr_refuses() {
     let m = Machine::forced(Path::Scalar, 1).unwrap();
     let run = |places: &[i32], pointers: &[i32]| {
-        csr(&m, &[1.0; 3], Entries::F32(&[1.0; 2]), places, pointers, 1, 2, 3, &mut [0.0; 2])
+        csr(&m, &[1.0; 3], Narrow::F32(&[1.0; 2]), places, pointers, 1, 2, 3, &mut [0.0; 2])
     };
     assert!(run(&[0, 2], &[0, 1, 2]).is_ok());
     for pointers in [[0, 3, 2], [1, 1, 2], [0, 1, 1], [0, -1, 2], [0, 2, 3]] {
@@ -288,4 +288,59 @@ fn csr_refuses() {
     }
     assert!(matches!(run(&[0], &[0, 1, 2]), Err(Error::Shape(_))));
     assert!(matches!(run(&[0, 2], &[0, 2]), Err(Error::Shape(_))));
+}
+
+#[test]
+fn block_scaled_multiplies_what_its_blocks_stand_for() {
+    use crate::minifloat::{E2m1, E3m2, Element, Int, dequantize_block};
+    fn agrees<E: Element>(block: usize, power: bool) {
+        // more than one part of a row, several rows of each panel
+        for (rows, cols, depth) in [(0, 3, 64), (3, 0, 64), (1, 5, 0), (1, 67, 544), (5, 9, 1056)] {
+            let known = |code: u8| if E::decode(code).is_nan() { 0 } else { code };
+            let codes: Vec<u8> = bytes(cols * depth, 3).into_iter().map(|b| known(b >> (8 - E::BITS))).collect();
+            let mut words = vec![0; cols * crate::pack::words_per_row(depth, E::BITS)];
+            // around 1 for either kind of scale
+            let one = if power { 120 } else { 50 };
+            let scale: Vec<u8> = bytes(cols * depth / block, 4).into_iter().map(|b| one + b % 13).collect();
+            let x: Vec<f32> = bytes(rows * depth, 5).into_iter().map(|b| f32::from(b) / 64.0 - 2.0).collect();
+            let mut values = vec![0.0; cols * depth];
+            for m in machines() {
+                pack(&m, &codes, cols, depth, E::BITS, Order::Dense, &mut words).unwrap();
+                dequantize_block::<E>(&m, &codes, &scale, block, power, 0.5, &mut values).unwrap();
+                let weight = Blocks { words: &words, scale: &scale, block, power, tensor_scale: 0.5 };
+                let mut out = vec![f32::NAN; rows * cols];
+                block_scaled::<E>(&m, &x, weight, rows, cols, depth, &mut out).unwrap();
+                for (at, &got) in out.iter().enumerate() {
+                    let (x, w) = (&x[at / cols * depth..][..depth], &values[at % cols * depth..][..depth]);
+                    let products = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
+                    let (sum, size) = products.fold((0.0, 0.0), |(sum, size), p| (sum + p, size + p.abs()));
+                    assert!(
+                        (f64::from(got) - sum).abs() <= depth as f64 * 2f64.powi(-24) * size,
+                        "{m:?} {at}: {got} {sum}"
+                    );
+                }
+            }
+        }
+    }
+    agrees::<E2m1>(32, true);
+    agrees::<E2m1>(16, false);
+    agrees::<E3m2>(32, true);
+    agrees::<E4m3fn>(32, true);
+    agrees::<Int<4>>(16, false);
+    agrees::<Int<8>>(32, true);
+}
+
+#[test]
+fn block_scaled_refuses() {
+    use crate::minifloat::E2m1;
+    let m = Machine::detect();
+    let run = |words: usize, scale: usize, block, tensor_scale| {
+        let weight = Blocks { words: &vec![0; words], scale: &vec![127; scale], block, power: true, tensor_scale };
+        block_scaled::<E2m1>(&m, &[1.0; 32], weight, 1, 1, 32, &mut [7.0])
+    };
+    assert!(run(4, 1, 32, 1.0).is_ok());
+    assert!(matches!(run(4, 1, 24, 1.0), Err(Error::Range(_))));
+    assert!(matches!(run(4, 1, 32, -1.0), Err(Error::Range(_))));
+    assert!(matches!(run(5, 1, 32, 1.0), Err(Error::Shape(_))));
+    assert!(matches!(run(4, 2, 32, 1.0), Err(Error::Shape(_))));
 }

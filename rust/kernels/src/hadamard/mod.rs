@@ -6,6 +6,7 @@ mod matrix;
 use std::sync::Arc;
 
 use crate::error::{expect_len, expect_shape};
+use crate::minifloat::Narrow;
 use crate::parts::Rows;
 use crate::quantize::{Token, by_row};
 use crate::{Error, Machine, Path, Result};
@@ -14,6 +15,8 @@ use faer::{Accum, MatMut, MatRef, Par};
 
 /// Elements worth a thread.
 const GRAIN: usize = 1 << 15;
+/// Elements, in whole rows, that are read right before they are transformed: they are in the first cache then.
+const PIECE: usize = 1 << 11;
 
 /// The outer factor for rows of `n`: its order `K`, and `H_K` row by row, entries 1 and -1; 1 and nothing for powers of two.
 ///
@@ -25,14 +28,38 @@ pub fn outer(n: usize) -> Result<(usize, Arc<[f32]>)> {
     Ok((order, if order > 1 { matrix::matrix(order) } else { Arc::default() }))
 }
 
-/// `x [rows, n] = scale * x H^T`, with `H` the Kronecker product of `H_K` and `H_2^t`: `H_K` as in [`matrix`], and
-/// `H_2^t[i, j] = (-1)^popcount(i & j)` (Sylvester's order). `transpose`: `scale * x H`, its inverse for a scale of `1 / n`.
+/// `x [rows, n] = scale * from H^T`, in place (of `x`) without `from`, with `H` the Kronecker product of `H_K` and `H_2^t`: `H_K` as in [`matrix`], and
+/// `H_2^t[i, j] = (-1)^popcount(i & j)` (Sylvester's order). `transpose`: `scale * from H`, its inverse for a scale of `1 / n`.
 ///
 /// NaN and infinity spread over their row. Errors: `Range` for an `n` that is no `K 2^t`, `Shape` for another length.
-pub fn hadamard(m: &Machine, x: &mut [f32], rows: usize, n: usize, scale: f32, transpose: bool) -> Result<()> {
+pub fn hadamard(
+    m: &Machine,
+    from: Option<Narrow<'_>>,
+    x: &mut [f32],
+    rows: usize,
+    n: usize,
+    scale: f32,
+    transpose: bool,
+) -> Result<()> {
     let transform = Transform::new(n, scale, transpose)?;
     expect_shape("x", x.len(), &[rows, n])?;
-    m.split_parts(rows, GRAIN.div_ceil(n), Rows::new(x, n), |_, x| transform.apply(m.path(), x.all()));
+    if let Some(from) = from {
+        expect_len("from", from.len(), x.len())?;
+    }
+    m.split_parts(rows, GRAIN.div_ceil(n), Rows::new(x, n), |range, x| {
+        let piece = PIECE.div_ceil(n) * n;
+        for (start, x) in (range.start * n..).step_by(piece).zip(x.all().chunks_mut(piece)) {
+            let range = start..start + x.len();
+            match from {
+                Some(Narrow::F32(values)) => transform.apply(m.path(), Some(&values[range]), x),
+                Some(from) => {
+                    from.read(m.path(), range, x);
+                    transform.apply(m.path(), None, x);
+                }
+                None => transform.apply(m.path(), None, x),
+            }
+        }
+    });
     Ok(())
 }
 
@@ -63,7 +90,7 @@ pub fn hadamard_quantize<F: Token>(
         for (x, sign) in room.iter_mut().zip(signs.unwrap_or_default()) {
             *x *= sign;
         }
-        transform.apply(path, room);
+        transform.apply(path, None, room);
         None
     })
 }
@@ -83,13 +110,13 @@ impl Transform {
         Ok(Self { order, matrix, span: n / order, scale, transpose })
     }
 
-    /// Transforms rows in place.
-    fn apply(&self, path: Path, x: &mut [f32]) {
+    /// Transforms rows in place, or those of `from` to `x`.
+    fn apply(&self, path: Path, from: Option<&[f32]>, x: &mut [f32]) {
         let factor = if self.order > 1 { 1.0 } else { self.scale };
         match path {
             // SAFETY: whoever has this path of a machine has AVX2.
-            Path::Avx512 | Path::Avx2 => unsafe { avx2::hadamard(x, self.span, factor) },
-            Path::Scalar => portable::hadamard(x, self.span, factor),
+            Path::Avx512 | Path::Avx2 => unsafe { avx2::hadamard(from, x, self.span, factor) },
+            Path::Scalar => portable::hadamard(from, x, self.span, factor),
         }
         if self.order > 1 {
             let matrix = MatRef::from_row_major_slice(&self.matrix, self.order, self.order);
@@ -113,7 +140,10 @@ fn mix(x: &mut [f32], matrix: MatRef<'_, f32>, span: usize, scale: f32) {
 mod portable {
     /// Sums and differences at distance 1, 2, 4, ...; every body adds in this order, so that all give the same bits.
     #[inline(always)]
-    pub fn hadamard(x: &mut [f32], n: usize, scale: f32) {
+    pub fn hadamard(from: Option<&[f32]>, x: &mut [f32], n: usize, scale: f32) {
+        if let Some(from) = from {
+            x.copy_from_slice(from);
+        }
         for row in x.chunks_exact_mut(n) {
             let mut distance = 1;
             while distance < n {
@@ -143,45 +173,50 @@ mod avx2 {
     use std::arch::x86_64::*;
 
     #[target_feature(enable = "avx2,fma")]
-    pub fn hadamard(x: &mut [f32], n: usize, scale: f32) {
+    pub fn hadamard(from: Option<&[f32]>, x: &mut [f32], n: usize, scale: f32) {
         match n {
-            0..8 => super::portable::hadamard(x, n, scale),
-            8 => within::<1>(x, scale),
-            16 => within::<2>(x, scale),
-            32 => within::<4>(x, scale),
-            64 => within::<8>(x, scale),
-            128.. => x.chunks_exact_mut(n).for_each(|row| long(row, scale)),
+            0..8 => super::portable::hadamard(from, x, n, scale),
+            8 => within::<1>(from, x, scale),
+            16 => within::<2>(from, x, scale),
+            32 => within::<4>(from, x, scale),
+            64 => within::<8>(from, x, scale),
+            128.. => {
+                for (start, row) in (0..).step_by(n).zip(x.chunks_exact_mut(n)) {
+                    long(from.map(|from| &from[start..start + n]), row, scale);
+                }
+            }
             _ => {}
         }
     }
 
     #[target_feature(enable = "avx2,fma")]
-    fn long(row: &mut [f32], scale: f32) {
-        within::<8>(row, 1.0);
+    fn long(from: Option<&[f32]>, row: &mut [f32], scale: f32) {
+        within::<8>(from, row, 1.0);
         let mut distance = 64;
         while distance < row.len() {
-            let left = row.len() / distance;
-            let scale = if left <= 8 { scale } else { 1.0 };
-            match left {
-                2 => across::<2>(row, distance, scale),
-                4 => across::<4>(row, distance, scale),
-                _ => across::<8>(row, distance, scale),
+            match row.len() / distance {
+                2 => across::<2, true>(row, distance, scale),
+                4 => across::<4, true>(row, distance, scale),
+                8 => across::<8, true>(row, distance, scale),
+                _ => across::<8, false>(row, distance, scale),
             }
             distance *= 8;
         }
     }
 
-    /// All distances in blocks of `8 R` elements.
+    /// All distances in blocks of `8 R` elements, which are read from `from`: so memory is read while registers are added.
     #[target_feature(enable = "avx2,fma")]
-    fn within<const R: usize>(x: &mut [f32], scale: f32) {
+    fn within<const R: usize>(from: Option<&[f32]>, x: &mut [f32], scale: f32) {
         let scale = _mm256_set1_ps(scale);
         // x * sign + swapped is rounded once, hence the same sum or difference
         let sign1 = _mm256_setr_ps(1.0, -1.0, 1.0, -1.0, 1.0, -1.0, 1.0, -1.0);
         let sign2 = _mm256_setr_ps(1.0, 1.0, -1.0, -1.0, 1.0, 1.0, -1.0, -1.0);
         let sign4 = _mm256_setr_ps(1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0);
+        let mut sources = from.unwrap_or_default().as_chunks::<8>().0.as_chunks::<R>().0.iter();
         for block in x.as_chunks_mut::<8>().0.as_chunks_mut::<R>().0 {
             let mut v = [_mm256_setzero_ps(); R];
-            for (v, x) in v.iter_mut().zip(&*block) {
+            let source = sources.next().unwrap_or(&*block);
+            for (v, x) in v.iter_mut().zip(source) {
                 let x = load_f32x8(x);
                 let x = _mm256_fmadd_ps(x, sign1, _mm256_permute_ps::<0b10_11_00_01>(x));
                 let x = _mm256_fmadd_ps(x, sign2, _mm256_permute_ps::<0b01_00_11_10>(x));
@@ -194,25 +229,33 @@ mod avx2 {
         }
     }
 
-    /// The distances `distance`, 2 `distance`, ... below `R distance`.
+    /// The distances `distance`, 2 `distance`, ... below `R distance`; after the last ones the scale.
     #[target_feature(enable = "avx2,fma")]
-    fn across<const R: usize>(x: &mut [f32], distance: usize, scale: f32) {
-        let scale = _mm256_set1_ps(scale);
+    fn across<const R: usize, const LAST: bool>(x: &mut [f32], distance: usize, scale: f32) {
+        let (count, scale) = (distance / 8, _mm256_set1_ps(scale));
         for block in x.chunks_exact_mut(R * distance) {
-            let mut parts = block.chunks_exact_mut(distance);
-            let mut parts: [&mut [[f32; 8]]; R] =
-                std::array::from_fn(|_| parts.next().map_or(&mut [][..], |part| part.as_chunks_mut().0));
-            for at in 0..distance / 8 {
+            let mut parts = cut::<R>(block, count);
+            for at in 0..count {
                 let mut v = [_mm256_setzero_ps(); R];
                 for (v, part) in v.iter_mut().zip(&parts) {
                     *v = load_f32x8(&part[at]);
                 }
                 butterflies(&mut v);
                 for (v, part) in v.iter().zip(&mut parts) {
-                    store_f32x8(&mut part[at], _mm256_mul_ps(*v, scale));
+                    store_f32x8(&mut part[at], if LAST { _mm256_mul_ps(*v, scale) } else { *v });
                 }
             }
         }
+    }
+
+    /// The `R` parts of a block, `count` vectors each. By a loop: what a closure does here would not be inlined.
+    #[inline(always)]
+    fn cut<const R: usize>(block: &mut [f32], count: usize) -> [&mut [[f32; 8]]; R] {
+        let mut parts: [&mut [[f32; 8]]; R] = std::array::from_fn(|_| Default::default());
+        for (part, x) in parts.iter_mut().zip(block.as_chunks_mut().0.chunks_exact_mut(count)) {
+            *part = &mut x[..count];
+        }
+        parts
     }
 
     /// All distances between the registers.

@@ -1,4 +1,6 @@
-use super::{hadamard, matrix};
+use super::{hadamard, hadamard_quantize, matrix};
+use crate::minifloat::E4m3fn;
+use crate::quantize::{Int8, quantize_tokens};
 use crate::{Error, Machine, Path};
 
 #[test]
@@ -8,12 +10,42 @@ fn every_path_gives_the_same_bits() {
         for rows in [0, 1, 2, 7, 200_000_usize.div_ceil(n).min(100)] {
             let x: Vec<f32> = (0..rows * n).map(|i| ((i * i) as f32 * 0.37).sin()).collect();
             let mut expected = x.clone();
-            hadamard(&scalar, &mut expected, rows, n, 0.3, n % 8 == 4).unwrap();
+            hadamard(&scalar, None, &mut expected, rows, n, 0.3, n % 8 == 4).unwrap();
             for m in Path::ALL.into_iter().filter_map(|path| Machine::forced(path, 3)) {
                 let mut got = x.clone();
-                hadamard(&m, &mut got, rows, n, 0.3, n % 8 == 4).unwrap();
+                hadamard(&m, None, &mut got, rows, n, 0.3, n % 8 == 4).unwrap();
                 assert!(got == expected, "{m:?} {rows} x {n}");
+                got.fill(f32::NAN);
+                hadamard(&m, Some(x[..].into()), &mut got, rows, n, 0.3, n % 8 == 4).unwrap();
+                assert!(got == expected, "{m:?} {rows} x {n}, out of place");
             }
+        }
+    }
+}
+
+#[test]
+fn quantized_rows_are_those_of_the_transform() {
+    for (rows, n) in [(0, 8), (1, 1), (3, 4), (2, 64), (5, 12), (40, 256), (9, 1024)] {
+        let x: Vec<f32> = (0..rows * n).map(|i| ((i * i) as f32 * 0.37).sin()).collect();
+        let signs: Vec<f32> = (0..n).map(|j| if j % 3 == 0 { -1.0 } else { 1.0 }).collect();
+        for (m, signs) in Path::ALL
+            .into_iter()
+            .flat_map(|path| [1, 3].map(|threads| Machine::forced(path, threads)))
+            .flatten()
+            .flat_map(|m| [(m, None), (m, Some(&signs[..]))])
+        {
+            let mut y: Vec<f32> =
+                x.iter().enumerate().map(|(i, x)| x * signs.map_or(1.0, |signs| signs[i % n])).collect();
+            hadamard(&m, None, &mut y, rows, n, 0.3, true).unwrap();
+            let (mut codes, mut scale) = (vec![9i8; x.len()], vec![9.0; rows]);
+            let (mut expected, mut scales) = (codes.clone(), scale.clone());
+            hadamard_quantize::<Int8>(&m, &x, signs, rows, n, 0.3, true, 1e-5, &mut codes, &mut scale).unwrap();
+            quantize_tokens::<Int8>(&m, &y, rows, n, 1e-5, &mut expected, &mut scales).unwrap();
+            assert!(codes == expected && scale == scales, "{m:?} {rows} x {n}");
+            let (mut codes, mut expected) = (vec![9u8; x.len()], vec![9u8; x.len()]);
+            hadamard_quantize::<E4m3fn>(&m, &x, signs, rows, n, 0.3, true, 1e-5, &mut codes, &mut scale).unwrap();
+            quantize_tokens::<E4m3fn>(&m, &y, rows, n, 1e-5, &mut expected, &mut scales).unwrap();
+            assert!(codes == expected && scale == scales, "{m:?} {rows} x {n}");
         }
     }
 }
@@ -22,9 +54,18 @@ fn every_path_gives_the_same_bits() {
 fn wrong_calls_are_refused() {
     let m = Machine::detect();
     for n in [0, 3, 6, 4004] {
-        assert!(matches!(hadamard(&m, &mut [0.0; 48], 1, n, 1.0, false), Err(Error::Range(_))));
+        assert!(matches!(hadamard(&m, None, &mut [0.0; 48], 1, n, 1.0, false), Err(Error::Range(_))));
     }
-    assert!(matches!(hadamard(&m, &mut [0.0; 48], 1, 32, 1.0, false), Err(Error::Shape(_))));
+    assert!(matches!(hadamard(&m, None, &mut [0.0; 48], 1, 32, 1.0, false), Err(Error::Shape(_))));
+    assert!(matches!(
+        hadamard(&m, Some([0.0; 31][..].into()), &mut [0.0; 32], 1, 32, 1.0, false),
+        Err(Error::Shape(_))
+    ));
+    let quantize =
+        |n, signs| hadamard_quantize::<Int8>(&m, &[0.0; 32], signs, 1, n, 1.0, false, 1e-5, &mut [0; 32], &mut [0.0]);
+    assert!(matches!(quantize(6, None), Err(Error::Range(_))));
+    assert!(matches!(quantize(64, None), Err(Error::Shape(_))));
+    assert!(matches!(quantize(32, Some(&[1.0; 31][..])), Err(Error::Shape(_))));
 }
 
 #[test]

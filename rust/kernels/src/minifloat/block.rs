@@ -3,7 +3,7 @@
 //! `x ~ code * scale * tensor_scale`. A block with NaN or infinity gets the scale NaN and codes 0, and no other is touched.
 
 use super::portable::{decode_one, encode_one};
-use super::{E4m3fn, E8m0, Format, GRAIN, sealed};
+use super::{E4m3fn, E8m0, Format, GRAIN, Narrow, sealed};
 use crate::error::expect_len;
 use crate::parts::Rows;
 use crate::simd::ROUND;
@@ -27,7 +27,7 @@ pub trait Element: sealed::Sealed + Copy + Send + Sync + 'static {
 
 impl<F: Format<Code = u8>> Element for F {
     const BITS: u32 = F::SIGN + 1;
-    const EXPONENT: u32 = (F::LARGEST >> F::MANTISSA) - F::BIAS;
+    const EXPONENT: u32 = (F::LARGEST >> F::MANTISSA).wrapping_add_signed(-F::BIAS);
     const MANTISSA: u32 = F::MANTISSA;
     #[inline(always)]
     fn largest() -> f32 {
@@ -191,7 +191,7 @@ fn blocks(elements: usize, block: usize) -> Result<usize> {
 /// Errors: `Range` for a block other than 16 or 32 and for an impossible tensor scale; `Shape` for lengths that do not fit.
 pub fn quantize_block<E: Element>(
     m: &Machine,
-    x: &[f32],
+    x: Narrow<'_>,
     block: usize,
     by: BlockScale,
     codes: &mut [u8],
@@ -202,12 +202,15 @@ pub fn quantize_block<E: Element>(
     expect_len("codes", codes.len(), x.len())?;
     expect_len("scale", scale.len(), count)?;
     m.split_parts(count, GRAIN / block, (Rows::new(codes, block), Rows::new(scale, 1)), |range, outs| {
-        let (x, codes, scale) = (&x[range.start * block..range.end * block], outs.0.all(), outs.1.all());
-        match m.path() {
-            // SAFETY: a machine with this path has AVX2.
-            Path::Avx512 | Path::Avx2 => unsafe { avx2::quantize::<E>(x, block, by, codes, scale) },
-            Path::Scalar => portable::quantize::<E>(x, block, by, codes, scale),
-        }
+        let (codes, scale) = (outs.0.all(), outs.1.all());
+        x.pieces(m.path(), range.start * block..range.end * block, |at, x| {
+            let (codes, scale) = (&mut codes[at..at + x.len()], &mut scale[at / block..(at + x.len()) / block]);
+            match m.path() {
+                // SAFETY: a machine with this path has AVX2.
+                Path::Avx512 | Path::Avx2 => unsafe { avx2::quantize::<E>(x, block, by, codes, scale) },
+                Path::Scalar => portable::quantize::<E>(x, block, by, codes, scale),
+            }
+        });
     });
     Ok(())
 }

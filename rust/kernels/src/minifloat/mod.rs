@@ -1,12 +1,15 @@
-//! Casts between f32 and narrower floats, rounded to nearest, ties to even, and blocks of them that share a scale. Limit:
-//! memory.
+//! Casts between f32 and narrower floats, and blocks of them that share a scale. Limit: memory.
 //!
 //! NaN becomes the quiet NaN named by the format, with its sign; zeros keep theirs; subnormals, of either side, are exact.
-//! Formats below 8 bits have neither NaN nor infinity: both become the largest value, with their sign.
+//! Formats below 8 bits, and those of OliVe, have neither NaN nor infinity: both become the largest value, with their sign.
 
 mod block;
+mod narrow;
+mod rounding;
 
 pub use block::{BlockScale, Element, Int, Rule, dequantize_block, quantize_block};
+pub use narrow::Narrow;
+pub use rounding::Rounding;
 
 use crate::error::expect_len;
 use crate::parts::Rows;
@@ -19,7 +22,9 @@ pub trait Format: sealed::Sealed + Copy + Send + Sync + 'static {
     /// Bits of the mantissa.
     const MANTISSA: u32;
     /// Bias of the exponent.
-    const BIAS: u32;
+    const BIAS: i32;
+    /// The least magnitude: 0, or 1 where that stands for no number.
+    const LEAST: u32;
     /// The magnitude of the largest finite value.
     const LARGEST: u32;
     /// The magnitude that stands for what lies above it, unless saturating.
@@ -28,6 +33,12 @@ pub trait Format: sealed::Sealed + Copy + Send + Sync + 'static {
     const NAN: u32;
     /// The place of the sign.
     const SIGN: u32;
+    /// What the biased exponents of f32 are larger by.
+    #[doc(hidden)]
+    const REBIAS: u32 = (127 - Self::BIAS).cast_unsigned();
+    /// Whether the least exponent is that of zero and of subnormals.
+    #[doc(hidden)]
+    const GRADUAL: bool = Self::LEAST == 0 && Self::MANTISSA > 0;
     #[doc(hidden)]
     fn narrow(code: u32) -> Self::Code;
     #[doc(hidden)]
@@ -74,7 +85,7 @@ impl Bits for u16 {
 }
 
 macro_rules! format {
-    ($name:ident, $code:ty, $sign:literal, $mantissa:literal, $bias:literal, $largest:literal, $overflow:literal, $nan:literal, $doc:literal) => {
+    ($name:ident, $code:ty, $sign:literal, $mantissa:literal, $bias:literal, $least:literal, $largest:literal, $overflow:literal, $nan:literal, $doc:literal) => {
         #[doc = $doc]
         #[derive(Debug, Clone, Copy)]
         pub struct $name;
@@ -82,7 +93,8 @@ macro_rules! format {
         impl Format for $name {
             type Code = $code;
             const MANTISSA: u32 = $mantissa;
-            const BIAS: u32 = $bias;
+            const BIAS: i32 = $bias;
+            const LEAST: u32 = $least;
             const LARGEST: u32 = $largest;
             const OVERFLOW: u32 = $overflow;
             const NAN: u32 = $nan;
@@ -99,17 +111,20 @@ macro_rules! format {
     };
 }
 
-format!(E4m3fn, u8, 7, 3, 7, 0x7e, 0x7f, 0x7f, "OCP FP8 E4M3: largest 448, no infinity, NaN 0x7f.");
-format!(E5m2, u8, 7, 2, 15, 0x7b, 0x7c, 0x7e, "OCP FP8 E5M2: largest 57344, infinity 0x7c, NaN 0x7e.");
-format!(E3m2, u8, 5, 2, 3, 0x1f, 0x1f, 0x1f, "OCP FP6 E3M2: largest 28.");
-format!(E2m3, u8, 5, 3, 1, 0x1f, 0x1f, 0x1f, "OCP FP6 E2M3: largest 7.5.");
-format!(E2m1, u8, 3, 1, 1, 0x07, 0x07, 0x07, "OCP FP4 E2M1: largest 6.");
+format!(E4m3fn, u8, 7, 3, 7, 0, 0x7e, 0x7f, 0x7f, "OCP FP8 E4M3: largest 448, no infinity, NaN 0x7f.");
+format!(E5m2, u8, 7, 2, 15, 0, 0x7b, 0x7c, 0x7e, "OCP FP8 E5M2: largest 57344, infinity 0x7c, NaN 0x7e.");
+format!(E3m2, u8, 5, 2, 3, 0, 0x1f, 0x1f, 0x1f, "OCP FP6 E3M2: largest 28.");
+format!(E2m3, u8, 5, 3, 1, 0, 0x1f, 0x1f, 0x1f, "OCP FP6 E2M3: largest 7.5.");
+format!(E2m1, u8, 3, 1, 1, 0, 0x07, 0x07, 0x07, "OCP FP4 E2M1: largest 6.");
 format!(
     E8m0,
-    u8, 8, 0, 127, 0xfe, 0xff, 0xff, "OCP scales: 2^(code - 127), NaN 0xff; no zero and no sign, ties go up."
+    u8, 8, 0, 127, 0, 0xfe, 0xff, 0xff, "OCP scales: 2^(code - 127), NaN 0xff; no zero and no sign, ties go up."
 );
-format!(Bf16, u16, 15, 7, 127, 0x7f7f, 0x7f80, 0x7fc0, "bfloat16: the upper half of an f32, NaN 0x7fc0.");
-format!(F16, u16, 15, 10, 15, 0x7bff, 0x7c00, 0x7e00, "IEEE binary16: largest 65504, NaN 0x7e00.");
+format!(Bf16, u16, 15, 7, 127, 0, 0x7f7f, 0x7f80, 0x7fc0, "bfloat16: the upper half of an f32, NaN 0x7fc0.");
+format!(F16, u16, 15, 10, 15, 0, 0x7bff, 0x7c00, 0x7e00, "IEEE binary16: largest 65504, NaN 0x7e00.");
+format!(AbE2m1, u8, 3, 1, -1, 1, 0x07, 0x07, 0x07, "OliVe's abfloat of 4 bits: (2 + m) 2^e, 3 to 24, no zero.");
+format!(AbE2m5, u8, 7, 5, -5, 1, 0x7f, 0x7f, 0x7f, "OliVe's abfloat of 8 bits, its code's: (32 + m) 2^e, 33 to 504.");
+format!(AbE4m3, u8, 7, 3, -3, 1, 0x7f, 0x7f, 0x7f, "OliVe's abfloat of 8 bits, its paper's: (8 + m) 2^e, 9 to 491520.");
 
 /// Elements worth a thread, and the unit in which they are cut. The fastest casts do so many in the time in which a
 /// sleeping thread wakes.
@@ -120,15 +135,24 @@ const BLOCK: usize = 64;
 /// infinity included; else infinity, which for [`E4m3fn`] is NaN.
 ///
 /// Errors: `Shape` for another length.
-pub fn encode<F: Format>(m: &Machine, x: &[f32], saturate: bool, codes: &mut [F::Code]) -> Result<()> {
+pub fn encode<F: Format>(
+    m: &Machine,
+    x: Narrow<'_>,
+    rounding: Rounding,
+    saturate: bool,
+    codes: &mut [F::Code],
+) -> Result<()> {
     expect_len("codes", codes.len(), x.len())?;
     m.split_parts(x.len().div_ceil(BLOCK), GRAIN / BLOCK, Rows::new(codes, BLOCK), |range, codes| {
-        let (x, codes) = (&x[range.start * BLOCK..x.len().min(range.end * BLOCK)], codes.all());
-        match m.path() {
-            // SAFETY: a machine with this path has AVX2.
-            Path::Avx512 | Path::Avx2 => unsafe { avx2::encode::<F>(x, saturate, codes) },
-            Path::Scalar => portable::encode::<F>(x, saturate, codes),
-        }
+        let (start, codes) = (range.start * BLOCK, codes.all());
+        x.pieces(m.path(), start..start + codes.len(), |at, x| {
+            let (start, codes) = (start + at, &mut codes[at..at + x.len()]);
+            match m.path() {
+                // SAFETY: a machine with this path has AVX2.
+                Path::Avx512 | Path::Avx2 => unsafe { avx2::encode::<F>(x, start, rounding, saturate, codes) },
+                Path::Scalar => portable::encode::<F>(x, start, rounding, saturate, codes),
+            }
+        });
     });
     Ok(())
 }
@@ -140,26 +164,36 @@ pub fn encode<F: Format>(m: &Machine, x: &[f32], saturate: bool, codes: &mut [F:
 pub fn decode<F: Format>(m: &Machine, codes: &[F::Code], x: &mut [f32]) -> Result<()> {
     expect_len("x", x.len(), codes.len())?;
     m.split_parts(codes.len().div_ceil(BLOCK), GRAIN / BLOCK, Rows::new(x, BLOCK), |range, x| {
-        let (codes, x) = (&codes[range.start * BLOCK..codes.len().min(range.end * BLOCK)], x.all());
-        match m.path() {
-            // SAFETY: a machine with this path has AVX2.
-            Path::Avx512 | Path::Avx2 => unsafe { avx2::decode::<F>(codes, x) },
-            Path::Scalar => portable::decode::<F>(codes, x),
-        }
+        let codes = &codes[range.start * BLOCK..codes.len().min(range.end * BLOCK)];
+        decode_some::<F>(m.path(), codes, x.all());
     });
     Ok(())
 }
 
-pub(crate) mod portable {
-    use super::Format;
+/// [`decode`] on the caller's thread.
+fn decode_some<F: Format>(path: Path, codes: &[F::Code], x: &mut [f32]) {
+    match path {
+        // SAFETY: whoever has this path of a machine has AVX2.
+        Path::Avx512 | Path::Avx2 => unsafe { avx2::decode::<F>(codes, x) },
+        Path::Scalar => portable::decode::<F>(codes, x),
+    }
+}
 
-    const MAGNITUDE: u32 = 0x7fff_ffff;
+pub(crate) mod portable {
+    use super::{Format, Rounding, rounding};
+
+    pub(super) const MAGNITUDE: u32 = 0x7fff_ffff;
     const INFINITY: u32 = 0x7f80_0000;
 
+    /// Casts `x`, whose first number is the one at `start`.
     #[inline(always)]
-    pub fn encode<F: Format>(x: &[f32], saturate: bool, codes: &mut [F::Code]) {
-        for (x, code) in x.iter().zip(codes) {
-            *code = F::narrow(encode_one::<F>(x.to_bits(), saturate));
+    pub(super) fn encode<F: Format>(x: &[f32], start: usize, by: Rounding, saturate: bool, codes: &mut [F::Code]) {
+        if by == Rounding::Even {
+            for (x, code) in x.iter().zip(codes) {
+                *code = F::narrow(encode_one::<F>(x.to_bits(), saturate));
+            }
+        } else {
+            rounding::encode::<F>(x, start, by, saturate, codes);
         }
     }
 
@@ -170,7 +204,7 @@ pub(crate) mod portable {
         }
     }
 
-    /// Without a branch, so that the loop becomes vectors.
+    /// To nearest, ties to even. Without a branch, so that the loop becomes vectors.
     #[inline(always)]
     pub fn encode_one<F: Format>(bits: u32, saturate: bool) -> u32 {
         let magnitude = bits & MAGNITUDE;
@@ -178,19 +212,29 @@ pub(crate) mod portable {
         // without a mantissa nothing is even: ties go up, as everyone casts scales
         let odd = if F::MANTISSA == 0 { 1 } else { (magnitude >> drop) & 1 };
         let rounded = (magnitude + ((1 << (drop - 1)) - 1) + odd) >> drop;
-        let mut code = rounded.wrapping_sub((127 - F::BIAS) << F::MANTISSA);
-        if F::BIAS != 127 {
+        let mut code = rounded.wrapping_sub(F::REBIAS << F::MANTISSA);
+        if F::GRADUAL && F::REBIAS != 0 {
             // the unit of this float in the last place is the smallest subnormal: the addition rounds to it
-            let unit = (127 - F::BIAS + drop + 1) << 23;
+            let unit = (F::REBIAS + drop + 1) << 23;
             let subnormal = (f32::from_bits(magnitude) + f32::from_bits(unit)).to_bits().wrapping_sub(unit);
-            code = if magnitude < (127 - F::BIAS + 1) << 23 { subnormal } else { code };
+            code = if magnitude < (F::REBIAS + 1) << 23 { subnormal } else { code };
+        }
+        if F::LEAST > 0 {
+            code = if code.cast_signed() > F::LEAST.cast_signed() { code } else { F::LEAST };
         }
         if F::MANTISSA == 0 {
             // f32 has 2^-127, the smallest scale, as a subnormal; 1.5 of it is a tie
             code = if magnitude < 1 << 23 { (magnitude >= 0x0060_0000).into() } else { code };
         }
-        code = if code > F::LARGEST { if saturate { F::LARGEST } else { F::OVERFLOW } } else { code };
-        code = if magnitude > INFINITY { F::NAN } else { code };
+        finish::<F>(bits, code, saturate)
+    }
+
+    /// The code of a number whose magnitude is rounded, on as if there were no largest one.
+    #[inline(always)]
+    pub(super) fn finish<F: Format>(bits: u32, code: u32, saturate: bool) -> u32 {
+        let past = if saturate { F::LARGEST } else { F::OVERFLOW };
+        let code = if code > F::LARGEST { past } else { code };
+        let code = if bits & MAGNITUDE > INFINITY { F::NAN } else { code };
         code | (bits >> 31) << F::SIGN
     }
 
@@ -198,10 +242,10 @@ pub(crate) mod portable {
     pub fn decode_one<F: Format>(code: u32) -> u32 {
         let magnitude = code & ((1 << F::SIGN) - 1);
         let shifted = magnitude << (23 - F::MANTISSA);
-        let mut bits = shifted + ((127 - F::BIAS) << 23);
-        if F::BIAS != 127 {
+        let mut bits = shifted + (F::REBIAS << 23);
+        if F::GRADUAL && F::REBIAS != 0 {
             // a subnormal: give it a leading one, then take that away
-            let one = (127 - F::BIAS + 1) << 23;
+            let one = (F::REBIAS + 1) << 23;
             let subnormal = (f32::from_bits(shifted + one) - f32::from_bits(one)).to_bits();
             bits = if magnitude < 1 << F::MANTISSA { subnormal } else { bits };
         }
@@ -223,20 +267,21 @@ use portable as avx2;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    //! The 16-bit formats by their instructions, the 8-bit ones as the portable body does it; else the portable bodies,
-    //! compiled to vectors of eight.
+    //! To nearest, ties to even: the 16-bit formats by their instructions, the 8-bit ones as the portable body does it; else
+    //! the portable bodies, compiled to vectors of eight.
 
-    use super::{Bits, Format, Held, portable};
+    use super::{Bits, Format, Held, Rounding, portable};
     use crate::simd::{load_f32x8, load_u16x8, store_f32x8, store_u8x32, store_u16x8};
     use std::arch::x86_64::*;
 
     #[target_feature(enable = "avx2,f16c")]
-    pub fn encode<F: Format>(x: &[f32], saturate: bool, codes: &mut [F::Code]) {
+    pub fn encode<F: Format>(x: &[f32], start: usize, rounding: Rounding, saturate: bool, codes: &mut [F::Code]) {
         let done = match F::Code::held(codes) {
+            _ if rounding != Rounding::Even => 0,
             Held::Halves(codes) => encode_halves::<F>(x, saturate, codes),
             Held::Bytes(codes) => encode_bytes::<F>(x, saturate, codes),
         };
-        portable::encode::<F>(&x[done..], saturate, &mut codes[done..]);
+        portable::encode::<F>(&x[done..], start + done, rounding, saturate, &mut codes[done..]);
     }
 
     #[target_feature(enable = "avx2,f16c")]
@@ -290,7 +335,7 @@ mod avx2 {
     /// Casts all whole vectors of 32; returns how many numbers those are.
     #[target_feature(enable = "avx2,f16c")]
     fn encode_bytes<F: Format>(x: &[f32], saturate: bool, codes: &mut [u8]) -> usize {
-        if F::MANTISSA == 0 {
+        if !F::GRADUAL {
             return 0;
         }
         let (x, codes) = (x.as_chunks::<32>().0, codes.as_chunks_mut::<32>().0);
@@ -313,12 +358,12 @@ mod avx2 {
         let (drop, bits) = (23 - F::MANTISSA, _mm256_castps_si256(x));
         let magnitude = _mm256_and_si256(bits, set(0x7fff_ffff));
         let odd = _mm256_and_si256(_mm256_srl_epi32(magnitude, shift(drop)), set(1));
-        let half = set(((1u32 << (drop - 1)) - 1).wrapping_sub((127 - F::BIAS) << 23));
+        let half = set(((1u32 << (drop - 1)) - 1).wrapping_sub(F::REBIAS << 23));
         let normal = _mm256_srl_epi32(_mm256_add_epi32(_mm256_add_epi32(magnitude, half), odd), shift(drop));
-        let unit = set((127 - F::BIAS + drop + 1) << 23);
+        let unit = set((F::REBIAS + drop + 1) << 23);
         let added = _mm256_add_ps(_mm256_castsi256_ps(magnitude), _mm256_castsi256_ps(unit));
         let subnormal = _mm256_sub_epi32(_mm256_castps_si256(added), unit);
-        let small = _mm256_cmpgt_epi32(set((127 - F::BIAS + 1) << 23), magnitude);
+        let small = _mm256_cmpgt_epi32(set((F::REBIAS + 1) << 23), magnitude);
         let code = _mm256_blendv_epi8(normal, subnormal, small);
         let past = if saturate { F::LARGEST } else { F::OVERFLOW };
         let mut code = if past == F::LARGEST {

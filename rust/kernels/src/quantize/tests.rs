@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Machine, Path};
+use crate::{Error, Machine, Path};
 
 fn machines() -> impl Iterator<Item = Machine> {
     Path::ALL.into_iter().flat_map(|path| [1, 3].into_iter().filter_map(move |threads| Machine::forced(path, threads)))
@@ -307,4 +307,51 @@ fn tables_refuse() {
     let mut out = [0.0; 4];
     let beyond = dequantize_table(&m, &[0, 1, 2, 0], 2, 2, 2, &[1.0; 2], &[0.0; 2], false, &mut out);
     assert!(matches!(beyond, Err(Error::Range(_))));
+}
+
+#[test]
+fn normalized_rows_are_those_of_the_definition_on_every_machine() {
+    let (bias_of, weight_of) = (|j: usize| j as f32 / 50.0 - 0.5, |j: usize| 1.0 + j as f32 / 100.0);
+    for (rows, cols) in [(0, 3), (2, 0), (1, 1), (3, 7), (5, 8), (4, 33), (700, 129)] {
+        let x: Vec<f32> = numbers(rows * cols).into_iter().map(|x| x + 0.25).collect();
+        let (weight, bias): (Vec<_>, Vec<_>) = (0..cols).map(|j| (weight_of(j), bias_of(j))).unzip();
+        for (centred, bias) in [(false, None), (true, Some(&bias[..]))] {
+            let norm = Norm { centred, weight: &weight, bias, eps: 1e-5 };
+            let mut first = None;
+            for m in machines() {
+                let (mut codes, mut scale) = (vec![9; x.len()], vec![9.0; rows]);
+                norm_quantize::<Int8>(&m, &x, rows, cols, norm, 1e-5, &mut codes, &mut scale).unwrap();
+                let lines = x.chunks(cols.max(1)).zip(codes.chunks(cols.max(1))).zip(&scale);
+                for ((row, codes), scale) in lines {
+                    let count = row.len() as f64;
+                    let mean = if centred { row.iter().map(|&x| f64::from(x)).sum::<f64>() / count } else { 0.0 };
+                    let square = row.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / count;
+                    for (j, (&x, &code)) in row.iter().zip(codes).enumerate() {
+                        let y = (f64::from(x) - mean) / (square + 1e-5).sqrt() * f64::from(weight[j]);
+                        let y = y + bias.map_or(0.0, |bias| f64::from(bias[j]));
+                        // half a step, and what rounding to f32 moves
+                        let off = (f64::from(code) * f64::from(*scale) - y).abs();
+                        assert!(off <= 0.5001 * f64::from(*scale) + 1e-6, "{m:?} {j}: {code} times {scale} for {y}");
+                    }
+                }
+                let got = (codes, scale);
+                assert_eq!(*first.get_or_insert(got.clone()), got);
+            }
+        }
+    }
+}
+
+#[test]
+fn norms_refuse() {
+    let (m, x) = (Machine::detect(), [1.0; 6]);
+    let run = |weight: &[f32], bias: Option<&[f32]>, eps, scales: usize| {
+        let norm = Norm { centred: true, weight, bias, eps };
+        norm_quantize::<Int8>(&m, &x, 2, 3, norm, 1e-5, &mut [0; 6], &mut vec![0.0; scales])
+    };
+    assert!(run(&[1.0; 3], Some(&[0.0; 3]), 0.0, 2).is_ok());
+    assert!(matches!(run(&[1.0; 3], None, -1.0, 2), Err(Error::Range(_))));
+    assert!(matches!(run(&[1.0; 3], None, f32::NAN, 2), Err(Error::Range(_))));
+    assert!(matches!(run(&[1.0; 2], None, 0.0, 2), Err(Error::Shape(_))));
+    assert!(matches!(run(&[1.0; 3], Some(&[0.0; 4]), 0.0, 2), Err(Error::Shape(_))));
+    assert!(matches!(run(&[1.0; 3], None, 0.0, 3), Err(Error::Shape(_))));
 }

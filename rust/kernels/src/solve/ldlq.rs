@@ -90,7 +90,7 @@ pub fn ldlq(
     }
     let rounder = match codewords {
         Codewords::Integers(bits) => Rounder::Integers(f32::from(highest(bits)?)),
-        Codewords::Lattice(lattice) => Rounder::Lattice(Box::new(Encoder::new(lattice))),
+        Codewords::Lattice(lattice) => Rounder::Lattice(Encoder::of(lattice)),
     };
     expect_shape("weight", weight.len(), &[rows, cols])?;
     expect_shape("start", values.len(), &[rows, cols])?;
@@ -182,7 +182,7 @@ struct Chunk<'a> {
 enum Rounder {
     /// From 0 to this.
     Integers(f32),
-    Lattice(Box<Encoder>),
+    Lattice(&'static Encoder),
 }
 
 impl Rounder {

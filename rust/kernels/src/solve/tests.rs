@@ -1,4 +1,5 @@
 use super::*;
+use crate::codebook::Table;
 use crate::quantize::{Grid, ScaleType, fit_affine, quantize_affine};
 use crate::{Error, Machine, Path};
 
@@ -554,4 +555,91 @@ fn min_max_refuses() {
     assert!(matches!(run(good, 1.0, 2), Err(Error::Range(_))));
     assert!(matches!(run(good, f32::NAN, 1), Err(Error::NotFinite(_))));
     assert!(matches!(run(Search { frozen: Some(&[0]), ..good }, 1.0, 1), Err(Error::Shape(_))));
+}
+
+#[test]
+fn gptq_codebook_keeps_its_identity_and_its_bits() {
+    // whole and broken strips, more than one task, one stage and two, groups, blocks that end anywhere
+    for (rows, cols, dim, [first, second], groups, block) in
+        [(1, 4, 1, [3, 0], 1, 128), (9, 12, 4, [16, 0], 2, 5), (300, 24, 8, [40, 9], 1, 24), (7, 6, 6, [5, 2], 3, 1)]
+    {
+        let (weight, mut factor) = (noise(rows * cols, 3), vec![0.0; cols * cols]);
+        inverse_factor(&Machine::detect(), &hessian(cols, 4), cols, 0.1, &mut factor).unwrap();
+        let (one, two) = (noise(groups * first * dim, 5), noise(groups * second * dim, 6));
+        let table = Table { dim, groups, first: &one, second: &two };
+        let low = table.bits()[0];
+        let value = |code: i32, row: usize, j: usize| {
+            let (group, k) = (j / (cols / groups), code as usize);
+            let stage = |stage: &[f32], count, k: usize| stage[(group * count + k) * dim + row % dim];
+            let rest = if second > 0 { stage(&two, second, k >> low) } else { 0.0 };
+            (stage(&one, first, k & ((1 << low) - 1)), rest)
+        };
+        let mut all = None;
+        for m in machines() {
+            let (mut now, mut loss) = (weight.clone(), vec![f32::NAN; rows]);
+            let mut codes = vec![-1; rows.div_ceil(dim) * cols];
+            gptq_codebook(&m, &mut now, &factor, rows, cols, table, block, &mut codes, &mut loss).unwrap();
+            for row in 0..rows {
+                let error = |j: usize| {
+                    let (near, rest) = value(codes[row / dim * cols + j], row, j);
+                    (f64::from(now[row * cols + j]) - f64::from(near) - f64::from(rest))
+                        / f64::from(factor[j * cols + j])
+                };
+                for j in 0..cols {
+                    let moved: f64 = (0..j).map(|i| error(i) * f64::from(factor[i * cols + j])).sum();
+                    let expected = f64::from(weight[row * cols + j]) - moved;
+                    let got = f64::from(now[row * cols + j]);
+                    assert!((got - expected).abs() <= 1e-4 * (1.0 + expected.abs()), "{row} {j}: {got} {expected}");
+                }
+                let sum: f64 = (0..cols).map(|j| 0.5 * error(j) * error(j)).sum();
+                assert!((f64::from(loss[row]) - sum).abs() <= 1e-3 * (1.0 + sum), "{} {sum}", loss[row]);
+            }
+            let got = (codes, now, loss);
+            assert_eq!(*all.get_or_insert(got.clone()), got, "{m:?}");
+        }
+    }
+}
+
+#[test]
+fn gptq_codebook_takes_the_nearest_where_columns_are_alone() {
+    let (rows, cols, dim, count) = (10, 7, 4, 6);
+    let (weight, words) = (noise(rows * cols, 8), noise(count * dim, 9));
+    let factor: Vec<f32> = (0..cols * cols).map(|at| if at % (cols + 1) == 0 { 2.0 } else { 0.0 }).collect();
+    let table = Table { dim, groups: 1, first: &words, second: &[] };
+    for m in machines() {
+        let (mut now, mut loss, mut codes) = (weight.clone(), vec![0.0; rows], vec![0; rows.div_ceil(dim) * cols]);
+        gptq_codebook(&m, &mut now, &factor, rows, cols, table, 3, &mut codes, &mut loss).unwrap();
+        assert_eq!(now, weight);
+        for (at, &code) in codes.iter().enumerate() {
+            let (strip, j) = (at / cols, at % cols);
+            let away = |k: usize| -> f32 {
+                (0..dim)
+                    .map(|i| {
+                        let x = weight.get((strip * dim + i) * cols + j).copied().unwrap_or(0.0);
+                        (x - words[k * dim + i]).powi(2)
+                    })
+                    .sum()
+            };
+            assert!((0..count).all(|k| away(code as usize) <= away(k) + 1e-5), "{at}");
+        }
+    }
+}
+
+#[test]
+fn gptq_codebook_refuses() {
+    let m = Machine::detect();
+    let run = |weight: f32, diagonal: f32, first: &[f32], groups, block| {
+        let table = Table { dim: 2, groups, first, second: &[] };
+        let (mut codes, mut loss) = ([7; 2], [7.0; 2]);
+        let factor = [1.0, 0.5, 0.0, diagonal];
+        gptq_codebook(&m, &mut [weight; 4], &factor, 2, 2, table, block, &mut codes, &mut loss)
+    };
+    assert!(run(1.0, 1.0, &[1.0; 4], 1, 2).is_ok());
+    assert!(matches!(run(f32::NAN, 1.0, &[1.0; 4], 1, 2), Err(Error::NotFinite(_))));
+    assert!(matches!(run(1.0, 0.0, &[1.0; 4], 1, 2), Err(Error::Range(_))));
+    assert!(matches!(run(1.0, 1.0, &[1.0, f32::INFINITY], 1, 2), Err(Error::NotFinite(_))));
+    assert!(matches!(run(1.0, 1.0, &[], 1, 2), Err(Error::Range(_))));
+    assert!(matches!(run(1.0, 1.0, &[1.0; 3], 1, 2), Err(Error::Shape(_))));
+    assert!(matches!(run(1.0, 1.0, &[1.0; 12], 3, 2), Err(Error::Shape(_))));
+    assert!(matches!(run(1.0, 1.0, &[1.0; 4], 1, 0), Err(Error::Range(_))));
 }
