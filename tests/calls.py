@@ -117,6 +117,17 @@ def calls() -> dict[str, Call]:
             {"bits": 2, "codewords": "e8p", "sweeps": 2},
             empty={"weight": (0, 64), "hessian": (64, 64), "start": (0, 64)},
         ),
+        "min_max": Call(
+            {
+                "a": x,
+                "b": x @ x.T,
+                "levels": np.tile(np.float32([[-1.5, -0.5, 0.5, 1.5]]), (len(x), 1)),
+                "codes": (codes % 4).astype(np.uint8),
+                "frozen": (codes > 12).astype(np.uint8),
+            },
+            {"iterations": 2},
+            empty={"a": (5, 64), "b": (0, 5), "levels": (0, 4), "codes": (0, 64), "frozen": (0, 64)},
+        ),
         "nearest_codeword": Call(
             {"x": x, "codebook": x[:5].copy(), "weights": np.abs(x)},
             empty={"x": (0, 64), "codebook": (5, 64), "weights": (0, 64)},

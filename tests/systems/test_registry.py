@@ -17,6 +17,7 @@ def test_all_say_what_they_are() -> None:
         "adadim",
         "awq",
         "best",
+        "dmmv",
         "gptq",
         "gwq",
         "hqq",

@@ -58,6 +58,7 @@ from subbyte.kernels.solve import (
     half_quadratic,
     inverse_factor,
     ldlq,
+    min_max,
 )
 
 __all__ = [
@@ -85,6 +86,7 @@ __all__ = [
     "kmeans",
     "ldlq",
     "lookup",
+    "min_max",
     "nearest_codeword",
     "norm_quantize",
     "pack",

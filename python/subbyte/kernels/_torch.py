@@ -440,6 +440,17 @@ def _ldlq(
     return codes, weight.new_empty(weight.shape), weight.new_empty((rows,))
 
 
+@_operator(
+    "min_max(Tensor a, Tensor b, Tensor levels, Tensor codes, Tensor? frozen=None, int iterations=30, int active=100, "
+    "bool guard=True, str moves='swap', float share=0.005, int seed=9101) -> (Tensor, Tensor, Tensor)"
+)
+def _min_max(
+    a: Tensor, b: Tensor, levels: Tensor, codes: Tensor, *_: object, **__: object
+) -> tuple[Tensor, Tensor, Tensor]:
+    rows = codes.shape[0]
+    return codes.new_empty(codes.shape), a.new_empty((rows, 2)), a.new_empty((rows, 2))
+
+
 @_operator("product_encode(Tensor x, Tensor codebooks) -> Tensor")
 def _product_encode(x: Tensor, codebooks: Tensor) -> Tensor:
     dtype = torch.uint8 if codebooks.shape[1] <= 256 else torch.uint16

@@ -315,3 +315,51 @@ def ldlq(
     options = {"codewords": codewords, "sweeps": sweeps, "block": block}
     codes, values, loss = call("ldlq", arrays, bits=bits, **options)
     return codes, values, loss
+
+
+def min_max(
+    a: Array,
+    b: Array,
+    levels: Array,
+    codes: Array,
+    frozen: Array | None = None,
+    iterations: int = 30,
+    active: int = 100,
+    guard: bool = True,
+    moves: str = "swap",
+    share: float = 0.005,
+    seed: int = 9101,
+) -> tuple[Array, Array, Array]:
+    """Searches `min_x max_k |a_k x - b_k|` for many problems that share a, each x_j out of the levels of its problem.
+
+    a           [K, M] f32, finite; CPU, contiguous. Of a layer: K inputs of M features
+    b           [R, K] f32, finite: the targets of R problems. Of a layer: the float rows' outputs, W a^T
+    levels      [R, L] f32, finite, rising along each row, L at most 256
+    codes       [R, M] u8, below L: where the search starts; x[r, j] = levels[r, codes[r, j]]
+    frozen      [R, M] u8: what is not 0 there keeps its code; None: nothing is
+    iterations  neighbourhoods that are tried after the first local search
+    active      of the largest residuals, how many are looked at first and decide what a neighbourhood frees
+    guard       no move may raise the sum of squared residuals
+    moves       of a local search: "swap", one variable up a level and another down from there, the best pair between
+                two levels; "single", one up or down, the first that helps; "both"
+    share       of the variables that a neighbourhood frees, 0 to 1; at least one
+    seed        of the draws, with the number of the problem
+    returns     codes [R, M] u8; largest [R, 2] f32, max_k |residual| at the start and at the end; squares [R, 2] f32,
+                the sums of squared residuals there
+
+    Large neighbourhoods, as in Ahmed et al., 2025 (arXiv 2508.13437): removal at random or of what presses on the
+    largest residuals, repair at random or greedily, chosen by what each brought; kept where the largest residual, and
+    with the guard the sum of squares, does not rise. A change below 1e-6 of the largest residual at the start is none.
+    Does not depend on the number of threads. Raises RangeError (levels, codes, iterations, active, share, seed),
+    UnknownNameError (moves), NotFiniteError, ShapeError, DtypeError, StrideError, DeviceError.
+
+    >>> import numpy as np
+    >>> a, b = np.float32([[1, 1], [1, -1]]), np.float32([[1.0, 0.9]])
+    >>> codes, largest, _ = min_max(a, b, np.float32([[0, 1]]), np.uint8([[0, 0]]), moves="both")
+    >>> codes, largest
+    (array([[1, 0]], dtype=uint8), array([[1. , 0.1]], dtype=float32))
+    """
+    arrays = {"a": a, "b": b, "levels": levels, "codes": codes, "frozen": frozen}
+    options = {"active": active, "guard": guard, "moves": moves, "share": share, "seed": seed}
+    found, largest, squares = call("min_max", arrays, iterations=iterations, **options)
+    return found, largest, squares

@@ -9,6 +9,7 @@ from subbyte.solvers.coordinate_descent import CoordinateDescent
 from subbyte.solvers.gptq import Gptq
 from subbyte.solvers.half_quadratic import HalfQuadratic
 from subbyte.solvers.ldlq import Ldlq
+from subbyte.solvers.min_max import MinMax
 from subbyte.solvers.nearest import Nearest
 from subbyte.solvers.power_learn import PowerLearn
 from subbyte.solvers.power_search import PowerSearch
@@ -23,6 +24,7 @@ __all__ = [
     "Grid",
     "HalfQuadratic",
     "Ldlq",
+    "MinMax",
     "Nearest",
     "PowerLearn",
     "PowerSearch",
@@ -39,6 +41,7 @@ SOLVERS: dict[
     | type[Gptq]
     | type[HalfQuadratic]
     | type[Ldlq]
+    | type[MinMax]
     | type[Nearest]
     | type[PowerLearn]
     | type[PowerSearch]
@@ -51,6 +54,7 @@ SOLVERS: dict[
     "bilevel": Bilevel,
     "apart": Apart,
     "ldlq": Ldlq,
+    "min_max": MinMax,
     "power_search": PowerSearch,
     "power_learn": PowerLearn,
     "vptq": Vptq,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from subbyte.systems.adadim import adadim
 from subbyte.systems.awq import awq
 from subbyte.systems.best import best
+from subbyte.systems.dmmv import dmmv
 from subbyte.systems.gptq import gptq
 from subbyte.systems.gwq import gwq
 from subbyte.systems.hqq import hqq
@@ -30,6 +31,7 @@ __all__ = [
     "adadim",
     "awq",
     "best",
+    "dmmv",
     "find",
     "gptq",
     "gwq",

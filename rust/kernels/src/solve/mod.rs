@@ -1,5 +1,6 @@
 //! Rounding that looks further than the nearest code: half-quadratic zero points; and by second-order statistics, the Gram
-//! matrix of the inputs, its inverse factor, and the column loops of GPTQ (to codes, and to codewords), LDLQ and SpQR.
+//! matrix of the inputs, its inverse factor, and the column loops of GPTQ (to codes, and to codewords), LDLQ and SpQR; the search
+//! for the smallest largest error.
 
 mod accumulate_gram;
 mod bilevel;
