@@ -343,6 +343,8 @@ def min_max(
     levels: Any,
     codes: Any,
     frozen: Any | None = None,
+    gram: Any | None = None,
+    pull: Any | None = None,
     iterations: int = 30,
     active: int = 100,
     guard: bool = True,

@@ -441,8 +441,9 @@ def _ldlq(
 
 
 @_operator(
-    "min_max(Tensor a, Tensor b, Tensor levels, Tensor codes, Tensor? frozen=None, int iterations=30, int active=100, "
-    "bool guard=True, str moves='swap', float share=0.005, int seed=9101) -> (Tensor, Tensor, Tensor)"
+    "min_max(Tensor a, Tensor b, Tensor levels, Tensor codes, Tensor? frozen=None, Tensor? gram=None, "
+    "Tensor? pull=None, int iterations=30, int active=100, bool guard=True, str moves='swap', float share=0.005, "
+    "int seed=9101) -> (Tensor, Tensor, Tensor)"
 )
 def _min_max(
     a: Tensor, b: Tensor, levels: Tensor, codes: Tensor, *_: object, **__: object

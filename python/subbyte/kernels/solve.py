@@ -323,6 +323,8 @@ def min_max(
     levels: Array,
     codes: Array,
     frozen: Array | None = None,
+    gram: Array | None = None,
+    pull: Array | None = None,
     iterations: int = 30,
     active: int = 100,
     guard: bool = True,
@@ -337,6 +339,8 @@ def min_max(
     levels      [R, L] f32, finite, rising along each row, L at most 256
     codes       [R, M] u8, below L: where the search starts; x[r, j] = levels[r, codes[r, j]]
     frozen      [R, M] u8: what is not 0 there keeps its code; None: nothing is
+    gram, pull  [M, M] and [R, M] f32: A^T A and B A of more constraints A x = B, whose squares the guard then looks at;
+                None: those of a and b. Of a layer: all of the inputs, where a is a sample
     iterations  neighbourhoods that are tried after the first local search
     active      of the largest residuals, how many are looked at first and decide what a neighbourhood frees
     guard       no move may raise the sum of squared residuals
@@ -359,7 +363,7 @@ def min_max(
     >>> codes, largest
     (array([[1, 0]], dtype=uint8), array([[1. , 0.1]], dtype=float32))
     """
-    arrays = {"a": a, "b": b, "levels": levels, "codes": codes, "frozen": frozen}
+    arrays = {"a": a, "b": b, "levels": levels, "codes": codes, "frozen": frozen, "gram": gram, "pull": pull}
     options = {"active": active, "guard": guard, "moves": moves, "share": share, "seed": seed}
     found, largest, squares = call("min_max", arrays, iterations=iterations, **options)
     return found, largest, squares

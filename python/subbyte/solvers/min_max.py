@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from subbyte import kernels
 from subbyte.errors import RecipeError, SchemeError
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MinMax"]
 
+Mask = NDArray[np.bool_]
+
 
 @dataclass(frozen=True)
 class MinMax:
@@ -33,7 +36,7 @@ class MinMax:
     tokens      at most so many, those of the largest norm, out of the 512 to 1023 of a sample
     moves       what a local search changes at once: "swap" a weight up and one down, "single" weights, or "both"
     active      how many of the largest errors are looked at first, and decide what is freed
-    guard       no move may raise the sum of squares
+    guard       no move may raise the sum of squares over all tokens, which a sample alone would not keep down
     share       of a row's weights that a neighbourhood frees; at least one
     outliers    share of the weights, the largest, that stay as they are, in 16 bits
     seed        of all draws
@@ -42,7 +45,7 @@ class MinMax:
     wanted: ClassVar[frozenset[str]] = frozenset({"gram", "sample"})
 
     start: Literal["nearest", "gptq"] = "gptq"
-    iterations: int = 30
+    iterations: int = 5
     tokens: int = 512
     moves: Literal["swap", "single", "both"] = "swap"
     active: int = 100
@@ -53,7 +56,9 @@ class MinMax:
 
     def __post_init__(self) -> None:
         if not 0 <= self.iterations <= 1_000_000:
-            raise RecipeError("min_max.iterations", self.iterations, "0 to 1000000", "30 is the usual number")
+            raise RecipeError(
+                "min_max.iterations", self.iterations, "0 to 1000000", "5 take minutes where 100 take an hour"
+            )
         if self.tokens < 1:
             raise RecipeError("min_max.tokens", self.tokens, "at least 1", "512 is the usual number")
         if self.active < 1:
@@ -92,14 +97,19 @@ class MinMax:
         first = Nearest() if self.start == "nearest" else Gptq()
         begun = first.solve(rest, scheme, stats, name)
         assert isinstance(begun.tensor, QuantizedTensor)
-        found = self._search(begun.tensor, weight, mask, np.asarray(stats.sample))
+        found = self._search(begun.tensor, weight, mask, stats)
         tensor = _beside(found, weight, mask)
         return Solved(tensor, missed(weight, tensor.dequantize(), hessian(stats, name)) / 2, begun.note)
 
     def _search(
-        self, begun: QuantizedTensor, weight: Floats, mask: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], x: Floats
+        self,
+        begun: QuantizedTensor,
+        weight: Floats,
+        mask: Mask,
+        stats: Statistics,
     ) -> QuantizedTensor:
         """Codes that lose less at the worst, on the grid of those that were begun with."""
+        x, gram = np.asarray(stats.sample), np.asarray(stats.gram)
         if len(x) > self.tokens:
             norms = np.square(x).sum(axis=1)
             x = x[np.sort(np.argsort(-norms, kind="stable")[: self.tokens])]
@@ -110,13 +120,15 @@ class MinMax:
         levels = kernels.dequantize_affine(np.repeat(every[None], len(scale), axis=0), scale, zero)
         levels = np.ascontiguousarray(np.broadcast_to(levels, (len(weight), levels.shape[1])))
         # A kept weight is exact whatever its code: its error is none, so its target is what the code stands for.
-        target = np.where(mask, begun.dequantize(), weight) @ x.T
+        target = np.where(mask, begun.dequantize(), weight)
         codes, _, _ = kernels.min_max(
             np.ascontiguousarray(x),
-            np.ascontiguousarray(target),
+            np.ascontiguousarray(target @ x.T),
             levels,
             codes,
             mask.astype(np.uint8) if mask.any() else None,
+            gram,
+            np.ascontiguousarray(target @ gram),
             iterations=self.iterations,
             active=self.active,
             guard=self.guard,
@@ -134,9 +146,7 @@ def _check(scheme: Scheme) -> None:
         raise SchemeError("scheme of the weights", scheme, "integers per channel, with whole zero points", hint)
 
 
-def _beside(
-    tensor: object, weight: Floats, mask: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
-) -> QuantizedTensor | Decomposition:
+def _beside(tensor: object, weight: Floats, mask: Mask) -> QuantizedTensor | Decomposition:
     """The codes, with the weights of the mask kept beside them."""
     assert isinstance(tensor, QuantizedTensor)
     return Decomposition(tensor, Sparse.of(weight - tensor.dequantize(), mask)) if mask.any() else tensor

@@ -10,7 +10,8 @@ adaptive large neighbourhoods              -> `iterations`, `share`: random and 
 outlier separation                         -> `outliers`: a share instead of the threshold, which depends on the model;
                                               the grid leaves them out (released code: spans them)
 Ours: iterations instead of seconds, so that runs repeat; at most `tokens` tokens, those of the largest norm, instead of
-262,144; one seed. Left out: look-up tables of SqueezeLLM as a start, which the kernel takes, but no system here makes.
+262,144, with the squares of all of them guarded; one seed. Few tokens are the search's weakness: it fits them, and the mean
+over other text pays for it, the less the more `tokens` there are. Left out: look-up tables of SqueezeLLM as a start, which the kernel takes, but no system here makes.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def dmmv(
     bits: int = 4,
     symmetric: bool = False,
     start: Literal["nearest", "gptq"] = "gptq",
-    iterations: int = 30,
+    iterations: int = 5,
     tokens: int = 512,
     moves: Literal["swap", "single", "both"] = "swap",
     active: int = 100,
@@ -48,7 +49,7 @@ def dmmv(
     tokens           whose worst counts: at most so many of those with the largest norm
     moves            swap (one weight up, one down), single, or both
     active           how many of the largest errors choose the weights that are freed
-    l2_guard         no move may raise the sum of squared errors
+    l2_guard         no move may raise the sum of squared errors over all calibration tokens
     share            of a row's weights that a neighbourhood frees
     outliers         share of the weights, the largest, kept in 16 bits beside the codes; 0.0045 in the paper's models
     seed             of all draws

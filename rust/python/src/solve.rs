@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use subbyte_kernels::codebook::Table;
 use subbyte_kernels::solve::{
-    self as kernels, Bilevel, Codewords, Descent, Feedback, Found, Groups, Moves, Proximal, Search,
+    self as kernels, Bilevel, Codewords, Descent, Feedback, Found, Groups, Moves, Proximal, Search, Summed,
 };
 
 use crate::array::{Buffer, InOut, Input, Output};
@@ -375,7 +375,7 @@ pub fn ldlq(
 
 #[pyfunction]
 #[pyo3(signature = (
-    a, b, levels, codes, frozen = None, iterations = 30, active = 100, guard = true, moves = "swap", share = 0.005,
+    a, b, levels, codes, frozen = None, gram = None, pull = None, iterations = 30, active = 100, guard = true, moves = "swap", share = 0.005,
     seed = 9101, *, on = None
 ))]
 #[expect(clippy::too_many_arguments, reason = "a problem and the options of the search, flat as Python spells them")]
@@ -386,6 +386,8 @@ pub fn min_max(
     levels: &Bound<'_, PyAny>,
     codes: &Bound<'_, PyAny>,
     frozen: Option<&Bound<'_, PyAny>>,
+    gram: Option<&Bound<'_, PyAny>>,
+    pull: Option<&Bound<'_, PyAny>>,
     iterations: i64,
     active: i64,
     guard: bool,
@@ -409,12 +411,25 @@ pub fn min_max(
     if let Some(frozen) = &frozen {
         frozen.expect(py, &[rows, cols])?;
     }
+    let gram = gram.map(|gram| Input::<f32>::take("gram", gram)).transpose()?;
+    let pull = pull.map(|pull| Input::<f32>::take("pull", pull)).transpose()?;
+    if let Some(gram) = &gram {
+        gram.expect(py, &[cols, cols])?;
+    }
+    if let Some(pull) = &pull {
+        pull.expect(py, &[rows, cols])?;
+    }
+    let all = match (&gram, &pull) {
+        (Some(gram), Some(pull)) => Some(Summed { gram: gram.slice(), pull: pull.slice() }),
+        (None, None) => None,
+        _ => return Err(error(py, "ShapeError", "gram and pull", "one of them", "both or neither", "")),
+    };
     let mut codes = Output::zeroed(&[rows, cols])?;
     codes.slice_mut().copy_from_slice(start.slice());
     let (mut largest, mut squares) = (Output::zeroed(&[rows, 2])?, Output::zeroed(&[rows, 2])?);
     let (a, b, levels) = (a.slice(), b.slice(), levels.slice());
     let frozen = frozen.as_ref().map(Input::slice);
-    let search = Search { levels, frozen, iterations, active, guard, moves, share, seed };
+    let search = Search { levels, frozen, iterations, active, guard, all, moves, share, seed };
     let (to, most, sums) = (codes.slice_mut(), largest.slice_mut(), squares.slice_mut());
     run(py, on, |m| kernels::min_max(m, a, b, rows, constraints, cols, &search, to, most, sums))?;
     Ok((codes.finish(), largest.finish(), squares.finish()))

@@ -22,7 +22,7 @@ pub use gptq_codebook::gptq_codebook;
 pub use half_quadratic::{Proximal, half_quadratic};
 pub use inverse_factor::inverse_factor;
 pub use ldlq::{Codewords, Feedback, ldlq};
-pub use min_max::{Moves, Search, min_max};
+pub use min_max::{Moves, Search, Summed, min_max};
 
 use crate::{Error, Result};
 

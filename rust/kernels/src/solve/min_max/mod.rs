@@ -9,6 +9,8 @@ mod local;
 mod neighbourhood;
 mod row;
 
+use std::borrow::Cow;
+
 use super::{accumulate_gram, finite};
 use crate::error::expect_shape;
 use crate::random::Random;
@@ -42,12 +44,23 @@ pub struct Search<'a> {
     pub active: usize,
     /// No move may raise the sum of squared residuals.
     pub guard: bool,
+    /// For the guard, residuals of more constraints than are searched, summed up; `None`: of those of `a`.
+    pub all: Option<Summed<'a>>,
     /// What a local search may change at once.
     pub moves: Moves,
     /// Share of the variables that a neighbourhood frees: 0 to 1, at least one is.
     pub share: f64,
     /// Of the draws.
     pub seed: u64,
+}
+
+/// Constraints `A x = B` summed up to what their squares depend on.
+#[derive(Debug, Clone, Copy)]
+pub struct Summed<'a> {
+    /// `[cols, cols]`: A^T A.
+    pub gram: &'a [f32],
+    /// `[rows, cols]`: B A.
+    pub pull: &'a [f32],
 }
 
 /// What all rows share.
@@ -62,8 +75,8 @@ struct Problem<'a> {
     cols: usize,
     /// Levels of a row.
     count: usize,
-    /// `[cols, cols]`, a^T a, where squares are guarded.
-    gram: Option<Vec<f32>>,
+    /// `[cols, cols]`, where squares are guarded: their Gram matrix.
+    gram: Option<Cow<'a, [f32]>>,
     search: &'a Search<'a>,
 }
 
@@ -116,6 +129,12 @@ pub fn min_max(
     if let Some(frozen) = search.frozen {
         expect_shape("frozen", frozen.len(), &[rows, cols])?;
     }
+    if let Some(all) = search.all {
+        expect_shape("gram", all.gram.len(), &[cols, cols])?;
+        expect_shape("pull", all.pull.len(), &[rows, cols])?;
+        finite("gram", all.gram, cols)?;
+        finite("pull", all.pull, cols)?;
+    }
     if !(1..=256).contains(&count) {
         return Err(Error::range("levels", count, "1 to 256 a row"));
     }
@@ -141,12 +160,13 @@ pub fn min_max(
     m.each(columns.chunks_mut(height).enumerate().collect(), |(j, column)| {
         column.iter_mut().zip(a.chunks_exact(cols)).for_each(|(to, row)| *to = row[j]);
     });
-    let gram = match search.guard {
-        false => None,
-        true => {
+    let gram = match (search.guard, search.all) {
+        (false, _) => None,
+        (true, Some(all)) => Some(Cow::Borrowed(all.gram)),
+        (true, None) => {
             let mut gram = vec![0.0; cols * cols];
             accumulate_gram(m, a, constraints, cols, &mut gram)?;
-            Some(gram)
+            Some(Cow::Owned(gram))
         }
     };
     let problem = Problem { path: m.path(), a, columns, height, cols, count, gram, search };

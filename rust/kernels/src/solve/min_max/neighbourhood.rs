@@ -43,7 +43,7 @@ pub fn search<'a>(start: &Row<'a>, random: &mut Random) -> Row<'a> {
             }
         }
         descend(&mut next, random);
-        let kept = next.size.largest <= best.size.largest && !(search.guard && next.size.squares > best.size.squares);
+        let kept = next.size.largest <= best.size.largest && !(search.guard && next.risen > best.risen);
         let score = match next.size.largest < best.size.largest {
             true if kept => BETTER,
             false if kept => KEPT,

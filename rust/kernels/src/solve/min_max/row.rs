@@ -19,8 +19,10 @@ pub struct Row<'a> {
     pub gap: Vec<f32>,
     /// The largest magnitude of them, and the sum of their squares.
     pub size: Size,
-    /// `[cols]`: `a^T gap`, half the slope of the squares; empty where they are not guarded.
+    /// `[cols]`: half the slope of the guarded squares, `a^T gap` where they are those of `a`; empty where none are.
     slope: Vec<f64>,
+    /// By how much the guarded squares have risen since the row was new.
+    pub risen: f64,
     /// The constraints with the largest residuals, largest first.
     pub active: Vec<u32>,
 }
@@ -49,9 +51,18 @@ impl<'a> Row<'a> {
     pub fn new(problem: &'a Problem<'a>, number: usize, b: &[f32], codes: &[u8]) -> Self {
         let (cols, levels) = (problem.cols, problem.levels(number));
         let (gap, size) = residuals(problem, levels, b, codes);
-        let slope = match problem.gram {
-            None => vec![],
-            Some(_) => problem.columns.chunks_exact(problem.height).map(|column| dot(column, &gap)).collect(),
+        let slope = match (&problem.gram, problem.search.all) {
+            (None, _) => vec![],
+            (Some(gram), Some(all)) => {
+                let mut slope: Vec<f64> =
+                    all.pull[number * cols..][..cols].iter().map(|&pull| -f64::from(pull)).collect();
+                for (line, &code) in gram.chunks_exact(cols).zip(codes) {
+                    let x = f64::from(levels[usize::from(code)]);
+                    slope.iter_mut().zip(line).for_each(|(slope, &gram)| *slope += x * f64::from(gram));
+                }
+                slope
+            }
+            (Some(_), None) => problem.columns.chunks_exact(problem.height).map(|column| dot(column, &gap)).collect(),
         };
         let mut row = Self {
             problem,
@@ -62,6 +73,7 @@ impl<'a> Row<'a> {
             gap: gap.into_iter().map(|gap| gap as f32).collect(),
             size,
             slope,
+            risen: 0.0,
             active: vec![],
         };
         row.rank();
@@ -90,7 +102,12 @@ impl<'a> Row<'a> {
 
     /// Whether the squares may not become what they are after variable `up` rose by `step` and `down` fell by it.
     pub fn refuses(&self, step: f32, up: u32, down: Option<u32>) -> bool {
-        let Some(gram) = &self.problem.gram else { return false };
+        self.rise(step, up, down) > 0.0
+    }
+
+    /// By how much the guarded squares rise with such a move; 0 where none are.
+    fn rise(&self, step: f32, up: u32, down: Option<u32>) -> f64 {
+        let Some(gram) = &self.problem.gram else { return 0.0 };
         let entry = |i: u32, j: u32| f64::from(gram[i as usize * self.problem.cols + j as usize]);
         let (mut linear, mut square) = (self.slope[up as usize], entry(up, up));
         if let Some(down) = down {
@@ -98,7 +115,7 @@ impl<'a> Row<'a> {
             square += entry(down, down) - 2.0 * entry(up, down);
         }
         let step = f64::from(step);
-        step * (2.0 * linear + step * square) > 0.0
+        step * (2.0 * linear + step * square)
     }
 
     /// The largest residual after such a move, where it is below `bound`.
@@ -134,6 +151,7 @@ impl<'a> Row<'a> {
             Path::Avx512 | Path::Avx2 => unsafe { avx2::shift(&mut self.gap, step, first, second) },
             Path::Scalar => portable::shift::<[f32; 8]>(&mut self.gap, step, first, second),
         };
+        self.risen += self.rise(step, up, down);
         if let Some(gram) = &self.problem.gram {
             let cols = self.problem.cols;
             for (j, step) in std::iter::once((up, step)).chain(down.map(|down| (down, -step))) {
