@@ -46,7 +46,7 @@ def test_the_largest_error_falls_and_the_squares_do_not_rise(start: str, least: 
     weight, x, stats = problem()
     scheme = Scheme.parse(text)
     begun = (Gptq() if start == "gptq" else Nearest()).solve(weight, scheme, stats).tensor.dequantize()
-    found = MinMax(start=start).solve(weight, scheme, stats)  # type: ignore[arg-type]
+    found = MinMax(start=start, iterations=30).solve(weight, scheme, stats)  # type: ignore[arg-type]
     before, after = worst(weight, begun, x), worst(weight, found.tensor.dequantize(), x)
     assert (after <= before * (1 + 1e-5)).all()
     assert after.mean() < (1 - least) * before.mean()
@@ -111,5 +111,5 @@ def test_the_worst_output_of_a_trained_model(shared: Callable[[str], Path]) -> N
     x = x[np.argsort(-np.square(x).sum(1))[:512]]
     for start, least in (("nearest", 0.2), ("gptq", 0.1)):
         begun = (Gptq() if start == "gptq" else Nearest()).solve(weight, CHANNEL, stats).tensor.dequantize()
-        found = MinMax(start=start).solve(weight, CHANNEL, stats).tensor.dequantize()  # type: ignore[arg-type]
+        found = MinMax(start=start, iterations=30).solve(weight, CHANNEL, stats).tensor.dequantize()  # type: ignore[arg-type]
         assert worst(weight, found, x).mean() < (1 - least) * worst(weight, begun, x).mean()
