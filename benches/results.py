@@ -1,6 +1,6 @@
 """Measures what docs/results.md shows, and writes it.
 
-    python -m benches.results                    every section (about half an hour on two cores)
+    python -m benches.results                    every section (about two hours on two cores)
     python -m benches.results quality peers      only these; the others keep their last measurement
     python -m benches.results --render           no measurement, docs/results.md from benches/results/results.json
 
@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from benches import synthetic
+from subbyte.cli.study import Study
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("SUBBYTE_SHARED", ROOT.parent / "shared"))
@@ -35,6 +36,11 @@ PAGE = ROOT / "docs" / "results.md"
 CALIBRATION = SHARED / "data" / "calibration.txt"
 TEXT = SHARED / "data" / "wikitext2-test.txt"
 SAMPLES, FEW, LENGTH = 128, 16, 256
+
+GROUPED = ("rtn", "hqq", "adadim", "gptq", "quantease", "awq", "gwq")
+ALONE = ("spqr", "quip", "quip_sharp", "vptq", "powerquant", "nupes", "dmmv", "best")
+"""Systems without groups to choose: SpQR has its own, QuIP, QuIP# and our best one scale a tensor, PowerQuant, NUPES
+and DMMV one an output, VPTQ codebooks."""
 
 Row = dict[str, Any]
 
@@ -69,55 +75,56 @@ def quantize(model: Path, out: Path, system: str, *options: str) -> float:
     return usage.ru_maxrss / 2**20
 
 
-def weights_only(system: str, bits: int, group: int) -> list[str]:
-    """Options of one row of the weight-only table; some systems' codes always have zero points."""
-    asymmetric = [] if system in ("hqq", "spqr", "gwq") else ["--set", "symmetric=false"]
-    return ["--bits", str(bits), "--group-size", str(group), *asymmetric]
+def calibrated() -> list[str]:
+    """Options of a system that calibrates, on few tokens; the others take no notice."""
+    return ["--calibration", str(CALIBRATION), "--samples", str(FEW), "--seq-len", str(LENGTH), "--seed", "0"]
 
 
-def calibrated(samples: int = SAMPLES) -> list[str]:
-    """Options of a system that calibrates; the others take no notice."""
-    return ["--calibration", str(CALIBRATION), "--samples", str(samples), "--seq-len", str(LENGTH), "--seed", "0"]
+def studied(model: str, system: str, bits: int, group: int, **options: object) -> Row:
+    """One row of a table of qualities: a system at one width, with KL beside the float model."""
+    study = Study(
+        model=SHARED / "models" / model,
+        systems=[system],
+        bits=[bits],
+        group_size=group,
+        options={system: options},
+        calibration=CALIBRATION,
+        text=TEXT,
+        samples=SAMPLES,
+        seq_len=LENGTH,
+        windows=60,
+    )
+    (row,) = study.run().rows
+    found = {"bits": bits, "scheme": row.scheme, "bits per weight": row.bits_per_weight}
+    return {"system": system, **found, "perplexity": row.perplexity, "KL": row.kl}
+
+
+def weights_only(model: str, group: int, systems: Sequence[str]) -> Iterator[Row]:
+    """Systems at 4, 3 and 2 bits, with their share of what round to nearest loses that they give back."""
+    base = perplexity(SHARED / "models" / model)
+    # VPTQ's codebooks are small here, as the matrices are: longer vectors would cost more in them than they save.
+    length = {4: 2, 3: 2, 2: 3}
+    for bits in (4, 3, 2):
+        lost = math.nan
+        for system in systems:
+            options: Row = {"vector_length": length[bits]} if system == "vptq" else {}
+            row = studied(model, system, bits, group, **options)
+            increase = math.log(row["perplexity"] / base)
+            lost = increase if system == "rtn" else lost
+            yield row | ({} if system == "rtn" else {"taken away": 1 - increase / lost})
 
 
 def quality() -> Iterator[Row]:
-    """Every weight-only system on the shared Llama."""
-    model = SHARED / "models" / "llama"
-    base = perplexity(model)
-    yield {"system": "float", "perplexity": base}
-    for group in (128, 64):
-        for bits in (4, 3, 2):
-            lost = math.nan
-            for system in ("rtn", "hqq", "adadim", "gptq", "quantease", "awq", "gwq"):
-                with folder() as work:
-                    options = calibrated(FEW if system == "awq" else SAMPLES)
-                    quantize(model, work / "out", system, *weights_only(system, bits, group), *options)
-                    found = command("eval", str(work / "out"), "--text", str(TEXT), "--windows", "60", "--json")
-                increase = math.log(found["perplexity"] / base)
-                lost = increase if system == "rtn" else lost
-                yield (
-                    {
-                        "system": system,
-                        "bits": bits,
-                        "group": group,
-                        "bits per weight": found["bits_per_weight"],
-                        "perplexity": found["perplexity"],
-                    }
-                    | ({} if system == "rtn" else {"taken away": 1 - increase / lost})
-                )
-    # Systems without groups to choose: SpQR has its own, QuIP, QuIP# and our best one scale a tensor, PowerQuant and
-    # NUPES one an output, VPTQ codebooks, which are small here as the matrices are.
-    vectors = {4: "vector_length=2", 3: "vector_length=2", 2: "vector_length=3"}
-    alone = ("quip", "quip_sharp", "vptq", "powerquant", "nupes", "best")
-    for system, group in (("spqr", 16), *((name, -1) for name in alone)):
-        for bits in (4, 3, 2):
-            with folder() as work:
-                own = weights_only(system, bits, group) if group > 0 else ["--bits", str(bits)]
-                own += ["--set", vectors[bits]] if system == "vptq" else []
-                quantize(model, work / "out", system, *own, *calibrated())
-                found = command("eval", str(work / "out"), "--text", str(TEXT), "--windows", "60", "--json")
-            sizes = {"bits": bits, "group": group, "bits per weight": found["bits_per_weight"]}
-            yield {"system": system, **sizes, "perplexity": found["perplexity"]}
+    """Every weight-only system on the shared Llama; those with groups to choose also with smaller ones."""
+    yield {"system": "float", "perplexity": perplexity(SHARED / "models" / "llama"), "KL": 0.0}
+    yield from weights_only("llama", 128, (*GROUPED, *ALONE))
+    yield from weights_only("llama", 64, GROUPED)
+
+
+def outlier_quality() -> Iterator[Row]:
+    """Every weight-only system on the Llama with activation outliers."""
+    yield {"system": "float", "perplexity": perplexity(SHARED / "models" / "llama-outliers"), "KL": 0.0}
+    yield from weights_only("llama-outliers", 128, (*GROUPED, *ALONE))
 
 
 def encoder() -> Iterator[Row]:
@@ -129,7 +136,7 @@ def encoder() -> Iterator[Row]:
     for bits in (4, 3):
         for system in (one["name"] for one in command("systems", "--json")):
             with folder() as work:
-                quantize(model, work / "out", system, "--bits", str(bits), *calibrated(FEW))
+                quantize(model, work / "out", system, "--bits", str(bits), *calibrated())
                 texts = ("--text", str(TEXT), "--window", "64")
                 found = command("eval", str(work / "out"), "--baseline", str(model), *texts, "--json")
             sizes = {"bits": bits, "bits per weight": found["bits_per_weight"]}
@@ -151,7 +158,7 @@ def outliers() -> Iterator[Row]:
             ("smoothquant with extra sites", everywhere),
         ):
             with folder() as work:
-                quantize(model, work / "out", *options, *calibrated(FEW))
+                quantize(model, work / "out", *options, *calibrated())
                 got = perplexity(work / "out")
             yield {"system": name, "level": level, "perplexity": got, "change": got / base - 1}
 
@@ -235,11 +242,16 @@ def peak_of_eval(model: Path, tokens: Path) -> float:
 
 SECTIONS: dict[str, tuple[str, Callable[[], Iterator[Row]]]] = {
     "quality": (
-        "Weight-only quantization of a trained 6.8 M-parameter Llama (`../shared/models/llama`), asymmetric; "
-        f"perplexity over the first 60 windows of WikiText-2 test; {SAMPLES} x {LENGTH} calibration tokens ({FEW} x "
-        f"{LENGTH} for AWQ, whose claim is that so few suffice, 8 for GWQ; none for HQQ). *taken away*: the share of "
-        "round-to-nearest's increase of log-perplexity that the system removes.",
+        "Weight-only quantization of a trained 6.8 M-parameter Llama (`../shared/models/llama`); perplexity and KL to "
+        f"the float model over the first 60 windows of WikiText-2 test; {SAMPLES} x {LENGTH} calibration tokens. Bits "
+        "per weight count scales, zero points, outliers, codebooks and vectors. *taken away*: the share of "
+        "round-to-nearest's increase of log-perplexity, at the same width and group, that the system removes.",
         quality,
+    ),
+    "quality with outliers": (
+        "The same on the same function with the activation outliers of large models "
+        "(`../shared/models/llama-outliers`).",
+        outlier_quality,
     ),
     "encoder": (
         "all-MiniLM-L6-v2, a sentence encoder of 22.7 M parameters, each system as it comes: cosine between the "
