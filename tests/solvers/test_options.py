@@ -80,6 +80,7 @@ def test_what_solvers_ask_for() -> None:
         "bilevel",
         "apart",
         "ldlq",
+        "min_max",
         "power_search",
         "power_learn",
         "vptq",

@@ -358,10 +358,10 @@ def min_max(
     UnknownNameError (moves), NotFiniteError, ShapeError, DtypeError, StrideError, DeviceError.
 
     >>> import numpy as np
-    >>> a, b = np.float32([[1, 1], [1, -1]]), np.float32([[1.0, 0.9]])
+    >>> a, b = np.float32([[1, 1], [1, -1]]), np.float32([[1.0, 0.75]])
     >>> codes, largest, _ = min_max(a, b, np.float32([[0, 1]]), np.uint8([[0, 0]]), moves="both")
     >>> codes, largest
-    (array([[1, 0]], dtype=uint8), array([[1. , 0.1]], dtype=float32))
+    (array([[1, 0]], dtype=uint8), array([[1.  , 0.25]], dtype=float32))
     """
     arrays = {"a": a, "b": b, "levels": levels, "codes": codes, "frozen": frozen, "gram": gram, "pull": pull}
     options = {"active": active, "guard": guard, "moves": moves, "share": share, "seed": seed}

@@ -194,7 +194,10 @@ class _Run:
                 rounded = again.forward(rounded, out=rounded)
                 reports.append(_read_report(self.staging.report(i)))
             else:
+                # By the block as it was: a run that goes on cannot repeat what transforms did to it.
+                after = None if beside is None else block.forward(beside)
                 made, hidden = round_block(job, i, block, hidden, beside, located)
+                beside = after
                 rounded = block.forward(rounded, out=rounded)
                 report = BlockReport(i, relative(rounded, exact), made.reports, made.notes)
                 self._settle([report])
