@@ -10,6 +10,7 @@ Inputs: the models and texts of `../shared` (or SUBBYTE_SHARED); for `peers` the
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -80,50 +81,41 @@ def calibrated() -> list[str]:
     return ["--calibration", str(CALIBRATION), "--samples", str(FEW), "--seq-len", str(LENGTH), "--seed", "0"]
 
 
-def studied(model: str, system: str, bits: int, group: int, **options: object) -> Row:
-    """One row of a table of qualities: a system at one width, with KL beside the float model."""
-    study = Study(
-        model=SHARED / "models" / model,
-        systems=[system],
-        bits=[bits],
-        group_size=group,
-        options={system: options},
-        calibration=CALIBRATION,
-        text=TEXT,
-        samples=SAMPLES,
-        seq_len=LENGTH,
-        windows=60,
-    )
-    (row,) = study.run().rows
-    found = {"bits": bits, "scheme": row.scheme, "bits per weight": row.bits_per_weight}
-    return {"system": system, **found, "perplexity": row.perplexity, "KL": row.kl}
-
-
 def weights_only(model: str, group: int, systems: Sequence[str]) -> Iterator[Row]:
-    """Systems at 4, 3 and 2 bits, with their share of what round to nearest loses that they give back."""
-    base = perplexity(SHARED / "models" / model)
+    """The float model, then systems at 4, 3 and 2 bits, with their share of what round to nearest loses."""
     # VPTQ's codebooks are small here, as the matrices are: longer vectors would cost more in them than they save.
-    length = {4: 2, 3: 2, 2: 3}
-    for bits in (4, 3, 2):
-        lost = math.nan
-        for system in systems:
-            options: Row = {"vector_length": length[bits]} if system == "vptq" else {}
-            row = studied(model, system, bits, group, **options)
-            increase = math.log(row["perplexity"] / base)
-            lost = increase if system == "rtn" else lost
-            yield row | ({} if system == "rtn" else {"taken away": 1 - increase / lost})
+    for bits, length in ((4, 2), (3, 2), (2, 3)):
+        found = Study(
+            model=SHARED / "models" / model,
+            systems=systems,
+            bits=[bits],
+            group_size=group,
+            options={"vptq": {"vector_length": length}},
+            calibration=CALIBRATION,
+            text=TEXT,
+            samples=SAMPLES,
+            seq_len=LENGTH,
+            windows=60,
+        ).run()
+        base = found.baseline.perplexity
+        if bits == 4:
+            yield {"system": "float", "perplexity": base, "KL": 0.0}
+        lost = math.log(next(row.perplexity for row in found.rows if row.system == "rtn") / base)
+        for row in found.rows:
+            sizes = {"bits": bits, "scheme": row.scheme, "bits per weight": row.bits_per_weight}
+            told = {"system": row.system, **sizes, "perplexity": row.perplexity, "KL": row.kl}
+            share = 1 - math.log(row.perplexity / base) / lost
+            yield told | ({} if row.system == "rtn" else {"taken away": share})
 
 
 def quality() -> Iterator[Row]:
     """Every weight-only system on the shared Llama; those with groups to choose also with smaller ones."""
-    yield {"system": "float", "perplexity": perplexity(SHARED / "models" / "llama"), "KL": 0.0}
     yield from weights_only("llama", 128, (*GROUPED, *ALONE))
-    yield from weights_only("llama", 64, GROUPED)
+    yield from itertools.islice(weights_only("llama", 64, GROUPED), 1, None)  # the float model once
 
 
 def outlier_quality() -> Iterator[Row]:
     """Every weight-only system on the Llama with activation outliers."""
-    yield {"system": "float", "perplexity": perplexity(SHARED / "models" / "llama-outliers"), "KL": 0.0}
     yield from weights_only("llama-outliers", 128, (*GROUPED, *ALONE))
 
 

@@ -194,8 +194,8 @@ class _Run:
                 rounded = again.forward(rounded, out=rounded)
                 reports.append(_read_report(self.staging.report(i)))
             else:
-                # By the block as it was: a run that goes on cannot repeat what transforms did to it.
-                after = None if beside is None else block.forward(beside)
+                # What transforms did to a block, a run that goes on cannot repeat: there the block as it was tells.
+                after = block.forward(beside) if beside is not None and job.recipe.transforms else beside
                 made, hidden = round_block(job, i, block, hidden, beside, located)
                 beside = after
                 rounded = block.forward(rounded, out=rounded)

@@ -14,7 +14,7 @@ from subbyte.outliers import Reduce, Score, largest
 from subbyte.solvers.base import Floats, Solved, lost
 from subbyte.solvers.bilevel import two_levels
 from subbyte.solvers.nearest import Nearest
-from subbyte.tensors import Decomposition, QuantizedTensor, Sparse
+from subbyte.tensors import Decomposition, QuantizedTensor
 
 if TYPE_CHECKING:
     from subbyte.calibration import Statistics
@@ -72,8 +72,7 @@ class Apart:
             found = Nearest().solve(np.where(mask, np.float32(0), weight), scheme).tensor
             assert isinstance(found, QuantizedTensor)
             dense = found
-        tensor = Decomposition(dense, Sparse.of(weight - dense.dequantize(), mask)) if mask.any() else dense
-        return lost(tensor, weight, note)
+        return lost(Decomposition.around(dense, weight, mask), weight, note)
 
     def _mask(self, weight: Floats, stats: Statistics | None, name: str) -> tuple[NDArray[np.bool_], str]:
         count = math.ceil(self.share * weight.size - 1e-9)

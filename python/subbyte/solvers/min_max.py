@@ -16,7 +16,7 @@ from subbyte.schemes import Int
 from subbyte.solvers.base import Floats, Solved, hessian, lost, missed
 from subbyte.solvers.gptq import Gptq
 from subbyte.solvers.nearest import Nearest
-from subbyte.tensors import Decomposition, QuantizedTensor, Sparse
+from subbyte.tensors import Decomposition, QuantizedTensor
 
 if TYPE_CHECKING:
     from subbyte.calibration import Statistics
@@ -91,41 +91,31 @@ class MinMax:
         # Zero is in every range: what is kept aside takes no part in the grid.
         rest = np.where(mask, np.float32(0), weight)
         if stats is None or stats.sample is None or stats.tokens == 0:
-            begun = Nearest().solve(rest, scheme)
-            tensor = _beside(begun.tensor, weight, mask)
-            return lost(tensor, weight, "saw no calibration tokens: rounded to nearest")
+            plain = Nearest().solve(rest, scheme).tensor
+            assert isinstance(plain, QuantizedTensor)
+            kept = Decomposition.around(plain, weight, mask)
+            return lost(kept, weight, "saw no calibration tokens: rounded to nearest")
         first = Nearest() if self.start == "nearest" else Gptq()
         begun = first.solve(rest, scheme, stats, name)
         assert isinstance(begun.tensor, QuantizedTensor)
-        found = self._search(begun.tensor, weight, mask, stats)
-        tensor = _beside(found, weight, mask)
+        tensor = Decomposition.around(self._search(begun.tensor, weight, mask, stats), weight, mask)
         return Solved(tensor, missed(weight, tensor.dequantize(), hessian(stats, name)) / 2, begun.note)
 
-    def _search(
-        self,
-        begun: QuantizedTensor,
-        weight: Floats,
-        mask: Mask,
-        stats: Statistics,
-    ) -> QuantizedTensor:
+    def _search(self, begun: QuantizedTensor, weight: Floats, mask: Mask, stats: Statistics) -> QuantizedTensor:
         """Codes that lose less at the worst, on the grid of those that were begun with."""
         x, gram = np.asarray(stats.sample), np.asarray(stats.gram)
         if len(x) > self.tokens:
             norms = np.square(x).sum(axis=1)
             x = x[np.sort(np.argsort(-norms, kind="stable")[: self.tokens])]
-        codes, scale, zero = begun.codes(), begun.scales(), begun.zeros()
-        if zero is None:
-            zero = np.full(scale.shape, 1 << (begun.scheme.bits - 1), np.uint8)
-        every = np.arange(1 << begun.scheme.bits, dtype=np.uint8)
-        levels = kernels.dequantize_affine(np.repeat(every[None], len(scale), axis=0), scale, zero)
-        levels = np.ascontiguousarray(np.broadcast_to(levels, (len(weight), levels.shape[1])))
+        every = np.tile(np.arange(1 << begun.scheme.bits, dtype=np.uint8), (len(weight), 1))
+        levels = QuantizedTensor.from_codes(every, begun.scale, begun.zero, begun.scheme).dequantize()
         # A kept weight is exact whatever its code: its error is none, so its target is what the code stands for.
         target = np.where(mask, begun.dequantize(), weight)
         codes, _, _ = kernels.min_max(
             np.ascontiguousarray(x),
             np.ascontiguousarray(target @ x.T),
             levels,
-            codes,
+            begun.codes(),
             mask.astype(np.uint8) if mask.any() else None,
             gram,
             np.ascontiguousarray(target @ gram),
@@ -144,9 +134,3 @@ def _check(scheme: Scheme) -> None:
     if not isinstance(scheme.element, Int) or not whole or scheme.float_zero or scheme.by_input:
         hint = "rows are searched each on one grid"
         raise SchemeError("scheme of the weights", scheme, "integers per channel, with whole zero points", hint)
-
-
-def _beside(tensor: object, weight: Floats, mask: Mask) -> QuantizedTensor | Decomposition:
-    """The codes, with the weights of the mask kept beside them."""
-    assert isinstance(tensor, QuantizedTensor)
-    return Decomposition(tensor, Sparse.of(weight - tensor.dequantize(), mask)) if mask.any() else tensor

@@ -11,8 +11,7 @@ outlier separation                         -> `outliers`: a share instead of the
                                               the grid leaves them out (released code: spans them)
 Ours: iterations instead of seconds, so that runs repeat; at most `tokens` tokens, those of the largest norm, instead of
 262,144, with the squares of all of them guarded; one seed. The tokens that are searched gain; the mean over other text
-may lose (docs/results.md).
-Left out: look-up tables of SqueezeLLM as a start, which the kernel takes and no system makes.
+may lose. Left out: look-up tables of SqueezeLLM as a start, which the kernel takes and no system makes.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def gptq(
     fresh_groups     dynamic groups are fitted on weights updated to the last column, not to the last block
     true_sequential  calibrate each stage of a block (q/k/v, output, gate/up, down) on the quantized ones before it
     compensate       share of the earlier layers' error, 0 to 1, that each weight makes up for before it is rounded
-                     (QEP, arXiv 2504.09629): 0.5 helps at three bits and fewer
+                     (QEP, arXiv 2504.09629): 0.5 helps at two bits
     """
     return Recipe(
         name="gptq",

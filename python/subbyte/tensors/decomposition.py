@@ -79,6 +79,13 @@ class Decomposition:
             if self.kept.columns.size and int(self.kept.columns[-1]) >= cols:
                 raise RangeError("kept columns", int(self.kept.columns[-1]), f"0 to {cols - 1}")
 
+    @classmethod
+    def around(
+        cls, dense: QuantizedTensor, weight: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]
+    ) -> QuantizedTensor | Decomposition:
+        """`dense` with entries that make up `weight` [O, I] f32 where the mask [O, I] is; alone for an empty mask."""
+        return cls(dense, Sparse.of(weight - dense.dequantize(), mask)) if mask.any() else dense
+
     @property
     def scheme(self) -> Scheme:
         """That of the codes."""
