@@ -39,7 +39,7 @@ CONTESTANTS = {
 @pytest.mark.parametrize("who", CONTESTANTS)
 @pytest.mark.parametrize("case", large((64, 4096)) + large((4096, 4096)), ids=str)
 def bench_decode_minifloat(benchmark: BenchmarkFixture, case: Case, who: str) -> None:
-    if who == "torch" and case.kwargs["format"] not in TORCH:
-        pytest.skip("torch has no such cast")
+    if case.kwargs["format"] not in {"torch": TORCH, "ml_dtypes": ML_DTYPES}.get(who, case.kwargs["format"]):
+        pytest.skip(f"{who} has no such cast")
     benchmark.group, benchmark.extra_info["bytes"] = f"decode_minifloat {case}", case.bytes
     benchmark(CONTESTANTS[who], *case.args, **case.kwargs)
