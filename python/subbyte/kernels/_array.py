@@ -37,7 +37,8 @@ ON_CUDA = frozenset(
         "wna16_grouped",
     }
 )
-_IN_PLACE = frozenset({"accumulate_gram"})
+#: Kernels that write to their first array.
+IN_PLACE = frozenset({"accumulate_gram"})
 
 
 def call(kernel: str, arrays: Mapping[str, Array], **options: object) -> Any:
@@ -54,7 +55,7 @@ def call(kernel: str, arrays: Mapping[str, Array], **options: object) -> Any:
         from subbyte import cuda
 
         return getattr(cuda, kernel)(**arrays, **options)
-    if kind == "JAX" and kernel in _IN_PLACE:
+    if kind == "JAX" and kernel in IN_PLACE:
         expected = "a writable array"
         raise StrideError(next(iter(given)), "an immutable JAX array", expected, "use NumPy for it")
     return bring_back(run(kernel, **arrays, **options), _FROM_DLPACK.get(kind, np.from_dlpack))
