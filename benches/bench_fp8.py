@@ -11,7 +11,7 @@ from tests.oracles.fp8 import large
 
 from subbyte import kernels
 
-CASES = [large(1, 1024, 1024), large(16, 1024, 1024)]
+CASES = [large(rows, size, size) for size in (1024, 4096) for rows in (1, 16, 128)]
 
 
 def subbyte(case: Case) -> Any:

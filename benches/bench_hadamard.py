@@ -48,6 +48,7 @@ def bench_hadamard(benchmark: BenchmarkFixture, case: Case, who: str) -> None:
         pytest.skip("the matrix takes GiB")
     if who == "torch butterflies" and n.bit_count() > 1:
         pytest.skip("butterflies alone are for powers of two")
-    benchmark.group, benchmark.extra_info["bytes"] = f"hadamard {case}", case.bytes
+    benchmark.group = f"hadamard {case}"
+    benchmark.extra_info.update(bytes=case.bytes, flops=case.flops)  # with K * 2^t, those of the dense K x K factor
     np.testing.assert_allclose(CONTESTANTS[who](case.args[0][:2]), kernels.hadamard(case.args[0][:2]), atol=case.bound)
     benchmark(CONTESTANTS[who], *case.args, **case.kwargs)

@@ -8,12 +8,19 @@ import numpy as np
 import pytest
 from tests.oracles import wna16
 from tests.oracles.case import Case
-from tests.oracles.w4a8 import large
+from tests.oracles.w4a8 import large, scaled
 
 from benches import bench_w8a8, bench_wna16
 from subbyte import kernels
 
-CASES = [large(rows, 4096, 4096, group) for group in (128, -1) for rows in (1, 16, 128)]
+CASES = [
+    *(large(rows, 4096, 4096, group) for group in (128, -1) for rows in (1, 16, 128)),
+    *(
+        scaled(rows, *shape, zeros=False)
+        for shape in ((4096, 4096, 128), (16384, 4096, 32))
+        for rows in (1, 16, 128, 512)
+    ),
+]
 
 
 def subbyte(case: Case) -> Any:
@@ -21,14 +28,16 @@ def subbyte(case: Case) -> Any:
 
 
 def onnxruntime(case: Case) -> Any:
-    """Blocks of 128 in any case: it has no other."""
+    """Float scales of groups, or of 128 columns where the case has one a row: it has no other."""
     x, words = case.args[:2]
-    return bench_wna16.onnxruntime(wna16.large(len(x), len(words), x.shape[1], 4, 128))
+    group = 128 if case.kwargs["group"] == -1 else case.kwargs["group"]
+    return bench_wna16.mat_mul_n_bits(wna16.large(len(x), len(words), x.shape[1], 4, group), accuracy=4)
 
 
 def as_bytes(case: Case) -> Case:
-    """The same product with the weight as bytes."""
+    """The same product with the weight as bytes, which have one scale a row in any case."""
     x, words, x_scale, w_scale = case.args
+    w_scale = w_scale if w_scale.ndim == 1 else w_scale[:, 0].copy()
     codes = kernels.unpack(words, bits=4, cols=x.shape[1]).astype(np.int8)
     return Case(case.id, (x, codes, x_scale, w_scale), {}, case.oracle)
 

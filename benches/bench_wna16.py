@@ -35,14 +35,19 @@ def matmul_alone(case: Case) -> Any:
 
 
 def onnxruntime(case: Case) -> Any:
-    """MatMulNBits at accuracy level 4: inputs are rounded to eight bits."""
+    """MatMulNBits in f32, as ours is."""
+    return mat_mul_n_bits(case, accuracy=1)
+
+
+def mat_mul_n_bits(case: Case, accuracy: int) -> Any:
+    """onnxruntime's product with the weight of a case of wna16; at accuracy 4 it rounds the inputs to eight bits."""
     onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     x, words, scale = case.args[:3]
     (rows, depth), cols, bits, group = x.shape, len(words), case.kwargs["bits"], case.kwargs["group"]
     if bits not in (2, 4, 8):
         pytest.skip("onnxruntime has 2, 4 and 8 bits")
     helper, f32 = onnx.helper, onnx.TensorProto.FLOAT
-    options = {"K": depth, "N": cols, "bits": bits, "block_size": group, "accuracy_level": 4}
+    options = {"K": depth, "N": cols, "bits": bits, "block_size": group, "accuracy_level": accuracy}
     node = helper.make_node("MatMulNBits", ["x", "words", "scale"], ["y"], domain="com.microsoft", **options)
     codes = words.view(np.uint8).reshape(cols, depth // group, -1)
     weights = [onnx.numpy_helper.from_array(codes, "words"), onnx.numpy_helper.from_array(scale.ravel(), "scale")]

@@ -36,8 +36,8 @@ Written by `make bench`; every number was measured by it, the peers and the limi
 must move over those that a copy of as many bytes (or, where it says read, a sum over them) moves in the same time, or
 its operations over those of a large product of f32 matrices (sgemm): whichever it is closer to. Operations are those of
 the plain algorithm, so that one that skips some, or does them in 8 bits, can pass 100 %. A case is the kernel's shape;
-what the formats and letters mean stands in `tests/oracles/KERNEL.py`. t: threads. onnxruntime's products round the
-activations to 8 bits (accuracy level 4); ours do not.
+what the formats and letters mean stands in `tests/oracles/KERNEL.py`. t: threads. onnxruntime computes in f32 beside
+`wna16` (accuracy level 1) and rounds the activations to 8 bits beside `w4a8` (level 4), as those kernels do.
 """
 
 

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from subbyte import kernels
+from subbyte.cuda.gemm.w4a8 import check
+from subbyte.errors import ShapeError
+from tests.cuda.test_loader import on_gpu
 from tests.emulator import Banks, Emulated
 from tests.oracles.case import Case
 from tests.oracles.w4a8 import case
@@ -99,3 +102,10 @@ def test_bank_conflicts(emulated: Emulated, entry: str) -> None:
 
 def test_every_instance_is_covered(emulated: Emulated) -> None:
     assert sorted(emulated.entries) == sorted(ENTRIES)
+
+
+def test_scales_of_groups_are_refused() -> None:
+    x, words = on_gpu("x", (1, 64), "i8", 1), on_gpu("words", (3, 8), "i32", 4)
+    of_x, of_w = on_gpu("x_scale", (1,), "f32", 4), on_gpu("w_scale", (3, 2), "f32", 4)
+    with pytest.raises(ShapeError, match="CPU"):
+        check(x, words, of_x, of_w, None, None, None, 32)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from tests.oracles.case import Case
-from tests.oracles.w4a8 import case, cases
+from tests.oracles.w4a8 import case, cases, scaled
 
 from subbyte import kernels
 from subbyte.errors import DtypeError, RangeError, ShapeError
@@ -29,6 +29,44 @@ def test_the_largest_sums(path: str) -> None:
             got = kernels.w4a8(*given, one, one, level, zero)
         weight = int(level[0, 0]) * (code - int(zero[0, 0]))
         assert (got == np.float32(x * weight * depth)).all()
+
+
+@paths
+@pytest.mark.parametrize("group", [32, 64, 128, 256, 512])
+def test_sums_of_groups_are_exact(group: int, path: str) -> None:
+    """Sums of a group up to the end of their range, one group of a row at a time beside scales of zero."""
+    x, one = np.full((2, 1024), -128, np.int8), np.ones(1, np.float32)
+    codes = np.zeros((3, 1024), np.uint8)
+    codes[1], codes[2] = 15, np.arange(1024) % 16
+    words, zero = kernels.pack(codes, bits=4), np.tile(np.uint8([[0], [0], [15]]), 1024 // group)
+    for g in range(1024 // group):
+        scale = np.zeros((3, 1024 // group), np.float32)
+        scale[:, g] = 1
+        with kernels.forced(path):
+            got = kernels.w4a8(x, words, one, scale, None, zero, group)
+        assert np.array_equal(got, np.tile(np.float32([0, -128 * 15 * group, 128 * 7.5 * group]), (2, 1)))
+
+
+@paths
+def test_zero_points_beyond_the_codes(path: str) -> None:
+    given = case(2, 3, 128, 64)
+    one, zero = np.ones(1, np.float32), np.full((3, 2), 100, np.uint8)
+    with kernels.forced(path):
+        got = kernels.w4a8(given.args[0], given.args[1], one, one, None, zero, 64)
+        zeros = kernels.w4a8(given.args[0], given.args[1], one, one, None, zero - 100, 64)
+    assert np.array_equal(got, zeros - 100 * given.args[0].astype(np.float32).sum(1, keepdims=True))
+
+
+@paths
+def test_scales_of_groups_in_steps_of_rows(path: str) -> None:
+    """A row of the result has the same bits whatever stands beside it."""
+    given = scaled(13, 5, 384, 32)
+    x, words, x_scale, w_scale = given.args
+    with kernels.forced(path):
+        whole = kernels.w4a8(*given.args, **given.kwargs)
+        for t in range(len(x)):
+            one = kernels.w4a8(x[t : t + 1].copy(), words, x_scale[t : t + 1].copy(), w_scale, **given.kwargs)
+            assert np.array_equal(one[0], whole[t])
 
 
 @paths
@@ -94,5 +132,9 @@ def test_what_does_not_fit() -> None:
     ]:
         with pytest.raises(ShapeError):
             kernels.w4a8(*args, **{**given.kwargs, **options})
+    scales = np.ones((3, 2), np.float32)
+    for level, group in ((given.kwargs["level"], 32), (None, 16)):
+        with pytest.raises(ShapeError, match="w_scale"):
+            kernels.w4a8(x, words, x_scale, scales, level, None, group)
     with pytest.raises(DtypeError, match="level"):
         kernels.w4a8(*given.args, **{**given.kwargs, "level": given.kwargs["level"].astype(np.int8)})

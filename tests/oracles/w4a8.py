@@ -1,4 +1,7 @@
-"""Each weight in Python integers, from the bits of its row; sums in Python integers, then the roundings one by one."""
+"""Each weight in Python integers, from the bits of its row; sums in Python integers, then the roundings one by one.
+
+Scales of groups: the sum of each group in Python integers, their sum in f64.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +33,18 @@ def w4a8(
     group: int = -1,
     bias: np.ndarray | None = None,
 ) -> np.ndarray:
-    """f32(sum) * x_scale * w_scale + bias."""
+    """f32(sum) * x_scale * w_scale + bias, or sum_g(w_scale * sum) * x_scale + bias."""
     cols = x.shape[1]
-    weight = weights(words, level, zero, cols, cols if group == -1 else group)
+    wide = cols if group == -1 else group
+    weight = weights(words, level, zero, cols, wide)
     out = np.zeros((len(x), len(words)), np.float32)
+    if w_scale.ndim == 2:
+        for t, n in np.ndindex(out.shape):
+            products = [a * b for a, b in zip(x[t].tolist(), weight[n], strict=True)]
+            sums = [sum(products[k : k + wide]) for k in range(0, cols, wide)]
+            total = sum(float(scale) * each for scale, each in zip(w_scale[n], sums, strict=True))
+            out[t, n] = total * float(x_scale[t if len(x_scale) > 1 else 0]) + (0 if bias is None else float(bias[n]))
+        return out
     for t, n in np.ndindex(out.shape):
         total = sum(a * b for a, b in zip(x[t].tolist(), weight[n], strict=True))
         value = np.float32(total) * x_scale[t if len(x_scale) > 1 else 0] * w_scale[n if len(w_scale) > 1 else 0]
@@ -70,6 +81,23 @@ def case(
     )
 
 
+def scaled(rows: int, cols: int, depth: int, group: int, zeros: bool = True) -> Case:
+    """Any codes with a float scale a group, and what f32 sums of as many products may be off."""
+    wide = depth if group == -1 else group
+    random = np.random.default_rng([rows, cols, depth, wide])
+    x = random.integers(-128, 128, (rows, depth)).astype(np.int8)
+    words = random.integers(0, 2**32, (cols, -(-depth // 8)), np.uint32).view(np.int32)
+    shape = (cols, depth // wide)
+    zero = random.integers(0, 16, shape).astype(np.uint8) if zeros else None
+    x_scale, w_scale = (random.uniform(1e-3, 1e-1, of).astype(np.float32) for of in (rows, shape))
+    bias = random.standard_normal(cols).astype(np.float32)
+    bound = depth * 2.0**-23 * (depth * 128 * 15 * 1e-1 * 1e-1 + 4)
+    moved = x.nbytes + words.nbytes + w_scale.nbytes + (0 if zero is None else zero.nbytes) + 4 * rows * cols
+    options = {"zero": zero, "group": group, "bias": bias}
+    name = f"{rows}x{cols}x{depth}-g{group}-scales{'-zeros' * zeros}"
+    return Case(name, (x, words, x_scale, w_scale), options, w4a8, bound, moved, 2 * rows * cols * depth)
+
+
 def cases() -> list[Case]:
     """Around blocks of 64 codes, four of them summed in 16 bits, tiles of 6 rows, panels of 64; groups of any size."""
     shapes = [
@@ -84,7 +112,8 @@ def cases() -> list[Case]:
         (6, 2, 333, 111),
     ]
     kinds = ((True, True), (False, True), (False, False))
-    return [case(*shape, *kind, many) for shape in shapes for kind in kinds for many in (True, False)]
+    whole = [case(*shape, *kind, many) for shape in shapes for kind in kinds for many in (True, False)]
+    return whole + [scaled(*shape, zeros) for shape in [*shapes, (7, 3, 96, 32)] for zeros in (True, False)]
 
 
 def large(rows: int, cols: int, depth: int, group: int) -> Case:

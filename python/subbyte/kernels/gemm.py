@@ -133,15 +133,15 @@ def w4a8(
     group: int = -1,
     bias: Array | None = None,
 ) -> Array:
-    """8-bit activations times 4-bit weights of two levels: out = (x W^T) * x_scale * w_scale + bias, W of integers.
+    """8-bit activations times 4-bit weights, of two levels or one: out = (x W^T) * x_scale * w_scale + bias.
 
     x        [M, K] i8, K below 2 ** 17; contiguous; CPU or CUDA
     words    [N, ceil(K / 8)] i32: the codes of W, packed in "dense" order at 4 bits
     x_scale  [M] or [1] f32
-    w_scale  [N] or [1] f32: the first level, of a channel
+    w_scale  [N] or [1] f32: the first level, of a channel; without `level` also [N, K / group]: of a group; CPU only
     level    [N, K / group] u8: the second level, whole numbers; None: 1
     zero     [N, K / group] u8; None: 8
-    group    columns that share a level and a zero point, dividing K; on CUDA a multiple of 16 or all; -1: all
+    group    columns that share what belongs to a group, dividing K; on CUDA a multiple of 16 or all; -1: all
     bias     [N] f32, or None
     returns  [M, N] f32
 
@@ -149,8 +149,12 @@ def w4a8(
     (Lin et al., 2024, section 4.1); no kernel looks, and beyond it no result is promised. The sum is exact; it is
     rounded to f32 once, then scaled in this order. Every path gives the same bits. QServe per group is this with its
     integer zero points, per channel the same without `level`; QQQ per channel has neither. Left out: QServe's real zero
-    points per channel, and QQQ's f16 scales per group. Raises RangeError (K), ShapeError, DtypeError, StrideError,
-    DeviceError; on CUDA also DriverError and DependencyError.
+    points per channel, and QQQ's f16 scales per group.
+
+    With scales of groups, as GPTQ and AWQ checkpoints have them: out = (sum_g w_scale[n, g] * s_g) * x_scale + bias,
+    s_g the exact sum of x * (code - zero) over a group, code - zero within -128 to 127; off by at most about
+    K * 2 ** -23 * sum|x W| |x_scale|. A scale that is not finite gives results that are not. Raises RangeError (K),
+    ShapeError, DtypeError, StrideError, DeviceError; on CUDA also DriverError and DependencyError.
 
     >>> import numpy as np
     >>> from subbyte.kernels import pack

@@ -235,15 +235,25 @@ pub fn w4a8(
     for parameters in [&level, &zero].into_iter().flatten() {
         parameters.expect(py, &[cols, count])?;
     }
-    let ([_], [_]) = (x_scale.axes(py)?, w_scale.axes(py)?);
+    let [_] = x_scale.axes(py)?;
+    let grouped = w_scale.shape().len() == 2 && level.is_none();
+    if grouped {
+        w_scale.expect(py, &[cols, count])?;
+    } else {
+        let [_] = w_scale.axes(py)?;
+    }
     if let Some(bias) = &bias {
         bias.expect(py, &[cols])?;
     }
     let mut out = Output::stale(&[rows, cols])?;
-    let (level, zero) = (level.as_ref().map(Input::slice), zero.as_ref().map(Input::slice));
-    let codes = gemm::Codes { words: words.slice(), level, zero, group };
+    let factor = match &level {
+        Some(level) => gemm::Factor::Level(level.slice()),
+        None if grouped => gemm::Factor::Scale(w_scale.slice()),
+        None => gemm::Factor::One,
+    };
+    let codes = gemm::Codes { words: words.slice(), factor, zero: zero.as_ref().map(Input::slice), group };
     let (x, bias, to) = (x.slice(), bias.as_ref().map(Input::slice), out.slice_mut());
-    let (x_scale, w_scale) = (x_scale.slice(), w_scale.slice());
+    let (x_scale, w_scale) = (x_scale.slice(), if grouped { &[1.0] } else { w_scale.slice() });
     run(py, on, |m| gemm::w4a8(m, x, codes, x_scale, w_scale, bias, rows, cols, depth, to))?;
     Ok(out.finish())
 }

@@ -81,5 +81,8 @@ def check(
             parameters.expect("u8", beside=x)
             if parameters.shape != (n, k // group):
                 raise ShapeError(parameters.what, parameters.shape, f"({n}, {k // group}) for groups of {group}")
+    if len(w_scale.shape) == 2:
+        hint = "scales of groups are multiplied on the CPU only: pass it CPU arrays, or whole numbers as `level`"
+        raise ShapeError("w_scale", w_scale.shape, f"({n},) or (1,) on CUDA", hint)
     expect_scales(x, k, (x_scale, m), (w_scale, n), bias)
     return m, n, k, group

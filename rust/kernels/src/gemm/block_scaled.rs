@@ -1,16 +1,14 @@
 //! block_scaled: `out = x W^T` with `W` of small floats or integers whose scale 16 or 32 neighbouring columns share (MX, NVFP4).
 //!
-//! Rows are decoded by the kernels for packed codes and for blocks, a part that the first cache holds at a time, and multiplied:
-//! `decoded`. Limit: the decoding.
+//! The product: `decoded`, of codes that stand for the values of a table or are floats of 8 bits. Limit: the decoding.
 
+use super::decode::{self, Meaning, Row};
 use super::decoded;
 use crate::error::expect_shape;
-use crate::minifloat::{Element, dequantize_block};
-use crate::pack::{Order, unpack, words_per_row};
+use crate::minifloat::{E4m3fn, E8m0, Element, decode, dequantize_block};
+use crate::pack::words_per_row;
 use crate::{Machine, Result};
-
-/// Codes that are decoded at a time: whole words of every width, whole blocks.
-const PART: usize = 512;
+use std::any::TypeId;
 
 /// The weight: codes of [`Element::BITS`] bits in dense order, and a byte of scale a block.
 #[derive(Debug, Clone, Copy)]
@@ -47,18 +45,18 @@ pub fn block_scaled<E: Element>(
     expect_shape("words", words.len(), &[cols, width])?;
     expect_shape("scale", scale.len(), &[cols, blocks])?;
     expect_shape("out", out.len(), &[rows, cols])?;
-    let decode = |n: usize, values: &mut [f32]| {
-        let mut codes = [0; PART];
-        let words = words[n * width..(n + 1) * width].chunks(PART * E::BITS as usize / 32);
-        let scales = scale[n * blocks..(n + 1) * blocks].chunks(PART / block);
-        for ((words, scale), values) in words.zip(scales).zip(values.chunks_mut(PART)) {
-            let codes = &mut codes[..values.len()];
-            // Both were checked above, and so small a part is one thread's.
-            let decoded = unpack(m, words, 1, codes.len(), E::BITS, Order::Dense, codes)
-                .and_then(|()| dequantize_block::<E>(m, codes, scale, block, power, tensor_scale, values));
-            debug_assert!(decoded.is_ok());
-        }
+    let mut factors = vec![0.0; scale.len()];
+    if power { decode::<E8m0>(m, scale, &mut factors) } else { decode::<E4m3fn>(m, scale, &mut factors) }?;
+    factors.iter_mut().for_each(|factor| *factor *= tensor_scale);
+    let mut table = vec![0.0; decode::values(E::BITS)];
+    (0..1u16 << E::BITS).zip(&mut table).for_each(|(code, value)| *value = E::decode(code as u8));
+    let row = |n: usize| Row {
+        words: &words[n * width..(n + 1) * width],
+        bits: E::BITS,
+        scale: &factors[n * blocks..(n + 1) * blocks],
+        meaning: if TypeId::of::<E>() == TypeId::of::<E4m3fn>() { Meaning::E4m3fn } else { Meaning::Table(&table) },
+        group: block,
     };
-    decoded::product(m, x, [rows, cols, depth], 1, decode, out);
+    decoded::packed(m, x, [rows, cols, depth], row, out);
     Ok(())
 }

@@ -26,6 +26,8 @@ pub(super) enum Meaning<'a> {
     Affine(Option<Zeros<'a>>),
     /// The value at its place, of [`values`] many.
     Table(&'a [f32]),
+    /// The float of 8 bits that it is.
+    E4m3fn,
 }
 
 /// Values of a table, some of which may stand for no code: a register full at least, and for every byte where a code may
@@ -47,14 +49,6 @@ impl<'a> Row<'a> {
         match self.meaning {
             Meaning::Affine(Some(zero)) => zero.get(group),
             _ => (1u32 << (self.bits - 1)) as f32,
-        }
-    }
-
-    /// The values of codes; none for affine ones.
-    fn table(&self) -> Option<&'a [f32]> {
-        match self.meaning {
-            Meaning::Affine(_) => None,
-            Meaning::Table(table) => Some(table),
         }
     }
 }
@@ -84,7 +78,8 @@ pub(super) fn dot(m: &Machine, row: Row<'_>, x: &[f32]) -> f32 {
 }
 
 mod portable {
-    use super::Row;
+    use super::{Meaning, Row};
+    use crate::minifloat::{E4m3fn, portable::decode_one};
 
     pub fn decode(row: Row<'_>, out: &mut [f32]) {
         for (g, values) in out.chunks_exact_mut(row.group).enumerate() {
@@ -103,7 +98,11 @@ mod portable {
     /// What the code of a column stands for.
     fn meant(row: Row<'_>, column: usize, zero: f32) -> f32 {
         let code = code(row, column);
-        row.table().map_or(code as f32 - zero, |table| table[code])
+        match row.meaning {
+            Meaning::Affine(_) => code as f32 - zero,
+            Meaning::Table(table) => table[code],
+            Meaning::E4m3fn => f32::from_bits(decode_one::<E4m3fn>(code as u32)),
+        }
     }
 
     fn code(row: Row<'_>, column: usize) -> usize {
@@ -128,51 +127,66 @@ mod portable {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::{EIGHT, Row, portable};
+    use super::{EIGHT, Meaning, Row, portable};
     use crate::simd::{bytes, load_f32x8, store_f32x8, sum_f32x8};
     use std::arch::x86_64::*;
 
-    #[target_feature(enable = "avx2")]
+    /// Which [`Meaning`] codes have.
+    const AFFINE: u8 = 0;
+    const TABLE: u8 = 1;
+    const E4M3FN: u8 = 2;
+
+    #[target_feature(enable = "avx2,f16c")]
     pub fn decode(row: Row<'_>, out: &mut [f32]) {
-        match row.table() {
-            None => decode_of::<false>(row, &[], out),
-            Some(table) => decode_of::<true>(row, table, out),
+        match row.meaning {
+            Meaning::Affine(_) => decode_of::<AFFINE>(row, &[], out),
+            Meaning::Table(table) => decode_of::<TABLE>(row, table, out),
+            Meaning::E4m3fn if nan(row) => portable::decode(row, out),
+            Meaning::E4m3fn => bits::<8, E4M3FN>(row, &[], out),
         }
     }
 
-    #[target_feature(enable = "avx2,fma")]
+    #[target_feature(enable = "avx2,fma,f16c")]
     pub fn dot(row: Row<'_>, x: &[f32]) -> f32 {
-        match row.table() {
-            None => dot_of::<false>(row, &[], x),
-            Some(table) => dot_of::<true>(row, table, x),
+        match row.meaning {
+            Meaning::Affine(_) => dot_of::<AFFINE>(row, &[], x),
+            Meaning::Table(table) => dot_of::<TABLE>(row, table, x),
+            Meaning::E4m3fn if nan(row) => portable::dot(row, x),
+            Meaning::E4m3fn => dot_bits::<8, E4M3FN>(row, &[], x),
         }
     }
 
+    /// Whether a code of E4M3 is NaN.
     #[target_feature(enable = "avx2")]
-    fn decode_of<const TABLE: bool>(row: Row<'_>, table: &[f32], out: &mut [f32]) {
+    fn nan(row: Row<'_>) -> bool {
+        bytes(row.words).iter().fold(false, |any, code| any | (code & 0x7f == 0x7f))
+    }
+
+    #[target_feature(enable = "avx2,f16c")]
+    fn decode_of<const MEANING: u8>(row: Row<'_>, table: &[f32], out: &mut [f32]) {
         match row.bits {
-            1 => bits::<1, TABLE>(row, table, out),
-            2 => bits::<2, TABLE>(row, table, out),
-            3 => bits::<3, TABLE>(row, table, out),
-            4 => bits::<4, TABLE>(row, table, out),
-            5 => bits::<5, TABLE>(row, table, out),
-            6 => bits::<6, TABLE>(row, table, out),
-            7 => bits::<7, TABLE>(row, table, out),
-            _ => bits::<8, TABLE>(row, table, out),
+            1 => bits::<1, MEANING>(row, table, out),
+            2 => bits::<2, MEANING>(row, table, out),
+            3 => bits::<3, MEANING>(row, table, out),
+            4 => bits::<4, MEANING>(row, table, out),
+            5 => bits::<5, MEANING>(row, table, out),
+            6 => bits::<6, MEANING>(row, table, out),
+            7 => bits::<7, MEANING>(row, table, out),
+            _ => bits::<8, MEANING>(row, table, out),
         }
     }
 
-    #[target_feature(enable = "avx2,fma")]
-    fn dot_of<const TABLE: bool>(row: Row<'_>, table: &[f32], x: &[f32]) -> f32 {
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn dot_of<const MEANING: u8>(row: Row<'_>, table: &[f32], x: &[f32]) -> f32 {
         match row.bits {
-            1 => dot_bits::<1, TABLE>(row, table, x),
-            2 => dot_bits::<2, TABLE>(row, table, x),
-            3 => dot_bits::<3, TABLE>(row, table, x),
-            4 => dot_bits::<4, TABLE>(row, table, x),
-            5 => dot_bits::<5, TABLE>(row, table, x),
-            6 => dot_bits::<6, TABLE>(row, table, x),
-            7 => dot_bits::<7, TABLE>(row, table, x),
-            _ => dot_bits::<8, TABLE>(row, table, x),
+            1 => dot_bits::<1, MEANING>(row, table, x),
+            2 => dot_bits::<2, MEANING>(row, table, x),
+            3 => dot_bits::<3, MEANING>(row, table, x),
+            4 => dot_bits::<4, MEANING>(row, table, x),
+            5 => dot_bits::<5, MEANING>(row, table, x),
+            6 => dot_bits::<6, MEANING>(row, table, x),
+            7 => dot_bits::<7, MEANING>(row, table, x),
+            _ => dot_bits::<8, MEANING>(row, table, x),
         }
     }
 
@@ -181,9 +195,9 @@ mod avx2 {
         if bits <= 4 { 4 } else { 8 }
     }
 
-    /// How many of the octets from byte `start` on can be read without passing the end of the row.
-    fn whole(bytes: &[u8], bits: usize, start: usize, octets: usize) -> usize {
-        (bytes.len() - start).checked_sub(width(bits)).map_or(0, |room| room / bits + 1).min(octets)
+    /// How many of the octets of a row can be read without passing its end.
+    fn whole(bytes: &[u8], bits: usize, octets: usize) -> usize {
+        bytes.len().checked_sub(width(bits)).map_or(0, |room| room / bits + 1).min(octets)
     }
 
     /// Eight codes. They are `BITS` bytes: read as one little-endian number, copied to every lane and shifted there.
@@ -224,23 +238,29 @@ mod avx2 {
     }
 
     /// What eight codes stand for; `near` holds the first values of a table, `far` all of them where they are 256.
-    #[target_feature(enable = "avx2")]
+    #[target_feature(enable = "avx2,f16c")]
     #[inline]
-    fn meant<const BITS: usize, const TABLE: bool>(
+    fn meant<const BITS: usize, const MEANING: u8>(
         bytes: &[u8],
         at: usize,
         zero: __m256,
         near: [__m256; 2],
         far: &[f32; 256],
     ) -> __m256 {
-        if TABLE && BITS > 4 {
+        if MEANING == E4M3FN {
+            // as binary16, whose exponents are larger by 8; widening copies the sign
+            let wide = _mm_slli_epi16::<7>(_mm_cvtepi8_epi16(_mm_cvtsi64_si128(eight(bytes, at).cast_signed())));
+            let half = _mm_and_si128(wide, _mm_set1_epi16(0xbf80_u16.cast_signed()));
+            return _mm256_mul_ps(_mm256_cvtph_ps(half), _mm256_set1_ps(256.0));
+        }
+        if MEANING == TABLE && BITS > 4 {
             let eight = eight(bytes, at);
             let value = |i: usize| far[usize::from((eight >> (i * BITS)) as u8 & (0xff >> (8 - BITS)))];
             return load_f32x8(&[0, 1, 2, 3, 4, 5, 6, 7].map(value));
         }
         let codes = octet::<BITS>(bytes, at);
         match BITS {
-            _ if !TABLE => _mm256_sub_ps(_mm256_cvtepi32_ps(codes), zero),
+            _ if MEANING == AFFINE => _mm256_sub_ps(_mm256_cvtepi32_ps(codes), zero),
             1..=3 => _mm256_permutevar8x32_ps(near[0], codes),
             _ => {
                 let [low, high] = near.map(|values| _mm256_permutevar8x32_ps(values, codes));
@@ -253,63 +273,65 @@ mod avx2 {
     /// Octets whose sums are kept apart, so that no multiplication waits for the one before.
     const APART: usize = 4;
 
-    #[target_feature(enable = "avx2,fma")]
-    fn dot_bits<const BITS: usize, const TABLE: bool>(row: Row<'_>, table: &[f32], x: &[f32]) -> f32 {
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn dot_bits<const BITS: usize, const MEANING: u8>(row: Row<'_>, table: &[f32], x: &[f32]) -> f32 {
         if !row.group.is_multiple_of(8) && row.group != x.len() {
             return portable::dot(row, x);
         }
         let bytes = bytes(row.words);
         let (near, far) = (registers(table), table.first_chunk().unwrap_or(&[0.0; 256]));
         let (mut total, mut rest) = (_mm256_setzero_ps(), 0.0);
+        let (mut at, mut room) = (0, whole(bytes, BITS, x.len() / 8));
         for (g, x) in x.chunks_exact(row.group).enumerate() {
             let zero = _mm256_set1_ps(row.zero(g));
-            let first = g * row.group;
-            let start = first / 8 * BITS;
-            let whole = whole(bytes, BITS, start, x.len() / 8);
+            let whole = room.min(x.len() / 8);
             let (octets, tail) = x.split_at(8 * whole);
             let mut sums = [_mm256_setzero_ps(); APART];
             let (quads, single) = octets.as_chunks::<8>().0.as_chunks::<APART>();
-            // Windows of one length: within them the compiler sees that every read is inside.
-            let spans = bytes[start..].windows((APART - 1) * BITS + width(BITS)).step_by(APART * BITS);
-            for (bytes, quad) in spans.zip(quads) {
+            for quad in quads {
+                // Of one length: within it the compiler sees that every read is inside.
+                let span = &bytes[at..at + (APART - 1) * BITS + width(BITS)];
                 for (i, (sum, x)) in sums.iter_mut().zip(quad).enumerate() {
-                    let value = meant::<BITS, TABLE>(bytes, i * BITS, zero, near, far);
+                    let value = meant::<BITS, MEANING>(span, i * BITS, zero, near, far);
                     *sum = _mm256_fmadd_ps(value, load_f32x8(x), *sum);
                 }
+                at += APART * BITS;
             }
-            let after = start + APART * quads.len() * BITS;
-            for ((bytes, sum), x) in bytes[after..].windows(width(BITS)).step_by(BITS).zip(&mut sums).zip(single) {
-                let value = meant::<BITS, TABLE>(bytes, 0, zero, near, far);
-                *sum = _mm256_fmadd_ps(value, load_f32x8(x), *sum);
+            let mut last = _mm256_setzero_ps();
+            for x in single {
+                let value = meant::<BITS, MEANING>(&bytes[at..at + width(BITS)], 0, zero, near, far);
+                last = _mm256_fmadd_ps(value, load_f32x8(x), last);
+                at += BITS;
             }
             let sum = _mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3]));
-            total = _mm256_fmadd_ps(_mm256_set1_ps(row.scale[g]), sum, total);
+            total = _mm256_fmadd_ps(_mm256_set1_ps(row.scale[g]), _mm256_add_ps(sum, last), total);
             if !tail.is_empty() {
-                rest += portable::dot_from(row, g, first + 8 * whole, tail);
+                rest += portable::dot_from(row, g, g * row.group + 8 * whole, tail);
             }
+            room -= whole;
         }
         sum_f32x8(total) + rest
     }
 
-    #[target_feature(enable = "avx2")]
-    fn bits<const BITS: usize, const TABLE: bool>(row: Row<'_>, table: &[f32], out: &mut [f32]) {
+    #[target_feature(enable = "avx2,f16c")]
+    fn bits<const BITS: usize, const MEANING: u8>(row: Row<'_>, table: &[f32], out: &mut [f32]) {
         if !row.group.is_multiple_of(8) && row.group != out.len() {
             return portable::decode(row, out);
         }
         let (near, far) = (registers(table), table.first_chunk().unwrap_or(&[0.0; 256]));
         let bytes = bytes(row.words);
+        let (mut at, mut room) = (0, whole(bytes, BITS, out.len() / 8));
         for (g, values) in out.chunks_exact_mut(row.group).enumerate() {
             let (scale, zero) = (_mm256_set1_ps(row.scale[g]), _mm256_set1_ps(row.zero(g)));
-            let first = g * row.group;
-            let (octets, _) = values.as_chunks_mut::<8>();
-            let start = first / 8 * BITS;
-            let whole = whole(bytes, BITS, start, octets.len()); // the others are left to the portable body
-            let spans = bytes[start..].windows(width(BITS)).step_by(BITS);
-            for (bytes, values) in spans.zip(&mut octets[..whole]) {
-                let value = meant::<BITS, TABLE>(bytes, 0, zero, near, far);
+            let whole = room.min(values.len() / 8);
+            let (octets, tail) = values.split_at_mut(8 * whole);
+            for values in octets.as_chunks_mut::<8>().0 {
+                let value = meant::<BITS, MEANING>(&bytes[at..at + width(BITS)], 0, zero, near, far);
                 store_f32x8(values, _mm256_mul_ps(scale, value));
+                at += BITS;
             }
-            portable::decode_from(row, g, first + 8 * whole, &mut values[8 * whole..]);
+            portable::decode_from(row, g, g * row.group + 8 * whole, tail); // what a read would pass the end for
+            room -= whole;
         }
     }
 }

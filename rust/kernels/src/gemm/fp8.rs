@@ -1,18 +1,15 @@
 //! fp8: 8-bit floats times 8-bit floats, summed in f32, scaled by rows and by blocks of 128 columns.
 //!
-//! Codes are widened first, those of `weight` one row at a time, which all rows of `x` then share. Limit: multiplications.
+//! Codes are widened and scaled first, those of `weight` some rows at a time, and multiplied: `decoded`. Limit: the widening
+//! for few rows of `x`, multiplications for many.
 
-use super::{Columns, columns};
+use super::decoded;
 use crate::error::{expect_len, expect_shape};
-use crate::minifloat::{Format, decode};
+use crate::minifloat::{Format, decode, decode_some};
 use crate::{Error, Machine, Result};
 
 /// Columns, and rows, that share a scale.
 const BLOCK: usize = 128;
-/// Rows of `weight` in one task.
-const PANEL: usize = 16;
-/// Sums that a dot product keeps, so that they fill vectors.
-const LANES: usize = 16;
 
 /// Scales `[rows, blocks]`: one for all rows of a matrix, one a row or one for 128 rows; one for all columns or for 128 of them.
 #[derive(Clone, Copy)]
@@ -35,20 +32,23 @@ impl Scales<'_> {
         expect_shape(what, self.values.len(), &[self.rows, self.blocks])
     }
 
-    /// That of row `item` of `items` in a block of columns.
-    fn at(&self, item: usize, items: usize, block: usize) -> f32 {
+    /// Multiplies row `item` of `items`.
+    fn multiply(&self, item: usize, items: usize, values: &mut [f32]) {
         let row = match self.rows {
             1 => 0,
             rows if rows == items => item,
             _ => item / BLOCK,
         };
-        self.values[row * self.blocks + block.min(self.blocks - 1)]
+        let width = if self.blocks == 1 { values.len() } else { BLOCK };
+        for (values, scale) in values.chunks_mut(width.max(1)).zip(&self.values[row * self.blocks..]) {
+            values.iter_mut().for_each(|value| *value *= scale);
+        }
     }
 }
 
-/// `out[t, n] = sum_b (sum_k x[t, k] * weight[n, k]) * (x_scale[t, b] * w_scale[n, b]) + bias[n]`, `k` of block `b`.
+/// `out[t, n] = sum_k (x[t, k] * x_scale[t, b]) * (weight[n, k] * w_scale[n, b]) + bias[n]`, `k` of block `b`.
 ///
-/// `x` `[rows, depth]` and `weight` `[cols, depth]` hold codes of `F`, `out` is `[rows, cols]`. A product is exact, sums are f32.
+/// `x` `[rows, depth]` and `weight` `[cols, depth]` hold codes of `F`, `out` is `[rows, cols]`. Products and sums are f32.
 /// NaN and infinity spread as IEEE 754 has it. Errors: `Shape` for lengths that do not fit. Then nothing is written.
 #[allow(clippy::too_many_arguments)]
 pub fn fp8<F: Format<Code = u8>>(
@@ -71,31 +71,18 @@ pub fn fp8<F: Format<Code = u8>>(
     expect_shape("out", out.len(), &[rows, cols])?;
     let mut wide = vec![0.0; x.len()];
     decode::<F>(m, x, &mut wide)?;
-    let (codes, mut values) = (Vec::from_iter(0..=u8::MAX), [0.0; 256]);
-    decode::<F>(m, &codes, &mut values)?;
-    m.each(columns(out, cols, PANEL), |Columns { range, rows: mut out }| {
-        let mut row = vec![0.0; depth];
-        for (at, n) in range.enumerate() {
-            row.iter_mut().zip(&weight[n * depth..]).for_each(|(w, code)| *w = values[usize::from(*code)]);
-            for (t, out) in out.iter_mut().enumerate() {
-                let blocks = wide[t * depth..(t + 1) * depth].chunks(BLOCK).zip(row.chunks(BLOCK));
-                let total = blocks.enumerate().fold(0.0, |total, (block, (x, w))| {
-                    total + dot(x, w) * (x_scale.at(t, rows, block) * w_scale.at(n, cols, block))
-                });
-                out[at] = total + bias.map_or(0.0, |bias| bias[n]);
-            }
-        }
-    });
-    Ok(())
-}
-
-fn dot(x: &[f32], w: &[f32]) -> f32 {
-    let mut sums = [0.0; LANES];
-    let ((xs, x), (ws, w)) = (x.as_chunks::<LANES>(), w.as_chunks::<LANES>());
-    for (x, w) in xs.iter().zip(ws) {
-        for lane in 0..LANES {
-            sums[lane] += x[lane] * w[lane];
+    for (t, x) in wide.chunks_mut(depth.max(1)).enumerate() {
+        x_scale.multiply(t, rows, x);
+    }
+    let row = |n: usize, values: &mut [f32]| {
+        decode_some::<F>(m.path(), &weight[n * depth..(n + 1) * depth], values);
+        w_scale.multiply(n, cols, values);
+    };
+    decoded::product(m, &wide, [rows, cols, depth], 1, row, out);
+    if let Some(bias) = bias {
+        for out in out.chunks_mut(cols.max(1)) {
+            out.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
         }
     }
-    sums.iter().sum::<f32>() + x.iter().zip(w).map(|(x, w)| x * w).sum::<f32>()
+    Ok(())
 }

@@ -22,7 +22,7 @@ pub use codebook_gemm::{Codebook, codebook_gemm};
 pub use csr::{Column, csr};
 pub use fp8::{Scales, fp8};
 pub use lookup::lookup;
-pub use w4a8::{Codes, w4a8};
+pub use w4a8::{Codes, Factor, w4a8};
 pub use w8a8::w8a8;
 pub use wna16::wna16;
 pub use wna16_by_input::wna16_by_input;

@@ -85,7 +85,7 @@ fn w4a8_is_exact() {
         pack(&machines()[0], &codes, cols, depth, 4, Order::Dense, &mut words).unwrap();
         let [level, zero] =
             [3, 4].map(|seed| bytes(cols * depth / group, seed).into_iter().map(|b| b % 9).collect::<Vec<_>>());
-        let codes_of = Codes { words: &words, level: Some(&level), zero: Some(&zero), group };
+        let codes_of = Codes { words: &words, factor: Factor::Level(&level), zero: Some(&zero), group };
         for m in machines() {
             let mut out = vec![f32::NAN; rows * cols];
             w4a8(&m, &x, codes_of, &[1.0], &[1.0], None, rows, cols, depth, &mut out).unwrap();

@@ -1,8 +1,9 @@
-//! w4a8: 8-bit integers times 4-bit codes with integer scales and zero points of their groups, summed exactly in i32, then
-//! scaled: the product under QServe and QQQ.
+//! w4a8: 8-bit integers times 4-bit codes, the sums of groups multiplied by whole numbers (the product under QServe and QQQ),
+//! exactly in i32, or by floats (that of the usual checkpoints, with activations rounded to bytes).
 //!
-//! Codes are multiplied as they lie in memory, low nibbles by the even columns of `x` and high ones by the odd columns; zero
-//! points are taken from the sums of `x` over each group. Limit: multiplications, for few rows of `x` the reading of the codes.
+//! Codes are multiplied as they lie in memory, low nibbles by the even columns of `x` and high ones by the odd columns, and
+//! summed in 16 bits as far as they fit. Zero points come off there, times sums of `x`: so the rest of the way has only the
+//! magnitude of the result. Limit: multiplications, for few rows of `x` the reading of the codes.
 
 use super::{Columns, columns, expect_scale};
 use crate::error::expect_shape;
@@ -16,26 +17,46 @@ const DEPTH_LIMIT: usize = (1 << 17) - 1;
 const PANEL: usize = 64;
 /// Rows of `x` a tile: their sums, twice, and the codes fill the 16 registers of AVX2.
 const HEIGHT: usize = 6;
-/// Codes that are multiplied at once: the 32 bytes of a vector.
-const BLOCK: usize = 64;
 
-/// Four-bit weights `level * (code - zero)`, each within -128 to 127, in groups of `group` columns.
+/// Four-bit weights `factor * (code - zero)` in groups of `group` columns; `code - zero`, and with levels the weight, is within
+/// -128 to 127.
 #[derive(Debug, Clone, Copy)]
 pub struct Codes<'a> {
     /// `[cols, ceil(depth / 8)]`, dense order.
     pub words: &'a [i32],
-    /// `[cols, depth / group]`: the integer scale of each group; none: 1.
-    pub level: Option<&'a [u8]>,
+    /// What multiplies a group.
+    pub factor: Factor<'a>,
     /// `[cols, depth / group]`; none: 8.
     pub zero: Option<&'a [u8]>,
     /// Columns of a group.
     pub group: usize,
 }
 
-/// `out[t, n] = (sum_k x[t, k] * level[n, g] * (code[n, k] - zero[n, g])) * x_scale[t] * w_scale[n] + bias[n]`, `g = k / group`.
+/// What multiplies the sums of groups, `[cols, depth / group]`.
+#[derive(Debug, Clone, Copy)]
+pub enum Factor<'a> {
+    /// Nothing.
+    One,
+    /// Whole numbers: the sum over a row stays exact.
+    Level(&'a [u8]),
+    /// Floats: the sums of groups are exact, and added in f32.
+    Scale(&'a [f32]),
+}
+
+impl Factor<'_> {
+    fn expect(self, cols: usize, groups: usize) -> Result<()> {
+        match self {
+            Self::One => Ok(()),
+            Self::Level(level) => expect_shape("level", level.len(), &[cols, groups]),
+            Self::Scale(scale) => expect_shape("w_scale", scale.len(), &[cols, groups]),
+        }
+    }
+}
+
+/// `out[t, n] = (sum_g factor[n, g] * sum_k x[t, k] * (code[n, k] - zero[n, g])) * x_scale[t] * w_scale[n] + bias[n]`, `k` of `g`.
 ///
-/// `x` `[rows, depth]`, `out` `[rows, cols]`; one scale for all or one a row of `x` and of the weight. The sum is exact and rounded
-/// to f32 once, then multiplied by `x_scale` and `w_scale` in this order, then `bias` is added.
+/// `x` `[rows, depth]`, `out` `[rows, cols]`; one scale for all or one a row of `x` and of the weight. Without floats as factors
+/// the sum is exact and rounded to f32 once. It is multiplied by `x_scale` and `w_scale` in this order, then `bias` is added.
 ///
 /// Errors: `Range` for a `depth` above 131071; `Shape` for a group that does not divide `depth` and lengths that do not fit. Then
 /// nothing is written.
@@ -55,40 +76,47 @@ pub fn w4a8(
     if depth > DEPTH_LIMIT {
         return Err(Error::range("depth", depth, format!("at most {DEPTH_LIMIT}")));
     }
-    let groups = groups(depth, codes.group)?;
-    let row_words = depth.div_ceil(8);
+    let (groups, row_bytes) = (groups(depth, codes.group)?, 4 * depth.div_ceil(8));
     expect_shape("x", x.len(), &[rows, depth])?;
-    expect_shape("words", codes.words.len(), &[cols, row_words])?;
-    codes.level.map_or(Ok(()), |level| expect_shape("level", level.len(), &[cols, groups]))?;
+    expect_shape("words", codes.words.len(), &[cols, row_bytes / 4])?;
+    codes.factor.expect(cols, groups)?;
     codes.zero.map_or(Ok(()), |zero| expect_shape("zero", zero.len(), &[cols, groups]))?;
     expect_scale("x_scale", x_scale.len(), rows)?;
     expect_scale("w_scale", w_scale.len(), cols)?;
     bias.map_or(Ok(()), |bias| expect_shape("bias", bias.len(), &[cols]))?;
     expect_shape("out", out.len(), &[rows, cols])?;
-    let x = Activations::of(m, x, rows, depth, codes.group);
+    let finish = |t: usize, n: usize, sum: f32| {
+        let x_scale = if x_scale.len() == 1 { x_scale[0] } else { x_scale[t] };
+        let w_scale = if w_scale.len() == 1 { w_scale[0] } else { w_scale[n] };
+        let scaled = sum * x_scale * w_scale;
+        bias.map_or(scaled, |bias| scaled + bias[n])
+    };
+    let x = Operand::of(m, x, codes, rows, depth);
     m.each(columns(out, cols, PANEL), |Columns { range, rows: mut out }| {
-        let of = |values: Option<&[u8]>, at: usize, none: u8| values.map_or(none, |values| values[at]);
         let parameters = range.start * groups..range.end * groups;
-        let levels: Vec<_> = parameters.clone().map(|at| i16::from(of(codes.level, at, 1))).collect();
-        let shifts = parameters.zip(&levels).map(|(at, &level)| i32::from(level) * i32::from(of(codes.zero, at, 8)));
-        let shifts: Vec<_> = shifts.collect();
+        let factors: Vec<_> = match codes.factor {
+            Factor::One => vec![1; parameters.len()],
+            Factor::Level(level) => level[parameters.clone()].iter().map(|&level| level.into()).collect(),
+            Factor::Scale(scale) => scale[parameters.clone()].iter().map(|scale| scale.to_bits() as i32).collect(),
+        };
+        let zeros = codes.zero.map_or_else(
+            || vec![8; parameters.len()],
+            |zero| zero[parameters.clone()].iter().map(|&zero| zero.into()).collect(),
+        );
         for (tile, out) in out.chunks_mut(HEIGHT).enumerate() {
             let first = tile * HEIGHT;
-            let x = x.tile(first, out.len(), groups);
             for (at, n) in range.clone().enumerate() {
                 let row = Row {
-                    bytes: &bytes(codes.words)[n * row_words * 4..(n + 1) * row_words * 4],
-                    levels: &levels[at * groups..(at + 1) * groups],
-                    shifts: &shifts[at * groups..(at + 1) * groups],
+                    bytes: &bytes(codes.words)[n * row_bytes..(n + 1) * row_bytes],
+                    factors: &factors[at * groups..(at + 1) * groups],
+                    zeros: &zeros[at * groups..(at + 1) * groups],
                     group: codes.group,
+                    whole: !matches!(codes.factor, Factor::Scale(_)),
                 };
-                let mut sums = [0; HEIGHT];
-                multiply(m, x, row, &mut sums[..out.len()]);
-                let w_scale = if w_scale.len() == 1 { w_scale[0] } else { w_scale[n] };
+                let mut sums = [0.0; HEIGHT];
+                x.multiply(first, row, &mut sums[..out.len()]);
                 for (t, (out, sum)) in out.iter_mut().zip(sums).enumerate() {
-                    let x_scale = if x_scale.len() == 1 { x_scale[0] } else { x_scale[first + t] };
-                    let scaled = sum as f32 * x_scale * w_scale;
-                    out[at] = bias.map_or(scaled, |bias| scaled + bias[n]);
+                    out[at] = finish(first + t, n, sum);
                 }
             }
         }
@@ -96,163 +124,267 @@ pub fn w4a8(
     Ok(())
 }
 
-/// `x` in blocks of 64 columns, padded with zeros, the 32 even columns of a block before the odd ones; `HEIGHT` rows together,
-/// first the first block of each. And its sums by group.
-struct Activations {
-    codes: Vec<[i8; BLOCK]>,
-    blocks: usize,
-    sums: Vec<i32>,
-}
-
-/// Up to `HEIGHT` rows of [`Activations`].
-#[derive(Clone, Copy)]
-struct Tile<'a> {
-    codes: &'a [[i8; BLOCK]],
-    sums: &'a [i32],
-}
-
-/// One row of the weight: codes, the level of each group and that times its zero point.
+/// One row of the weight.
 #[derive(Clone, Copy)]
 struct Row<'a> {
     bytes: &'a [u8],
-    levels: &'a [i16],
-    shifts: &'a [i32],
+    /// Of each group: a whole number, or the bits of a float.
+    factors: &'a [i32],
+    zeros: &'a [i16],
     group: usize,
+    /// Whether factors are whole numbers.
+    whole: bool,
 }
 
-impl Activations {
-    fn of(m: &Machine, x: &[i8], rows: usize, depth: usize, group: usize) -> Self {
-        let blocks = depth.div_ceil(BLOCK);
-        let mut codes = vec![[0; BLOCK]; rows * blocks];
-        if depth > 0 {
-            let tiles = codes.chunks_mut(HEIGHT * blocks).zip(x.chunks(HEIGHT * depth)).collect();
-            m.each(tiles, |(to, from): (&mut [[i8; BLOCK]], &[i8])| {
-                let height = from.len() / depth;
-                for (row, from) in from.chunks(depth).enumerate() {
-                    for (to, from) in to.iter_mut().skip(row).step_by(height).zip(from.chunks(BLOCK)) {
-                        for (k, &code) in from.iter().enumerate() {
-                            to[k % 2 * (BLOCK / 2) + k / 2] = code;
-                        }
-                    }
+/// `x` as the body that multiplies it wants it.
+enum Operand<'a> {
+    /// As it is, in rows of so many columns.
+    Codes(&'a [i8], usize),
+    /// In spans of one block, each half a group.
+    #[cfg(target_arch = "x86_64")]
+    Halves(Spans<1>),
+    /// In spans of so many blocks, each part of one group.
+    #[cfg(target_arch = "x86_64")]
+    One(Spans<1>),
+    /// The same.
+    #[cfg(target_arch = "x86_64")]
+    Two(Spans<2>),
+    /// The same.
+    #[cfg(target_arch = "x86_64")]
+    Four(Spans<4>),
+}
+
+impl<'a> Operand<'a> {
+    fn of(m: &Machine, x: &'a [i8], codes: Codes<'_>, rows: usize, depth: usize) -> Self {
+        match m.path() {
+            // Sums of 16 bits are made for zero points that are codes.
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx512 | Path::Avx2 if codes.zero.is_none_or(|zero| zero.iter().all(|&zero| zero < 16)) => {
+                let (group, blocks) = (codes.group, codes.group.div_ceil(BLOCK));
+                match blocks % 4 {
+                    _ if group == BLOCK / 2 => Self::Halves(Spans::of(m, x, rows, depth)),
+                    _ if group != depth && !group.is_multiple_of(BLOCK) => Self::Codes(x, depth),
+                    0 => Self::Four(Spans::of(m, x, rows, depth)),
+                    2 => Self::Two(Spans::of(m, x, rows, depth)),
+                    _ => Self::One(Spans::of(m, x, rows, depth)),
                 }
-            });
+            }
+            Path::Avx512 | Path::Avx2 | Path::Scalar => Self::Codes(x, depth),
         }
-        let sums = x.chunks(group.max(1)).map(|x| x.iter().map(|&x| i32::from(x)).sum()).collect();
-        Self { codes, blocks, sums }
     }
 
-    fn tile(&self, first: usize, height: usize, groups: usize) -> Tile<'_> {
-        let (from, to) = (first, first + height);
-        Tile { codes: &self.codes[from * self.blocks..to * self.blocks], sums: &self.sums[from * groups..to * groups] }
-    }
-}
-
-/// `sums[t] = sum_k x[t, k] * (level * code[k] - shift)` for the rows of a tile.
-fn multiply(m: &Machine, x: Tile<'_>, row: Row<'_>, sums: &mut [i32]) {
-    match m.path() {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a machine with this path has AVX2.
-        Path::Avx512 | Path::Avx2 if row.group.is_multiple_of(BLOCK) || row.levels.len() == 1 => unsafe {
-            avx2::multiply(x, row, sums);
-        },
-        Path::Avx512 | Path::Avx2 | Path::Scalar => portable::multiply(x, row, sums),
+    /// `sums[t] = sum_g factor * sum_k x[first + t, k] * (code[k] - zero)`, up to `HEIGHT` rows from a multiple of that on.
+    fn multiply(&self, first: usize, row: Row<'_>, sums: &mut [f32]) {
+        match self {
+            Self::Codes(x, depth) => portable::multiply(&x[first * depth..(first + sums.len()) * depth], row, sums),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: only a machine with AVX2 and FMA makes this operand.
+            Self::Halves(x) => unsafe { avx2::multiply::<1, true>(x.tile(first, sums.len()), row, sums) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: only a machine with AVX2 and FMA makes this operand.
+            Self::One(x) => unsafe { avx2::multiply::<1, false>(x.tile(first, sums.len()), row, sums) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: only a machine with AVX2 and FMA makes this operand.
+            Self::Two(x) => unsafe { avx2::multiply::<2, false>(x.tile(first, sums.len()), row, sums) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: only a machine with AVX2 and FMA makes this operand.
+            Self::Four(x) => unsafe { avx2::multiply::<4, false>(x.tile(first, sums.len()), row, sums) },
+        }
     }
 }
 
 mod portable {
-    use super::{BLOCK, Row, Tile};
+    use super::Row;
 
-    pub fn multiply(x: Tile<'_>, row: Row<'_>, sums: &mut [i32]) {
-        let height = sums.len();
+    pub fn multiply(x: &[i8], row: Row<'_>, sums: &mut [f32]) {
+        let depth = x.len() / sums.len().max(1);
         for (t, sum) in sums.iter_mut().enumerate() {
-            let blocks = x.codes.iter().skip(t).step_by(height);
-            for (block, (x, bytes)) in blocks.zip(row.bytes.chunks(BLOCK / 2)).enumerate() {
-                let (even, odd) = x.split_at(BLOCK / 2);
-                for (k, ((&even, &odd), byte)) in even.iter().zip(odd).zip(bytes).enumerate() {
-                    let k = block * BLOCK + 2 * k;
-                    // behind the last column there is no group, and nothing to be added
-                    let level = |k: usize| row.levels.get(k / row.group).map_or(0, |&level| i32::from(level));
-                    *sum = sum.wrapping_add(i32::from(even) * i32::from(byte & 15) * level(k));
-                    *sum = sum.wrapping_add(i32::from(odd) * i32::from(byte >> 4) * level(k + 1));
-                }
-            }
+            let groups = x[t * depth..(t + 1) * depth].chunks(row.group.max(1)).enumerate().map(|(g, x)| {
+                let product = |(k, &x): (usize, &i8)| {
+                    let k = g * row.group + k;
+                    let code = row.bytes[k / 2] >> (k % 2 * 4) & 15;
+                    i32::from(x) * (i32::from(code) - i32::from(row.zeros[g]))
+                };
+                (row.factors[g], x.iter().enumerate().map(product).fold(0, i32::wrapping_add))
+            });
+            *sum = if row.whole {
+                groups.map(|(factor, sum)| factor.wrapping_mul(sum)).fold(0, i32::wrapping_add) as f32
+            } else {
+                groups.map(|(factor, sum)| f32::from_bits(factor as u32) * sum as f32).fold(0.0, |all, sum| all + sum)
+            };
         }
-        shift(x, row, sums);
+    }
+}
+
+/// Codes that are multiplied at once: the 32 bytes of a vector.
+#[cfg(target_arch = "x86_64")]
+const BLOCK: usize = 64;
+
+/// `S` blocks of `x`, at most four: `(4 * 4) * 15 * 128` fits an i16.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+struct Span<const S: usize> {
+    /// The 32 even columns of a block before the odd ones.
+    blocks: [[[i8; BLOCK / 2]; 2]; S],
+    /// Over the columns whose products one lane of 16 bits gathers: four neighbours of each block.
+    sums: [i16; BLOCK / 4],
+}
+
+/// Rows padded with zeros to whole spans; `HEIGHT` rows together, first the first span of each.
+#[cfg(target_arch = "x86_64")]
+struct Spans<const S: usize> {
+    spans: Vec<Span<S>>,
+    stride: usize,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl<const S: usize> Spans<S> {
+    fn of(m: &Machine, x: &[i8], rows: usize, depth: usize) -> Self {
+        let stride = depth.div_ceil(S * BLOCK);
+        let mut spans = vec![Span { blocks: [[[0; BLOCK / 2]; 2]; S], sums: [0; BLOCK / 4] }; rows * stride];
+        if depth > 0 {
+            let tiles = spans.chunks_mut(HEIGHT * stride).zip(x.chunks(HEIGHT * depth)).collect();
+            m.each(tiles, |(to, from): (&mut [Span<S>], &[i8])| {
+                let height = from.len() / depth;
+                for (row, from) in from.chunks(depth).enumerate() {
+                    for (to, from) in to.iter_mut().skip(row).step_by(height).zip(from.chunks(S * BLOCK)) {
+                        to.fill(from);
+                    }
+                }
+            });
+        }
+        Self { spans, stride }
     }
 
-    /// Takes the zero points off, modulo 2^32, where the true sum fits.
-    #[inline(always)]
-    pub fn shift(x: Tile<'_>, row: Row<'_>, sums: &mut [i32]) {
-        for (sum, x) in sums.iter_mut().zip(x.sums.chunks_exact(row.shifts.len().max(1))) {
-            let shifts = x.iter().zip(row.shifts).map(|(x, shift)| x.wrapping_mul(*shift));
-            *sum = sum.wrapping_sub(shifts.fold(0, i32::wrapping_add));
+    fn tile(&self, first: usize, height: usize) -> &[Span<S>] {
+        &self.spans[first * self.stride..(first + height) * self.stride]
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl<const S: usize> Span<S> {
+    fn fill(&mut self, from: &[i8]) {
+        for ([even, odd], from) in self.blocks.iter_mut().zip(from.chunks(BLOCK)) {
+            for (k, pair) in from.chunks(2).enumerate() {
+                even[k] = pair[0];
+                odd[k] = pair.get(1).copied().unwrap_or(0);
+            }
+            for (sum, from) in self.sums.iter_mut().zip(from.chunks(4)) {
+                *sum += from.iter().map(|&x| i16::from(x)).sum::<i16>();
+            }
         }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::{BLOCK, Row, Tile, portable};
-    use crate::simd::{load_i8x32, load_u8x32, sum_i32x8};
+    use super::{BLOCK, Row, Span};
+    use crate::simd::{load_i8x32, load_i16x16, load_u8x32, sum_f32x8, sum_i32x8};
     use std::arch::x86_64::*;
 
-    /// Products of a block are at most `2 * 2 * 15 * 128` in an i16: four of them fit.
-    const TOGETHER: usize = 4;
     type Bytes = [u8; BLOCK / 2];
 
-    #[target_feature(enable = "avx2")]
-    pub fn multiply(x: Tile<'_>, row: Row<'_>, sums: &mut [i32]) {
-        match sums.len() {
-            1 => tile::<1>(x.codes, row, sums),
-            2 => tile::<2>(x.codes, row, sums),
-            3 => tile::<3>(x.codes, row, sums),
-            4 => tile::<4>(x.codes, row, sums),
-            5 => tile::<5>(x.codes, row, sums),
-            _ => tile::<6>(x.codes, row, sums),
+    /// Groups are whole spans or, with `HALVES`, half a span.
+    #[target_feature(enable = "avx2,fma")]
+    pub fn multiply<const S: usize, const HALVES: bool>(x: &[Span<S>], row: Row<'_>, sums: &mut [f32]) {
+        if row.whole {
+            rows::<S, HALVES, true>(x, row, sums);
+        } else {
+            rows::<S, HALVES, false>(x, row, sums);
         }
-        portable::shift(x, row, sums);
     }
 
-    #[target_feature(enable = "avx2")]
-    fn tile<const R: usize>(x: &[[i8; BLOCK]], row: Row<'_>, sums: &mut [i32]) {
-        let (x, (whole, rest)) = (x.as_chunks::<R>().0, row.bytes.as_chunks::<{ BLOCK / 2 }>());
-        let group = row.group.div_ceil(BLOCK);
+    #[target_feature(enable = "avx2,fma")]
+    fn rows<const S: usize, const HALVES: bool, const WHOLE: bool>(x: &[Span<S>], row: Row<'_>, sums: &mut [f32]) {
+        match sums.len() {
+            1 => tile::<1, S, HALVES, WHOLE>(x, row, sums),
+            2 => tile::<2, S, HALVES, WHOLE>(x, row, sums),
+            3 => tile::<3, S, HALVES, WHOLE>(x, row, sums),
+            4 => tile::<4, S, HALVES, WHOLE>(x, row, sums),
+            5 => tile::<5, S, HALVES, WHOLE>(x, row, sums),
+            _ => tile::<6, S, HALVES, WHOLE>(x, row, sums),
+        }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    fn tile<const R: usize, const S: usize, const HALVES: bool, const WHOLE: bool>(
+        x: &[Span<S>],
+        row: Row<'_>,
+        sums: &mut [f32],
+    ) {
+        let (x, (blocks, tail)) = (x.as_chunks::<R>().0, row.bytes.as_chunks::<{ BLOCK / 2 }>());
+        let (whole, rest) = blocks.as_chunks::<S>();
         let mut all = [_mm256_setzero_si256(); R];
-        for ((level, x), codes) in row.levels.iter().zip(x.chunks(group)).zip(whole.chunks(group)) {
-            for (x, codes) in x.chunks(TOGETHER).zip(codes.chunks(TOGETHER)) {
-                together(x, codes, *level, &mut all);
+        if HALVES {
+            let parameters = row.factors.as_chunks::<2>().0.iter().zip(row.zeros.as_chunks::<2>().0);
+            for ((x, codes), (factors, zeros)) in x.iter().zip(whole).zip(parameters) {
+                let (factor, zero) = spread::<WHOLE>(factors[0], zeros[0]);
+                let (high_factor, high_zero) = spread::<WHOLE>(factors[1], zeros[1]);
+                let factor = _mm256_blend_epi32::<0xf0>(factor, high_factor);
+                let zero = _mm256_blend_epi32::<0xf0>(zero, high_zero);
+                add::<R, S, WHOLE>(x, codes, factor, zero, &mut all);
+            }
+        } else {
+            let spans = row.group.div_ceil(S * BLOCK).max(1);
+            let groups = x.chunks(spans).zip(whole.chunks(spans));
+            for ((x, codes), (&factor, &zero)) in groups.zip(row.factors.iter().zip(row.zeros)) {
+                let (factor, zero) = spread::<WHOLE>(factor, zero);
+                for (x, codes) in x.iter().zip(codes) {
+                    add::<R, S, WHOLE>(x, codes, factor, zero, &mut all);
+                }
             }
         }
-        if let ([_, ..], Some(level), Some(x)) = (rest, row.levels.last(), x.last()) {
-            let mut last = [0; BLOCK / 2];
-            last[..rest.len()].copy_from_slice(rest);
-            together(std::slice::from_ref(x), &[last], *level, &mut all);
+        if let (Some(x), Some(&factor), Some(&zero)) = (x.get(whole.len()), row.factors.last(), row.zeros.last()) {
+            let mut last = [[0; BLOCK / 2]; S];
+            last.as_flattened_mut()[..rest.len() * BLOCK / 2].copy_from_slice(rest.as_flattened());
+            last.as_flattened_mut()[rest.len() * BLOCK / 2..][..tail.len()].copy_from_slice(tail);
+            let (factor, zero) = spread::<WHOLE>(factor, zero);
+            add::<R, S, WHOLE>(x, &last, factor, zero, &mut all);
         }
         for (sum, all) in sums.iter_mut().zip(all) {
-            *sum = sum_i32x8(all);
+            *sum = if WHOLE { sum_i32x8(all) as f32 } else { sum_f32x8(_mm256_castsi256_ps(all)) };
         }
     }
 
-    /// Blocks of one group, whose products are summed in 16 bits.
-    #[target_feature(enable = "avx2")]
+    /// The parameters of a group in all lanes: a level in each 16 bits, a scale in each 32.
+    #[target_feature(enable = "avx2,fma")]
     #[inline]
-    fn together<const R: usize>(x: &[[[i8; BLOCK]; R]], codes: &[Bytes], level: i16, all: &mut [__m256i; R]) {
+    fn spread<const WHOLE: bool>(factor: i32, zero: i16) -> (__m256i, __m256i) {
+        let factor = if WHOLE { _mm256_set1_epi16(factor as i16) } else { _mm256_set1_epi32(factor) };
+        (factor, _mm256_set1_epi16(zero))
+    }
+
+    /// Adds a span to the sums of each row: products and zero points in 16 bits, then times the factor in 32.
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    fn add<const R: usize, const S: usize, const WHOLE: bool>(
+        x: &[Span<S>; R],
+        codes: &[Bytes; S],
+        factor: __m256i,
+        zero: __m256i,
+        all: &mut [__m256i; R],
+    ) {
         let nibble = _mm256_set1_epi8(15);
         let mut products = [_mm256_setzero_si256(); R];
-        for (x, codes) in x.iter().zip(codes) {
+        for (block, codes) in codes.iter().enumerate() {
             let codes = load_u8x32(codes);
             let low = _mm256_and_si256(codes, nibble);
             let high = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), nibble);
             for (x, products) in x.iter().zip(&mut products) {
-                let [even, odd] = x.as_chunks::<{ BLOCK / 2 }>().0 else { continue };
-                let (even, odd) = (load_i8x32(even), load_i8x32(odd));
-                let both = _mm256_add_epi16(_mm256_maddubs_epi16(low, even), _mm256_maddubs_epi16(high, odd));
-                *products = _mm256_add_epi16(*products, both);
+                let [even, odd] = &x.blocks[block];
+                let even = _mm256_maddubs_epi16(low, load_i8x32(even));
+                let odd = _mm256_maddubs_epi16(high, load_i8x32(odd));
+                *products = _mm256_add_epi16(*products, _mm256_add_epi16(even, odd));
             }
         }
-        let level = _mm256_set1_epi16(level);
-        for (all, products) in all.iter_mut().zip(products) {
-            *all = _mm256_add_epi32(*all, _mm256_madd_epi16(products, level));
+        for ((x, all), products) in x.iter().zip(all).zip(products) {
+            let products = _mm256_sub_epi16(products, _mm256_mullo_epi16(load_i16x16(&x.sums), zero));
+            *all = if WHOLE {
+                _mm256_add_epi32(*all, _mm256_madd_epi16(products, factor))
+            } else {
+                let sums = _mm256_cvtepi32_ps(_mm256_madd_epi16(products, _mm256_set1_epi16(1)));
+                _mm256_castps_si256(_mm256_fmadd_ps(sums, _mm256_castsi256_ps(factor), _mm256_castsi256_ps(*all)))
+            };
         }
     }
 }

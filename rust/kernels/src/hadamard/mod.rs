@@ -1,5 +1,5 @@
 //! The Hadamard transform of rows, in place: `n log2 n` additions, and `n K` more where `n = K 2^t`. Limit: memory; for large
-//! `K` multiplications.
+//! `K` the multiplications of the dense product with `H_K`, near the speed of sgemm (`benches/bench_hadamard.py`).
 
 mod matrix;
 

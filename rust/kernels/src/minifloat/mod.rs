@@ -54,6 +54,8 @@ pub trait Bits: sealed::Sealed + Copy + Send + Sync {
     #[doc(hidden)]
     fn halves(codes: &[Self]) -> Option<&[u16]>;
     #[doc(hidden)]
+    fn bytes(codes: &[Self]) -> Option<&[u8]>;
+    #[doc(hidden)]
     fn held(codes: &mut [Self]) -> Held<'_>;
 }
 
@@ -69,6 +71,9 @@ impl Bits for u8 {
     fn halves(_: &[Self]) -> Option<&[u16]> {
         None
     }
+    fn bytes(codes: &[Self]) -> Option<&[u8]> {
+        Some(codes)
+    }
     fn held(codes: &mut [Self]) -> Held<'_> {
         Held::Bytes(codes)
     }
@@ -78,6 +83,9 @@ impl sealed::Sealed for u16 {}
 impl Bits for u16 {
     fn halves(codes: &[Self]) -> Option<&[u16]> {
         Some(codes)
+    }
+    fn bytes(_: &[Self]) -> Option<&[u8]> {
+        None
     }
     fn held(codes: &mut [Self]) -> Held<'_> {
         Held::Halves(codes)
@@ -171,7 +179,7 @@ pub fn decode<F: Format>(m: &Machine, codes: &[F::Code], x: &mut [f32]) -> Resul
 }
 
 /// [`decode`] on the caller's thread.
-fn decode_some<F: Format>(path: Path, codes: &[F::Code], x: &mut [f32]) {
+pub(crate) fn decode_some<F: Format>(path: Path, codes: &[F::Code], x: &mut [f32]) {
     match path {
         // SAFETY: whoever has this path of a machine has AVX2.
         Path::Avx512 | Path::Avx2 => unsafe { avx2::decode::<F>(codes, x) },
@@ -270,8 +278,8 @@ mod avx2 {
     //! To nearest, ties to even: the 16-bit formats by their instructions, the 8-bit ones as the portable body does it; else
     //! the portable bodies, compiled to vectors of eight.
 
-    use super::{Bits, Format, Held, Rounding, portable};
-    use crate::simd::{load_f32x8, load_u16x8, store_f32x8, store_u8x32, store_u16x8};
+    use super::{Bits, F16, Format, Held, Rounding, portable};
+    use crate::simd::{load_f32x8, load_u8x32, load_u16x8, store_f32x8, store_u8x32, store_u16x8};
     use std::arch::x86_64::*;
 
     #[target_feature(enable = "avx2,f16c")]
@@ -286,9 +294,10 @@ mod avx2 {
 
     #[target_feature(enable = "avx2,f16c")]
     pub fn decode<F: Format>(codes: &[F::Code], x: &mut [f32]) {
-        let done = match F::Code::halves(codes) {
-            Some(codes) => decode_halves::<F>(codes, x),
-            None => 0,
+        let done = match (F::Code::halves(codes), F::Code::bytes(codes)) {
+            (Some(codes), _) => decode_halves::<F>(codes, x),
+            (_, Some(codes)) if F::GRADUAL && F::SIGN == 7 => decode_bytes::<F>(codes, x),
+            _ => 0,
         };
         portable::decode::<F>(&codes[done..], &mut x[done..]);
     }
@@ -398,6 +407,36 @@ mod avx2 {
         let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
         let upper = _mm256_srli_epi32::<16>(rounded);
         _mm_packus_epi32(_mm256_castsi256_si128(upper), _mm256_extracti128_si256::<1>(upper))
+    }
+
+    /// Casts all whole parts of 32 by way of binary16, which has the formats of 8 bits but for a power of two; returns how many
+    /// numbers those are.
+    #[target_feature(enable = "avx2,f16c")]
+    fn decode_bytes<F: Format>(codes: &[u8], x: &mut [f32]) -> usize {
+        let power = _mm256_set1_ps(f32::from_bits((F::REBIAS - F16::REBIAS + 127) << 23));
+        let shift = _mm_cvtsi32_si128((F16::MANTISSA - F::MANTISSA).cast_signed());
+        // what widening copies of the sign lies between it and the magnitude
+        let bits = _mm256_set1_epi16((0x8000 | (0x7f << (F16::MANTISSA - F::MANTISSA))) as i16);
+        let (codes, x) = (codes.as_chunks::<32>().0, x.as_chunks_mut::<32>().0);
+        for (codes, x) in codes.iter().zip(x) {
+            let bytes = load_u8x32(codes);
+            let magnitude = _mm256_and_si256(bytes, _mm256_set1_epi8(0x7f));
+            if _mm256_movemask_epi8(_mm256_cmpgt_epi8(magnitude, _mm256_set1_epi8(F::LARGEST as i8))) != 0 {
+                // NaN and infinity are rare
+                for (code, x) in codes.iter().zip(x) {
+                    *x = f32::from_bits(portable::decode_one::<F>((*code).into()));
+                }
+                continue;
+            }
+            let halves = [_mm256_castsi256_si128(bytes), _mm256_extracti128_si256::<1>(bytes)];
+            for (codes, x) in halves.into_iter().zip(x.as_chunks_mut::<16>().0) {
+                let wide = _mm256_and_si256(_mm256_sll_epi16(_mm256_cvtepi8_epi16(codes), shift), bits);
+                let [low, high] = x.as_chunks_mut().0 else { unreachable!("16 are two times eight") };
+                store_f32x8(low, _mm256_mul_ps(power, _mm256_cvtph_ps(_mm256_castsi256_si128(wide))));
+                store_f32x8(high, _mm256_mul_ps(power, _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(wide))));
+            }
+        }
+        32 * codes.len()
     }
 
     /// Casts all whole parts of 32; returns how many numbers those are.
