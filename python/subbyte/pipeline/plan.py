@@ -77,6 +77,9 @@ def plan(job: Job, sequences: int, length: int) -> Plan:
     if isinstance(solver, Bilevel | Gptq | Ldlq | MinMax):
         rounds = 1 + 2 * solver.passes if isinstance(solver, Ldlq) else 1
         work += sum(2 * rounds * rows * columns**2 + 2 * columns**3 for rows, columns in sizes.values())
+    if isinstance(solver, Ldlq) and solver.rounding == "ldlbal_admm":
+        # A product in f64, which is half as fast, for each step of `solvers.feedback.bounded`.
+        work += sum(2 * 2 * 100 * columns**3 for _, columns in sizes.values())
     if isinstance(solver, Vptq):
         # Each step of k-means and each pass meets all codewords, each step of tuning the Gram matrix.
         for name, (rows, columns) in sizes.items():
