@@ -26,7 +26,7 @@ dtype = torch.float16 if SYSTEM.startswith("awq") else torch.float32  # its AWQ 
 model = GPTQModel.load(str(MODEL), config, dtype=dtype)
 samples = [{"input_ids": row.tolist(), "attention_mask": [1] * len(row)} for row in np.load(TOKENS)]
 with quantizing():
-    model.quantize(samples, batch_size=4)
+    model.quantize(None if SYSTEM == "rtn" else samples, batch_size=4)
 model.save(str(PACKED))
 saved()
 runtime = {"awq, clipped": BACKEND.AWQ_TORCH, "vptq": BACKEND.VPTQ_TORCH}.get(SYSTEM, BACKEND.GPTQ_TORCH)
