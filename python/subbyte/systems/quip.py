@@ -48,7 +48,7 @@ def quip(
     passes           greedy passes; none: 10 for ldlqRG and allbal, as in the paper's runs, else 0
     spread           range of the codes in root mean squares of the weight, to each side
     damp             share of the Hessian's mean diagonal that is added to its diagonal after the rotation
-    seed             of the rotations
+    seed             of the rotations and of stochastic rounding
     true_sequential  calibrate each stage of a block (q/k/v, output, gate/up, down) on the quantized ones before it
     """
     rows = weight_scheme(bits, -1, symmetric=False)
