@@ -6,7 +6,7 @@ RUST := $(shell find rust -name '*.rs') Cargo.toml rust/kernels/Cargo.toml rust/
 CUDA := $(shell find cuda -name '*.cu' -o -name '*.cuh' -o -name '*.py') python/build_backend.py
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 HOST_NAME = $(shell echo $(HOST) | tr a-z- A-Z_)
-PEERS := llmcompressor==0.14.0.1 gptqmodel==7.7.0
+PEERS := subbyte llmcompressor==0.14.0.1 gptqmodel==7.7.0 hqq==0.2.8.post1 optimum-quanto==0.2.7
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint rust-test python-test bench bench-check instructions asan valgrind gpu-check results peers wheel docs format clean
@@ -97,7 +97,8 @@ peers: $(foreach peer,$(PEERS),.venv-$(firstword $(subst ==, ,$(peer)))/.done)  
 .venv-%/.done:
 	@echo "==> installing $*"
 	@$(PYTHON) -m venv .venv-$*
-	@.venv-$*/bin/python -m pip install --quiet $(filter $*==%,$(PEERS))
+	@# This package as its users have it; the others beside what loads the model for them.
+	@.venv-$*/bin/python -m pip install --quiet $(if $(filter subbyte,$*),--editable '.[hf]',$(filter $*==%,$(PEERS)) transformers)
 	@touch $@
 
 results: $(VENV)/.dev peers  ## measure quality, time and memory again and write docs/results.md

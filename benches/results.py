@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -44,6 +45,18 @@ ALONE = ("spqr", "quip", "quip_sharp", "vptq", "powerquant", "nupes", "dmmv", "b
 """Systems without groups to choose: SpQR has its own, QuIP, QuIP# and our best one scale a tensor, PowerQuant, NUPES
 and DMMV one an output, VPTQ codebooks."""
 EVERY = (*GROUPED, *ALONE)
+
+PEERS = (
+    ("rtn", 4, SAMPLES, ("llmcompressor", "gptqmodel", "optimum-quanto")),
+    ("hqq", 4, SAMPLES, ("hqq",)),
+    ("hqq", 3, SAMPLES, ("hqq",)),
+    ("gptq", 4, SAMPLES, ("llmcompressor", "gptqmodel")),
+    ("gptq", 3, SAMPLES, ("llmcompressor", "gptqmodel")),
+    ("awq", 4, 8, ("llmcompressor",)),
+    ("awq, clipped", 4, 8, ("gptqmodel",)),
+    ("vptq", 2, 8, ("gptqmodel",)),
+)
+"""System, bits, calibration sequences (few where others take minutes), and who offers it on a CPU: `benches/peers`."""
 
 Row = dict[str, Any]
 
@@ -155,46 +168,55 @@ def outliers() -> Iterator[Row]:
 
 
 def peers() -> Iterator[Row]:
-    """GPTQ beside llm-compressor and GPTQModel: the same model, tokens and settings."""
+    """Systems beside the packages that offer them: the same model, tokens and settings."""
+    from subbyte import calibration
+
     model = SHARED / "models" / "llama"
     with folder() as work:
-        from subbyte import calibration
-
-        tokens = calibration.tokens(CALIBRATION, model, SAMPLES, LENGTH, 0)
-        np.save(work / "tokens.npy", tokens.numpy())
-        for bits in (4, 3):
-            ours: dict[str, float] = {}
-            for package in ("subbyte", "llmcompressor", "gptqmodel"):
-                python = Path(sys.executable) if package == "subbyte" else ROOT / f".venv-{package}" / "bin" / "python"
-                if not python.exists():
-                    raise SystemExit(f"{python} is missing: run `make peers`")
-                out = work / f"{package}-{bits}"
-                script = ROOT / "benches" / "peers" / f"{package}_gptq.py"
-                run = subprocess.run(
-                    [python, script, model, work / "tokens.npy", out, str(bits), "128"],
-                    check=True,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    text=True,
-                    cwd=work,  # GPTQModel leaves its logs where it is started
-                )
-                taken: dict[str, float] = json.loads(run.stdout.splitlines()[-1])
+        tokens = calibration.tokens(CALIBRATION, model, SAMPLES, LENGTH, 0).numpy()
+        for system, bits, sequences, packages in PEERS:
+            np.save(work / "tokens.npy", tokens[:sequences])
+            ours: tuple[float, float] | None = None
+            for package in ("subbyte", *packages):
+                out = work / f"{package}-{system}-{bits}"
+                arguments = [str(model), str(work / "tokens.npy"), str(out), system, str(bits), "128"]
+                seconds, whole = by_peer(package, arguments, work)
                 shutil.copy(model / "tokenizer.json", out)  # not every package writes it
-                ours = ours or taken
-                texts = ("--text", str(TEXT), "--windows", "400", "--baseline", str(model), "--json")
+                ours = ours or (seconds, whole)
+                texts = ("--text", str(TEXT), "--windows", "200", "--baseline", str(model), "--json")
                 found = command("eval", str(out), *texts)
-                yield (
-                    {
-                        "package": package,
-                        "bits": bits,
-                        "perplexity": found["perplexity"],
-                        "KL": found["kl"],
-                        "seconds": taken["seconds"],
-                        "x subbyte": taken["seconds"] / ours["seconds"],
-                        "whole process": taken["whole"],
-                        "x whole": taken["whole"] / ours["whole"],
-                    }
-                )
+                yield {
+                    "system": system,
+                    "bits": bits,
+                    "package": package,
+                    "perplexity": found["perplexity"],
+                    "KL": found["kl"],
+                    "seconds": seconds,
+                    "x subbyte": seconds / ours[0],
+                    "whole process": whole,
+                    "x whole": whole / ours[1],
+                }
+
+
+def by_peer(package: str, arguments: Sequence[str], work: Path) -> tuple[float, float]:
+    """Runs a script of benches/peers: seconds of its quantization call, and of the process up to the saved result."""
+    python = ROOT / f".venv-{package}" / "bin" / "python"
+    if not python.exists():
+        raise SystemExit(f"{python} is missing: run `make peers`")
+    script = ROOT / "benches" / "peers" / f"by_{package.replace('-', '_')}.py"
+    # As in an activated environment: optimum-quanto compiles with the ninja that it brought.
+    environment = {**os.environ, "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    started, taken = time.perf_counter(), None
+    # GPTQModel leaves its logs where it is started.
+    with subprocess.Popen([python, script, *arguments], cwd=work, env=environment, **quiet) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("saved "):
+                taken = float(line.split()[1]), time.perf_counter() - started
+    if process.returncode or taken is None:
+        raise SystemExit(f"{script} {' '.join(arguments)} ended with status {process.returncode}")
+    return taken
 
 
 def memory() -> Iterator[Row]:
@@ -276,10 +298,16 @@ SECTIONS: dict[str, tuple[str, Callable[[], Iterator[Row]]]] = {
         outliers,
     ),
     "peers": (
-        "GPTQ beside other packages: the same model, tokens and settings (asymmetric, group 128, no act-order, no clip "
-        "search, damping 0.01). *seconds* is the quantization call, which for subbyte alone includes reading the model "
-        "and writing the result; *whole process* runs from the first import to the saved result. Perplexity and KL to "
-        "the float model over 400 windows: over 60 of them equal divergences differ by more than 1 % in perplexity.",
+        "Systems beside the packages that offer them on a CPU: the same model, tokens and settings (asymmetric, group "
+        "128; GPTQ without act-order and clip search, at damping 0.01; AWQ with the weights in its scales; VPTQ with "
+        "256 codewords of 4 weights, not tuned). 128 calibration sequences, for AWQ and VPTQ 8, as the others take "
+        "minutes for those. *seconds* is the quantization call, which for subbyte alone includes reading the model and "
+        "writing the result; *whole process* runs from its start to the saved result, most of it imports where no "
+        "text is needed. Perplexity and KL to the float model over 200 windows: over 60 of them equal divergences "
+        "differ by more than 1 % in perplexity. What only its own package reads is dequantized by that and evaluated "
+        "as a float checkpoint. optimum-quanto has 4 bits but not 3, and float zero points; GPTQModel's AWQ runs in "
+        "f16 alone; llm-compressor's pins memory for a GPU, which is turned off. The package vptq has no quantizer "
+        "(its layers run what others made), GPTQModel's stands for it.",
         peers,
     ),
     "memory": ("Quantizing a random Llama of about one billion parameters, block by block.", memory),

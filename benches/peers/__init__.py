@@ -1,7 +1,8 @@
-"""GPTQ by this package and by others, each in a virtual environment of its own: `make peers` installs those.
+"""Systems by this package and by others, each in a virtual environment of its own: `make peers` installs those.
 
-Every script is called as `python SCRIPT MODEL TOKENS.npy OUT BITS GROUP`, quantizes MODEL on the tokens asymmetrically
-without act-order or clip search at damping 0.01, writes a checkpoint that `subbyte eval` reads to OUT, and prints JSON
-on its last line: the seconds of the quantization call ("seconds": subbyte's reads the model and writes the result, the
-others' neither), and of the whole script from the first import to the saved result ("whole").
+Every script is called as `python by_PACKAGE.py MODEL TOKENS.npy OUT SYSTEM BITS GROUP`, quantizes MODEL by SYSTEM, on
+the tokens where that calibrates, saves what its package saves, prints "saved" and the seconds of the quantization call
+(subbyte's reads the model and writes the result, the others' neither), and leaves at OUT what `subbyte eval` reads.
+Settings are the same in all: asymmetric; GPTQ without act-order or clip search at damping 0.01; AWQ with 20 exponents
+and the weights in its scales; VPTQ in the order of the activations, its layers not tuned.
 """

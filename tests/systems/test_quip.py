@@ -181,6 +181,7 @@ def test_what_cannot_be_had_is_refused() -> None:
         (Ldlq(), "e8p2/tensor/f32"),
         (Ldlq(), "int4/g4/asym/f32"),
         (Ldlq(rounding="ldlqRG"), "e8p2/tensor/f32"),
+        (Ldlq(rounding="stochastic"), "e8p2/tensor/f32"),
     ]:
         with pytest.raises(SchemeError):
             solver.solve(weight, Scheme.parse(text), seen)

@@ -12,7 +12,7 @@ from subbyte.calibration import waiting_bytes
 from subbyte.calibration.storage import IN_MEMORY
 from subbyte.pipeline.progress import Plan
 from subbyte.schemes import Vectors
-from subbyte.solvers import Apart, Bilevel, Gptq, Ldlq, PowerLearn, Vptq
+from subbyte.solvers import Apart, Bilevel, Gptq, Ldlq, MinMax, PowerLearn, Vptq
 from subbyte.transforms import ActivationAwareScale
 
 if TYPE_CHECKING:
@@ -74,9 +74,12 @@ def plan(job: Job, sequences: int, length: int) -> Plan:
     work = passes * twins * forward
     if needs_gram:
         work += sum(2 * twins * tokens * columns**2 for _, columns in sizes.values())
-    if isinstance(solver, Bilevel | Gptq | Ldlq):
+    if isinstance(solver, Bilevel | Gptq | Ldlq | MinMax):
         rounds = 1 + 2 * solver.passes if isinstance(solver, Ldlq) else 1
         work += sum(2 * rounds * rows * columns**2 + 2 * columns**3 for rows, columns in sizes.values())
+    if isinstance(solver, Ldlq) and solver.rounding == "ldlbal_admm":
+        # A product in f64, which is half as fast, for each step of `solvers.feedback.bounded`.
+        work += sum(2 * 2 * 100 * columns**3 for _, columns in sizes.values())
     if isinstance(solver, Vptq):
         # Each step of k-means and each pass meets all codewords, each step of tuning the Gram matrix.
         for name, (rows, columns) in sizes.items():
@@ -85,6 +88,9 @@ def plan(job: Job, sequences: int, length: int) -> Plan:
             work += (
                 2 * rows * columns * ((solver.iterations + 2) * words + (solver.tune + 2) * columns) + 2 * columns**3
             )
+    if isinstance(solver, MinMax):
+        # Pairs of a row's weights are looked at: what the start and each neighbourhood took in rows of 256 and of 768.
+        work += (3000 + 350 * solver.iterations) * sum(rows * columns**2 for rows, columns in sizes.values())
     if isinstance(solver, PowerLearn):
         work += sum(2 * solver.iterations * rows * columns**2 for rows, columns in sizes.values())
     seconds = work / _throughput() + parameters * 2e-8

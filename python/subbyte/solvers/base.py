@@ -190,8 +190,8 @@ def largest(weight: Floats, scheme: Scheme) -> Floats:
 
 def lost(tensor: Weight, weight: Floats, note: str = "") -> Solved:
     """A weight rounded without statistics: the loss is half its squared error."""
-    difference = (tensor.dequantize() - weight).astype(np.float64, copy=False)
-    return Solved(tensor, float(np.vdot(difference, difference)) / 2, note)
+    difference = tensor.dequantize() - weight
+    return Solved(tensor, float(np.vecdot(difference, difference).sum(dtype=np.float64)) / 2, note)
 
 
 def refuse_float_zero(scheme: Scheme) -> None:

@@ -15,6 +15,7 @@ from subbyte import kernels
 from subbyte.errors import RecipeError, SchemeError
 from subbyte.schemes import E8p
 from subbyte.solvers.base import Floats, Grid, Solved, check_loop, damped, hessian, missed, normal
+from subbyte.solvers.feedback import bounded, dithered
 from subbyte.solvers.vectors import fit_vectors, halves
 from subbyte.tensors import CodebookTensor, QuantizedTensor, Rotated, Rotation, rotate
 
@@ -37,8 +38,9 @@ class Ldlq:
     level         before the rotations, give all rows of W one size: the error is then spread in its proportion over
                   the rows, where it is otherwise the same in each, however small its weights are
     rounding      "ldlq"; "ldlqRG": the same with the columns in the order of rising diagonal; "allbal": no feedback,
-                  the passes alone, from the weight itself in that order; "nearest": no Hessian
-    passes        of coordinate descent after the first one (all that "allbal" does)
+                  the passes alone, from the weight itself in that order; "stochastic": up or down at random, so that
+                  the mean is the weight; "ldlbal_admm": feedback that no column amplifies much; "nearest": no Hessian
+    passes        of coordinate descent after the first one (all that "allbal" does; not after the last three)
     refits        how often the vectors beside the rotations are fitted to the codes, which are found anew in between
     spread        codes reach from -spread to spread root mean squares of the weight; for E8P the weight is divided by
                   spread root mean squares. Rows keep their own range where the scheme has a scale for each
@@ -54,7 +56,7 @@ class Ldlq:
     incoherence: Literal["kronecker", "hadamard", "none"] = "kronecker"
     rescale: bool = True
     level: bool = False
-    rounding: Literal["ldlq", "ldlqRG", "allbal", "nearest"] = "ldlq"
+    rounding: Literal["ldlq", "ldlqRG", "allbal", "stochastic", "ldlbal_admm", "nearest"] = "ldlq"
     passes: int = 0
     refits: int = 0
     spread: float = 2.4
@@ -74,8 +76,9 @@ class Ldlq:
             raise RecipeError("ldlq.passes", self.passes, "0 to 1000")
         if self.rounding == "allbal" and self.passes == 0:
             raise RecipeError("ldlq.passes", 0, "1 or more with allbal, which does nothing else", "10 is the usual one")
-        if self.rounding == "nearest" and self.passes:
-            raise RecipeError("ldlq.passes", self.passes, "0 with nearest", "allbal begins at the weight itself")
+        if self.rounding in ("stochastic", "ldlbal_admm", "nearest") and self.passes:
+            hint = "ldlq and ldlqRG take some, allbal needs them"
+            raise RecipeError("ldlq.passes", self.passes, f"0 with {self.rounding}", hint)
         if self.level and self.incoherence == "none":
             raise RecipeError("ldlq.level", True, "false without rotations", "rows have ranges of their own there")
         if not 0 <= self.refits <= 100 or (self.refits and self.incoherence == "none"):
@@ -130,9 +133,9 @@ class Ldlq:
 
     def _check(self, scheme: Scheme, columns: int) -> None:
         if isinstance(scheme.element, E8p):
-            if self.rounding in ("ldlqRG", "allbal"):
+            if self.rounding not in ("ldlq", "nearest"):
                 hint = "take ldlq with passes"
-                raise SchemeError(f"scheme of {self.rounding}", scheme, "integers, whose columns can be sorted", hint)
+                raise SchemeError(f"scheme of {self.rounding}", scheme, "integers, rounded one by one", hint)
             if columns % 8:
                 raise SchemeError("scheme of the weights", scheme, f"integers for {columns} columns, no multiple of 8")
             return
@@ -145,7 +148,7 @@ class Ldlq:
 
     def _rotations(self, weight: Floats, moments: Floats | None, name: str) -> tuple[Rotation, Rotation]:
         """The two sides, with 1 / s and the signs as vectors."""
-        drawn = np.random.Philox(key=zlib.crc32(name.encode()) << 31 | self.seed)
+        drawn = self._draws(name)
         rows, columns = weight.shape
         inputs, outputs = np.ones(columns), np.ones(rows)
         if self.rescale and moments is not None:
@@ -198,13 +201,24 @@ class Ldlq:
         start = steps if self.rounding == "allbal" else None
         plain = moments
 
-        def run(damp: float) -> tuple[NDArray[np.int32], Floats, Floats]:
+        def run(damp: float) -> tuple[NDArray[np.int32], float]:
             metric = plain + np.float32(damp * mean) * np.eye(len(plain), dtype=np.float32)
-            return kernels.ldlq(steps, metric, scheme.bits, codewords, self.passes, start, self.block)
+            given, fed = steps, metric
+            if self.rounding == "stochastic":
+                words = self._draws(name).jumped().random_raw(steps.size).reshape(steps.shape)
+                given = dithered(steps, (words >> np.uint64(11)) * 2.0**-53, metric)
+            elif self.rounding == "ldlbal_admm":
+                fed = bounded(metric)
+            codes, values, loss = kernels.ldlq(given, fed, scheme.bits, codewords, self.passes, start, self.block)
+            own = given is steps and fed is metric  # else the kernel's loss is that of what it was given
+            return codes, float(loss.sum(dtype=np.float64)) if own else missed(steps, values, metric) / 2
 
-        (codes, _, loss), note = damped(run, self.damp, self.damp_retries, name)
+        (codes, total), note = damped(run, self.damp, self.damp_retries, name)
         back = np.argsort(order) if codewords == "integers" else slice(None)
-        return np.ascontiguousarray(codes[:, back]), float(loss.sum(dtype=np.float64)), note
+        return np.ascontiguousarray(codes[:, back]), total, note
+
+    def _draws(self, name: str) -> np.random.Philox:
+        return np.random.Philox(key=zlib.crc32(name.encode()) << 31 | self.seed)
 
 
 def _normal(moments: Floats | None, ridge: float) -> Floats | None:

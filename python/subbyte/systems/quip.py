@@ -9,8 +9,9 @@ rho = 2.4, the quantization range      -> `spread`, in root mean squares of the 
 greedy passes (supplement)             -> `passes`; the released code's ldlqRG adds them to columns in rising order of
   the diagonal, allbal has nothing else
 released order: rescale, rotate, damp  -> `ridge` 0.01 before the rotation, `damp` 0.01 of the mean after it
-Left out: the "block" butterfly that the released flags run by mistake, stochastic rounding (the theory's, worse in the
-paper), and ldlbal_admm (feedback that is bounded, for a guarantee). No incoherence: min-max grids by rows.
+stochastic rounding (section 3)        -> `rounding` stochastic: unbiased, and worse on layers, as in the paper
+bounded feedback (supplement)          -> `rounding` ldlbal_admm: the factor's inverse has columns of norm 1 at most
+Left out: the "block" butterfly that the released flags run by mistake. No incoherence: min-max grids by rows.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ __all__ = ["quip"]
 @system(title="QuIP", paper="arXiv 2307.13304")
 def quip(
     bits: int = 2,
-    rounding: Literal["ldlq", "ldlqRG", "allbal", "nearest"] = "ldlq",
+    rounding: Literal["ldlq", "ldlqRG", "allbal", "stochastic", "ldlbal_admm", "nearest"] = "ldlq",
     incoherence: Literal["kronecker", "hadamard", "none"] = "kronecker",
     rescale: bool = True,
     passes: int | None = None,
@@ -40,13 +41,14 @@ def quip(
     """Weights and Hessian are rotated at random, then rounded with linear feedback; the rotations stay at run time.
 
     bits             bits of a weight's code, 1 to 8
-    rounding         ldlq, ldlqRG (columns sorted, greedy passes after), allbal (greedy passes alone) or nearest
+    rounding         ldlq, ldlqRG (columns sorted, greedy passes after), allbal (greedy passes alone), stochastic,
+                     ldlbal_admm (bounded feedback) or nearest
     incoherence      the rotations: kronecker (the paper's), hadamard, or none
     rescale          balance the columns of the weight against the inputs before the rotations
     passes           greedy passes; none: 10 for ldlqRG and allbal, as in the paper's runs, else 0
     spread           range of the codes in root mean squares of the weight, to each side
     damp             share of the Hessian's mean diagonal that is added to its diagonal after the rotation
-    seed             of the rotations
+    seed             of the rotations and of stochastic rounding
     true_sequential  calibrate each stage of a block (q/k/v, output, gate/up, down) on the quantized ones before it
     """
     rows = weight_scheme(bits, -1, symmetric=False)
