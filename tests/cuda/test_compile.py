@@ -44,6 +44,20 @@ ENTRIES = {
     "gather": {"gather"},
     "hadamard": {f"hadamard_{outer}{dtype}" for outer in ("", "outer_") for dtype in ("f32", "f16", "bf16")},
     "hadamard_quantize": tokens("hadamard_quantize") | tokens("hadamard_quantize_outer"),
+    "lookup": {f"lookup_w{bits}_{dtype}" for bits in range(1, 9) for dtype in ("f16", "bf16")},
+    "lookup_few": {
+        f"lookup_few_w{bits}_{dtype}_e{eights}_{tables}_m{tokens}"
+        for bits, eights in ((2, 4), (3, 4), (4, 4), (8, 4), (4, 1), (8, 1))
+        for dtype in ("f16", "bf16")
+        for tables in ("one", "own")
+        for tokens in (8, 16)
+    },
+    "lookup_mma": {
+        f"lookup_mma_w{bits}_{dtype}_{tables}"
+        for bits in (2, 3, 4, 8)
+        for dtype in ("f16", "bf16")
+        for tables in ("one", "own")
+    },
     "norm_quantize": tokens("norm_quantize"),
     "quantize_tokens": tokens("quantize_tokens"),
     "w4a8": {"w4a8_m16", "w4a8_m128"},
@@ -80,6 +94,9 @@ REGISTERS = {
     "gather": 32,
     "hadamard": 128,
     "hadamard_quantize": 128,
+    "lookup": 64,
+    "lookup_few": 128,
+    "lookup_mma": 255,
     "norm_quantize": 64,
     "quantize_tokens": 64,
     "w4a8": 255,

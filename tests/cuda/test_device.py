@@ -23,6 +23,7 @@ from tests.oracles import (
     fp8,
     hadamard,
     hadamard_quantize,
+    lookup,
     norm_quantize,
     quantize_tokens,
     w4a8,
@@ -159,6 +160,17 @@ def test_wna16_grouped_agrees_with_the_oracle(bits: int, counts: tuple[int, ...]
     got = kernels.wna16_grouped(*args, **options)
     assert (abs(got.double().cpu().numpy() - given.oracle(*given.args, **given.kwargs)) <= 2 * given.bound).all()
     assert torch.equal(got, kernels.wna16_grouped(*args, **options))
+
+
+@pytest.mark.parametrize("by_row", [False, True])
+@pytest.mark.parametrize("shape", [(1, 5, 40, 8), (3, 65, 96, 32), (16, 257, 1152, 128), (40, 257, 256, 64)], ids=str)
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_lookup_agrees_with_the_oracle(bits: int, shape: tuple[int, int, int, int], by_row: bool) -> None:
+    given = lookup.case(*shape[:3], bits, shape[3], by_row, "f2")
+    args = [torch.from_numpy(each).cuda() for each in given.args]
+    got = kernels.lookup(*args, **given.kwargs)
+    assert (abs(got.double().cpu().numpy() - given.oracle(*given.args, **given.kwargs)) <= 2 * given.bound).all()
+    assert torch.equal(got, kernels.lookup(*args, **given.kwargs))
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4])

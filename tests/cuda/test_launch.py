@@ -117,7 +117,7 @@ for n in (64, 512):
         want = kernels.quantize_tokens(x, format=format)
         for got, expected in zip(cuda.quantize_tokens(ndarray(x), format=format), want):
             assert np.array_equal(got.array, expected)
-from tests.oracles import block_scaled, codebook_gemm, csr, wna16_grouped
+from tests.oracles import block_scaled, codebook_gemm, csr, lookup, wna16_grouped
 for one in (
     wna16_grouped.case((0, 3, 14), 5, 64, zeros=True, tokens=6, dtype="f2"),
     wna16_grouped.case((70, 1), 5, 96, 3, 32, dtype="f2"),
@@ -137,6 +137,13 @@ for one in (
 ):
     got = cuda.block_scaled(*map(ndarray, one.args), **one.kwargs).array
     assert (abs(got.astype(float) - one.oracle(*one.args, **one.kwargs)) <= 2 * one.bound).all()
+for one in (
+    lookup.case(2, 5, 1088, 4, 64, by_row=False, dtype="f2"),  # two slices of K
+    lookup.case(18, 5, 1088, 4, 1088, by_row=True, dtype="f2"),
+    lookup.case(3, 5, 60, 5, 12, by_row=True, dtype="f2"),
+):
+    got = cuda.lookup(*map(ndarray, one.args), **one.kwargs).array
+    assert (abs(got.astype(float) - one.oracle(*one.args, **one.kwargs)) <= 2 * one.bound).all()
 for one in (codebook_gemm.lattice(2, 7, 64, 2, "f2"), codebook_gemm.lattice(18, 7, 1304, 3, "f2")):
     given = [ndarray(each) for each in one.args]
     got = cuda.codebook_gemm(*given, **one.kwargs).array
@@ -153,6 +160,9 @@ OTHER_KERNELS = (
     "block_scaled",
     "codebook_gemm",
     "csr",
+    "lookup",
+    "lookup_few",
+    "lookup_mma",
     "wna16_grouped",
     "wna16_mma",
     "fp8",

@@ -102,16 +102,18 @@ def wna16_grouped(
 def lookup(x: Array, words: Array, scale: Array, table: Array, group: int = -1) -> Array:
     """Activations times a weight whose codes stand for the values of a table: out = x W^T, W = scale * table[code].
 
-    x        [..., K] f32, f16 or bf16; CPU, contiguous
+    x        [..., K] f32, f16 or bf16, on CUDA f16 or bf16; contiguous; CPU or CUDA
     words    [N, ceil(K * b / 32)] i32: the codes of W, packed in "dense" order at b bits
-    scale    [N, K / group] f32, f16 or bf16
-    table    [1, 2 ** b] f32, f16 or bf16, b 1 to 8: the values; or [N, 2 ** b]: those of each row of W
+    scale    [N, K / group] f32, f16 or bf16; on CUDA: the dtype of x
+    table    [1, 2 ** b] f32, f16 or bf16, b 1 to 8: the values; or [N, 2 ** b]: those of each row of W; on CUDA: the
+             dtype of x
     group    columns of W that share a scale, dividing K; -1: all
     returns  [..., N], dtype of x
 
     What NF4 (Dettmers et al., 2023) and power exponents (Yvinec et al., 2023) run on. Sums are f32, rounded once at the
     end; what is too large for f16 becomes infinity. Off by at most about K * 2 ** -23 * sum|x W| before that rounding.
-    Does not depend on the number of threads. Raises ShapeError, DtypeError, StrideError, DeviceError.
+    Does not depend on the number of threads. Raises ShapeError, DtypeError, StrideError, DeviceError; on CUDA also
+    RangeError (sizes from 2 ** 31 on), DriverError and DependencyError.
 
     >>> import numpy as np
     >>> from subbyte.kernels import pack
