@@ -123,6 +123,19 @@ def codebook_gemm(m: int, n: int, k: int, bits: int) -> Iterator[Contestant]:
     yield Contestant("codebook_gemm", "torch f16 matmul", shape, lambda: x @ wide.T, 2 * n * k + outer, flops)
 
 
+def codebook_gemm_vectors(m: int, n: int, k: int, counts: tuple[int, int]) -> Iterator[Contestant]:
+    """Codes of eight outputs, of one stage or two, beside the same weights in f16."""
+    x, wide = (torch.randn(rows, k, dtype=torch.float16, device="cuda") for rows in (m, n))
+    books = [torch.randn(1, count, 8, dtype=torch.float16, device="cuda") if count else None for count in counts]
+    bits = sum((count - 1).bit_length() for count in counts if count)
+    words = torch.randint(-(2**31), 2**31, (n // 8, k * bits // 32), dtype=torch.int32, device="cuda")
+    shape, flops, outer = f"{m}x{n}x{k} v8k{counts[0]}r{counts[1]}", 2 * m * n * k, 2 * m * (n + k)
+    moved = n // 8 * k * bits // 8 + 16 * sum(counts) + outer
+    ours = lambda: kernels.codebook_gemm(x, words, codebook=books[0], residual=books[1])  # noqa: E731
+    yield Contestant("codebook_gemm", "subbyte", shape, ours, moved, flops)
+    yield Contestant("codebook_gemm", "torch f16 matmul", shape, lambda: x @ wide.T, 2 * n * k + outer, flops)
+
+
 def block_scaled(m: int, n: int, k: int, element: str, block: int, scale_dtype: str) -> Iterator[Contestant]:
     """MX and NVFP4 weights beside the same weights in f16."""
     bits = 4 if element == "e2m1" else 8
@@ -226,6 +239,8 @@ def contestants() -> Iterator[Contestant]:
                 yield from lookup(m, n, k, bits, own)
             for bits in (2, 3, 4):
                 yield from codebook_gemm(m, n, k, bits)
+            for counts in ((4096, 16), (65536, 256)):
+                yield from codebook_gemm_vectors(m, n, k, counts)
             for element, block, scale_dtype in (("e2m1", 32, "e8m0"), ("e4m3fn", 32, "e8m0"), ("e2m1", 16, "e4m3fn")):
                 yield from block_scaled(m, n, k, element, block, scale_dtype)
             yield from csr(m, n, k)

@@ -40,6 +40,12 @@ ENTRIES = {
         for dtype in ("f16", "bf16")
         for tokens in (8, 16)
     },
+    "codebook_gemm_vectors": {
+        f"codebook_gemm_vectors_v{values}_{dtype}_m{tokens}"
+        for values in (2, 4, 8)
+        for dtype in ("f16", "bf16")
+        for tokens in (8, 32)
+    },
     "fp8": {f"fp8_{format}_m{rows}" for format in ("e4m3fn", "e5m2") for rows in (16, 64)} | {"fp8_sum"},
     "gather": {"gather"},
     "hadamard": {f"hadamard_{outer}{dtype}" for outer in ("", "outer_") for dtype in ("f32", "f16", "bf16")},
@@ -90,6 +96,7 @@ REGISTERS = {
     "csr": 64,
     "block_scaled": 128,
     "codebook_gemm": 128,
+    "codebook_gemm_vectors": 255,
     "fp8": 255,
     "gather": 32,
     "hadamard": 128,

@@ -144,9 +144,16 @@ for one in (
 ):
     got = cuda.lookup(*map(ndarray, one.args), **one.kwargs).array
     assert (abs(got.astype(float) - one.oracle(*one.args, **one.kwargs)) <= 2 * one.bound).all()
-for one in (codebook_gemm.lattice(2, 7, 64, 2, "f2"), codebook_gemm.lattice(18, 7, 1304, 3, "f2")):
+for one in (
+    codebook_gemm.lattice(2, 7, 64, 2, "f2"),
+    codebook_gemm.lattice(18, 7, 1304, 3, "f2"),
+    codebook_gemm.table(3, 37, 24, 8, (4096, 16), dtype="f2"),
+    codebook_gemm.table(18, 37, 24, 16, (5, 60000), dtype="f2"),  # one stage in shared memory
+    codebook_gemm.table(2, 21, 1116, 6, (60, 0), 3, "f2"),  # two slices of K
+):
     given = [ndarray(each) for each in one.args]
-    got = cuda.codebook_gemm(*given, **one.kwargs).array
+    options = {name: ndarray(each) if isinstance(each, np.ndarray) else each for name, each in one.kwargs.items()}
+    got = cuda.codebook_gemm(*given, **options).array
     assert (abs(got.astype(float) - one.oracle(*one.args, **one.kwargs)) <= 2 * one.bound).all()
 from tests.oracles import hadamard_quantize, norm_quantize
 for kernel, oracle in (("norm_quantize", norm_quantize), ("hadamard_quantize", hadamard_quantize)):
@@ -159,6 +166,7 @@ for kernel, oracle in (("norm_quantize", norm_quantize), ("hadamard_quantize", h
 OTHER_KERNELS = (
     "block_scaled",
     "codebook_gemm",
+    "codebook_gemm_vectors",
     "csr",
     "lookup",
     "lookup_few",
