@@ -71,7 +71,8 @@ __device__ inline void stage(const T* x, const unsigned* order, unsigned M, unsi
 
 // Adds what the warps along K have, and writes it: the sums of lane (g, t) are of these two columns, of rows 2 t and 2 t + 1 behind m0.
 template <class S, class T>
-__device__ inline void finish(const float (&total)[S::ACROSS][4], unsigned m0, const unsigned (&columns)[2], T* y, float* parts, unsigned M, unsigned N) {
+__device__ inline void finish(const float (&total)[S::ACROSS][4], unsigned m0, const unsigned (&columns)[2], T* y, float* parts,
+                              unsigned M, unsigned N) {
     __shared__ float sums[WARPS][S::ACROSS * 4][32];
     const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, down = warp % S::DOWN, t = lane % 4;
     __syncthreads();  // those of a call before have been read by all
@@ -125,7 +126,8 @@ __device__ void few_product(const T* x, const unsigned* words, const T* scale, c
             if (k >= end) break;
             const size_t at[2] = {column[0] * groups + k / group, column[1] * groups + k / group};
             const float scales[2] = {widen(scale[at[0]]), widen(scale[at[1]])};
-            const unsigned zeros[2] = {zero ? zero[at[0]] : meaning.of_column(in_block), zero ? zero[at[1]] : meaning.of_column(in_block + 8)};
+            const unsigned zeros[2] = {zero ? zero[at[0]] : meaning.of_column(in_block),
+                                       zero ? zero[at[1]] : meaning.of_column(in_block + 8)};
             float sum[S::ACROSS][4] = {};
 #pragma unroll
             for (unsigned j = 0; j < EIGHTS; j++) {
