@@ -100,6 +100,19 @@ def wna16_grouped(m: int, n: int, k: int, experts: int, chosen: int) -> Iterator
     yield Contestant("wna16_grouped", "subbyte wna16, one weight", shape, dense, one + outer, flops)
 
 
+def lookup(m: int, n: int, k: int, bits: int, own: bool) -> Iterator[Contestant]:
+    """Codes of a table for all outputs, or of one for each, beside the same weights in f16."""
+    x, wide = (torch.randn(rows, k, dtype=torch.float16, device="cuda") for rows in (m, n))
+    words = torch.randint(-(2**31), 2**31, (n, k * bits // 32), dtype=torch.int32, device="cuda")
+    scale = torch.rand(n, k // 64, dtype=torch.float16, device="cuda")
+    table = torch.randn(n if own else 1, 2**bits, dtype=torch.float16, device="cuda")
+    shape, flops, outer = f"{m}x{n}x{k} w{bits}{' own' * own}", 2 * m * n * k, 2 * m * (n + k)
+    moved = n * k * bits // 8 + 2 * (scale.numel() + table.numel()) + outer
+    ours = lambda: kernels.lookup(x, words, scale, table, 64)  # noqa: E731
+    yield Contestant("lookup", "subbyte", shape, ours, moved, flops)
+    yield Contestant("lookup", "torch f16 matmul", shape, lambda: x @ wide.T, 2 * n * k + outer, flops)
+
+
 def codebook_gemm(m: int, n: int, k: int, bits: int) -> Iterator[Contestant]:
     """E8P codes beside the same weights in f16."""
     x, wide = (torch.randn(rows, k, dtype=torch.float16, device="cuda") for rows in (m, n))
@@ -107,6 +120,19 @@ def codebook_gemm(m: int, n: int, k: int, bits: int) -> Iterator[Contestant]:
     shape, flops, outer = f"{m}x{n}x{k} e8p{bits}", 2 * m * n * k, 2 * m * (n + k)
     codes = n * k * bits // 8 + outer
     yield Contestant("codebook_gemm", "subbyte", shape, lambda: kernels.codebook_gemm(x, words, bits), codes, flops)
+    yield Contestant("codebook_gemm", "torch f16 matmul", shape, lambda: x @ wide.T, 2 * n * k + outer, flops)
+
+
+def codebook_gemm_vectors(m: int, n: int, k: int, counts: tuple[int, int]) -> Iterator[Contestant]:
+    """Codes of eight outputs, of one stage or two, beside the same weights in f16."""
+    x, wide = (torch.randn(rows, k, dtype=torch.float16, device="cuda") for rows in (m, n))
+    books = [torch.randn(1, count, 8, dtype=torch.float16, device="cuda") if count else None for count in counts]
+    bits = sum((count - 1).bit_length() for count in counts if count)
+    words = torch.randint(-(2**31), 2**31, (n // 8, k * bits // 32), dtype=torch.int32, device="cuda")
+    shape, flops, outer = f"{m}x{n}x{k} v8k{counts[0]}r{counts[1]}", 2 * m * n * k, 2 * m * (n + k)
+    moved = n // 8 * k * bits // 8 + 16 * sum(counts) + outer
+    ours = lambda: kernels.codebook_gemm(x, words, codebook=books[0], residual=books[1])  # noqa: E731
+    yield Contestant("codebook_gemm", "subbyte", shape, ours, moved, flops)
     yield Contestant("codebook_gemm", "torch f16 matmul", shape, lambda: x @ wide.T, 2 * n * k + outer, flops)
 
 
@@ -209,8 +235,12 @@ def contestants() -> Iterator[Contestant]:
         for m in TOKENS:
             for bits in (4, 8, 3, 2):
                 yield from wna16(m, n, k, bits, 128)
+            for bits, own in ((4, False), (4, True), (8, True)):
+                yield from lookup(m, n, k, bits, own)
             for bits in (2, 3, 4):
                 yield from codebook_gemm(m, n, k, bits)
+            for counts in ((4096, 16), (65536, 256)):
+                yield from codebook_gemm_vectors(m, n, k, counts)
             for element, block, scale_dtype in (("e2m1", 32, "e8m0"), ("e4m3fn", 32, "e8m0"), ("e2m1", 16, "e4m3fn")):
                 yield from block_scaled(m, n, k, element, block, scale_dtype)
             yield from csr(m, n, k)

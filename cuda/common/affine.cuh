@@ -1,5 +1,5 @@
-// Products of 16-bit floats with affine codes on tensor cores, a tile of ROWS x COLUMNS of y a block: what wna16_mma.cu, which tells
-// how, and wna16_grouped.cu share.
+// Products of 16-bit floats with codes on tensor cores, a tile of ROWS x COLUMNS of y a block: what wna16_mma.cu, which tells how,
+// wna16_grouped.cu and lookup_mma.cu share.
 #pragma once
 #include "common/mma.cuh"
 #include "common/pairs.cuh"
@@ -8,7 +8,7 @@
 enum : unsigned { COLUMNS = 128, DEPTH = 64, CHUNK = 32, STAGES = 4, THREADS = 256 };
 enum Zero { SYM, ASYM, FLOAT };
 
-// N rows of K columns: words [N, ceil(K * BITS / 32)], scale and zero [N, K / group], as wna16_mma.cu has them.
+// N rows of K columns: words [N, ceil(K * BITS / 32)], scale and zero [N, K / group], as wna16_mma.cu has them. SYM: no zero is read.
 template <class T> struct Affine {
     const unsigned* words;
     const T* scale;
@@ -25,9 +25,10 @@ template <unsigned BITS, unsigned ROWS> struct Shape {
 // Rows `m0` to `m_end` of y [M, N], ROWS of them, and COLUMNS columns from n0 on; slice blockIdx.y of K, `depth` columns of it.
 //   x      the rows that meet them, as an Operand or one that chooses them (common/experts.cuh); rows it has not give NaN
 //   parts  [gridDim.y, M, N] f32: where a slice leaves its sums, or null where there is one slice, which writes y
-template <unsigned BITS, class T, Zero ZERO, unsigned ROWS, class Rows>
+//   codes  what they stand for, as `Whole` (common/pairs.cuh) does it; it has the first BYTES of dynamic shared memory
+template <unsigned BITS, class T, Zero ZERO, unsigned ROWS, class Rows, class Codes = Whole<BITS>>
 __device__ void affine_product(const Rows& x, const Affine<T>& weight, T* y, float* parts, unsigned m0, unsigned m_end, unsigned n0, unsigned M,
-                               unsigned N, unsigned K, unsigned group, unsigned depth) {
+                               unsigned N, unsigned K, unsigned group, unsigned depth, const Codes& codes = {}) {
     using S = Shape<BITS, ROWS>;
     const auto [words, scale, zero] = weight;
     const unsigned first = blockIdx.y * depth, end = K - first < depth ? K : first + depth;
@@ -35,14 +36,14 @@ __device__ void affine_product(const Rows& x, const Affine<T>& weight, T* y, flo
     const unsigned warp_m = warp % S::WARPS_DOWN * S::WARP_ROWS, warp_n = warp / S::WARPS_DOWN * S::WARP_COLUMNS;
     const size_t w_bytes = (size_t(K) * BITS + 31) / 32 * 4, groups = K / group;
 
-    const Pipeline<typename S::X, typename S::W, STAGES, THREADS, Rows> tiles{x, {words, N, w_bytes, n0}};
+    const Pipeline<typename S::X, typename S::W, STAGES, THREADS, Rows> tiles{x, {words, N, w_bytes, n0}, dynamic_shared() + Codes::BYTES};
     const auto fill = [&](unsigned stage, unsigned k) { tiles.fill(stage, k < end, size_t(k) * 2, size_t(k) * BITS / 8); };
     for (unsigned stage = 0; stage < STAGES - 1; stage++) fill(stage, first + stage * DEPTH);
 
     float total[S::DOWN][S::ACROSS][4] = {}, sum[S::DOWN][S::ACROSS][4] = {}, x_sum[S::DOWN][4] = {};
     float scales[S::ACROSS][2] = {}, shifts[S::ACROSS][2] = {};  // of columns 2 t and 2 t + 1, as the sums lie
     unsigned zeros[S::ACROSS];                                   // of column g, as the codes lie
-    for (unsigned& each : zeros) each = 1u << (BITS - 1);
+    for (unsigned across = 0; across < S::ACROSS; across++) zeros[across] = codes.of_column(warp_n + across * 8 + g);
     unsigned at_group = first / group, left = 0;                 // columns until the next group
 
     for (unsigned stage = 0, k0 = first; k0 < end; stage++, k0 += DEPTH) {
@@ -81,7 +82,7 @@ __device__ void affine_product(const Rows& x, const Affine<T>& weight, T* y, flo
             for (unsigned across = 0; across < S::ACROSS; across++) {
                 unsigned pairs[4];
                 const unsigned byte = S::W::place(warp_n + across * 8 + g, chunk * CHUNK * BITS / 8);
-                code_pairs<BITS>(w_tile + byte, t, zeros[across], pairs, T{});
+                codes.pairs(eight_of<BITS>(w_tile + byte, t), zeros[across], pairs, T{});
                 const unsigned b[2][2] = {{pairs[0], pairs[1]}, {pairs[2], pairs[3]}};
 #pragma unroll
                 for (unsigned step = 0; step < 2; step++)

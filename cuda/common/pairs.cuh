@@ -83,39 +83,44 @@ template <unsigned BITS> __device__ inline unsigned code_pair(unsigned low, unsi
     else
         return (low >> BITS * i & MASK) | (low >> BITS * (i + 4) & MASK) << 16;
 }
-template <unsigned BITS, class T>
-__device__ inline void code_pairs(unsigned low, unsigned high, unsigned zero, unsigned (&pairs)[4], T type) {
-#pragma unroll
-    for (unsigned i = 0; i < 4; i++) pairs[i] = biased(code_pair<BITS>(low, high, i), zero, type);
-}
 
-// Eight codes from shared memory: the t-th eight of the 32 that begin at `chunk`, which is aligned to 4 bytes.
-template <unsigned BITS, class T>
-__device__ inline void code_pairs(const unsigned char* chunk, unsigned t, unsigned zero, unsigned (&pairs)[4], T type) {
-    unsigned low, high = 0;
+// Eight neighbouring codes from the low end of `low` on; of 8 bits the last four lie in `high`.
+struct Eight {
+    unsigned low, high;
+};
+// From shared memory: the t-th eight of the 32 that begin at `chunk`, which is aligned to 4 bytes.
+template <unsigned BITS> __device__ inline Eight eight_of(const unsigned char* chunk, unsigned t) {
     if constexpr (BITS % 4 == 0) {
         const auto codes = load<Words<BITS / 4>>(chunk + t * BITS);
-        low = codes.word[0], high = codes.word[BITS / 4 - 1];
+        return {codes.word[0], codes.word[BITS / 4 - 1]};
     } else if constexpr (BITS == 2) {
-        low = load<unsigned short>(chunk + t * 2);
+        return {load<unsigned short>(chunk + t * 2), 0};
     } else {
         static_assert(BITS == 3, "codes of 2, 3, 4 or 8 bits");
         const unsigned at = t * 24 / 32, next = at < 2 ? at + 1 : at;  // 24 bits of 96, across two words
         const unsigned first = load<Words<1>>(chunk + at * 4).word[0], second = load<Words<1>>(chunk + next * 4).word[0];
-        low = unsigned((static_cast<unsigned long long>(second) << 32 | first) >> t * 24 % 32);
+        return {unsigned((static_cast<unsigned long long>(second) << 32 | first) >> t * 24 % 32), 0};
     }
-    code_pairs<BITS>(low, high, zero, pairs, type);
 }
-
-// Eight codes from registers: the `at`-th eight of an endless stream.
-template <unsigned BITS, unsigned WORDS, class T>
-__device__ inline void code_pairs(const unsigned (&words)[WORDS], unsigned at, unsigned zero, unsigned (&pairs)[4], T type) {
+// From registers: the `at`-th eight of an endless stream.
+template <unsigned BITS, unsigned WORDS> __device__ inline Eight eight_of(const unsigned (&words)[WORDS], unsigned at) {
     const unsigned first = 8 * BITS * at, word = first / 32, shift = first % 32;
     unsigned low = words[word] >> shift;
     const unsigned next = word + 1 < WORDS ? words[word + 1] : 0;
     if (shift + 8 * BITS > 32 && shift > 0) low |= next << (32 - shift);
-    code_pairs<BITS>(low, next, zero, pairs, type);
+    return {low, next};
 }
+
+// What codes stand for: whole numbers, less a zero point; common/table.cuh has the values of a table.
+template <unsigned BITS> struct Whole {
+    static constexpr unsigned BYTES = 0;  // of shared memory
+    // What `pairs` has to know of a column of the tile, as long as nothing else is said.
+    __device__ unsigned of_column(unsigned) const { return 1u << (BITS - 1); }
+    template <class T> __device__ void pairs(Eight codes, unsigned zero, unsigned (&to)[4], T type) const {
+#pragma unroll
+        for (unsigned i = 0; i < 4; i++) to[i] = biased(code_pair<BITS>(codes.low, codes.high, i), zero, type);
+    }
+};
 
 // Eight neighbouring 16-bit values in the same order.
 __device__ inline void value_pairs(const Words<4>& x, unsigned (&pairs)[4]) {

@@ -98,7 +98,7 @@ __device__ void block_scaled(const T* x, const unsigned* words, const unsigned c
             }
         }
         __syncthreads();  // the stretch before has been read by all
-        stage<1>(x + size_t(m0) * K, nullptr, rows, K, k0, S::STRETCH, x_tile);
+        stage<1>(x + size_t(m0) * K, nullptr, rows, K, K, k0, S::STRETCH, x_tile);
         __syncthreads();
 #pragma unroll
         for (unsigned step = 0; step < S::STEPS; step++) {
@@ -126,7 +126,7 @@ __device__ void block_scaled(const T* x, const unsigned* words, const unsigned c
             }
         }
     }
-    finish<S>(total, m0, n0, y, parts, M, N);
+    finish<S>(total, m0, {n0, n0 + 8}, y, parts, M, N);
 }
 
 #define ENTRY(NAME, ELEMENT, TOKENS, T)                                                                                               \

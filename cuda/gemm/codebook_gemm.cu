@@ -79,7 +79,7 @@ __device__ void codebook_gemm(const T* x, const unsigned* words, const unsigned*
             }
         }
         __syncthreads();  // the tables are there, and the stretch before has been read by all
-        stage<EIGHTS>(x + size_t(m0) * K, nullptr, rows, K, k0, S::STRETCH, x_tile);
+        stage<EIGHTS>(x + size_t(m0) * K, nullptr, rows, K, K, k0, S::STRETCH, x_tile);
         __syncthreads();
 #pragma unroll
         for (unsigned step = 0; step < S::STEPS; step++) {
@@ -114,7 +114,7 @@ __device__ void codebook_gemm(const T* x, const unsigned* words, const unsigned*
         for (unsigned across = 0; across < S::ACROSS; across++)
             for (unsigned i = 0; i < 4; i++) sum[0][across][i] = fmaf(sum[1][across][i], step_of_second, sum[0][across][i]);
     }
-    finish<S>(sum[0], m0, n0, y, parts, M, N);
+    finish<S>(sum[0], m0, {n0, n0 + 8}, y, parts, M, N);
 }
 
 #define ENTRY(NAME, BITS, TOKENS, T)                                                                                                  \

@@ -40,10 +40,30 @@ ENTRIES = {
         for dtype in ("f16", "bf16")
         for tokens in (8, 16)
     },
+    "codebook_gemm_vectors": {
+        f"codebook_gemm_vectors_v{values}_{dtype}_m{tokens}"
+        for values in (2, 4, 8)
+        for dtype in ("f16", "bf16")
+        for tokens in (8, 32)
+    },
     "fp8": {f"fp8_{format}_m{rows}" for format in ("e4m3fn", "e5m2") for rows in (16, 64)} | {"fp8_sum"},
     "gather": {"gather"},
     "hadamard": {f"hadamard_{outer}{dtype}" for outer in ("", "outer_") for dtype in ("f32", "f16", "bf16")},
     "hadamard_quantize": tokens("hadamard_quantize") | tokens("hadamard_quantize_outer"),
+    "lookup": {f"lookup_w{bits}_{dtype}" for bits in range(1, 9) for dtype in ("f16", "bf16")},
+    "lookup_few": {
+        f"lookup_few_w{bits}_{dtype}_e{eights}_{tables}_m{tokens}"
+        for bits, eights in ((2, 4), (3, 4), (4, 4), (8, 4), (4, 1), (8, 1))
+        for dtype in ("f16", "bf16")
+        for tables in ("one", "own")
+        for tokens in (8, 16)
+    },
+    "lookup_mma": {
+        f"lookup_mma_w{bits}_{dtype}_{tables}"
+        for bits in (2, 3, 4, 8)
+        for dtype in ("f16", "bf16")
+        for tables in ("one", "own")
+    },
     "norm_quantize": tokens("norm_quantize"),
     "quantize_tokens": tokens("quantize_tokens"),
     "w4a8": {"w4a8_m16", "w4a8_m128"},
@@ -76,10 +96,14 @@ REGISTERS = {
     "csr": 64,
     "block_scaled": 128,
     "codebook_gemm": 128,
+    "codebook_gemm_vectors": 255,
     "fp8": 255,
     "gather": 32,
     "hadamard": 128,
     "hadamard_quantize": 128,
+    "lookup": 64,
+    "lookup_few": 128,
+    "lookup_mma": 255,
     "norm_quantize": 64,
     "quantize_tokens": 64,
     "w4a8": 255,

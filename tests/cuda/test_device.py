@@ -14,15 +14,18 @@ from subbyte.cuda.gemm.block_scaled import ELEMENTS
 from subbyte.errors import DeviceError, SubbyteError
 from tests.cuda.test_codebook_gemm import expected as codebook_expected
 from tests.cuda.test_codebook_gemm import inputs_of as codebook_inputs
+from tests.cuda.test_codebook_gemm_vectors import CASES as VECTORS
 from tests.cuda.test_emulated import DTYPES, SHAPES, pack, problem
 from tests.cuda.test_wna16_few import SHAPES_FEW, SHAPES_NARROW
 from tests.cuda.test_wna16_mma import BITS, SHAPES_MMA, ZEROS, expected, inputs_of
 from tests.oracles import (
     block_scaled,
+    codebook_gemm,
     csr,
     fp8,
     hadamard,
     hadamard_quantize,
+    lookup,
     norm_quantize,
     quantize_tokens,
     w4a8,
@@ -161,6 +164,17 @@ def test_wna16_grouped_agrees_with_the_oracle(bits: int, counts: tuple[int, ...]
     assert torch.equal(got, kernels.wna16_grouped(*args, **options))
 
 
+@pytest.mark.parametrize("by_row", [False, True])
+@pytest.mark.parametrize("shape", [(1, 5, 40, 8), (3, 65, 96, 32), (16, 257, 1152, 128), (40, 257, 256, 64)], ids=str)
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_lookup_agrees_with_the_oracle(bits: int, shape: tuple[int, int, int, int], by_row: bool) -> None:
+    given = lookup.case(*shape[:3], bits, shape[3], by_row, "f2")
+    args = [torch.from_numpy(each).cuda() for each in given.args]
+    got = kernels.lookup(*args, **given.kwargs)
+    assert (abs(got.double().cpu().numpy() - given.oracle(*given.args, **given.kwargs)) <= 2 * given.bound).all()
+    assert torch.equal(got, kernels.lookup(*args, **given.kwargs))
+
+
 @pytest.mark.parametrize("bits", [2, 3, 4])
 @pytest.mark.parametrize("shape", [(1, 70, 72), (9, 13, 56), (17, 257, 64), (1, 4096, 4096), (7, 1000, 2048)], ids=str)
 def test_codebook_gemm_agrees_with_the_oracle(shape: tuple[int, int, int], bits: int) -> None:
@@ -172,6 +186,29 @@ def test_codebook_gemm_agrees_with_the_oracle(shape: tuple[int, int, int], bits:
         got = kernels.codebook_gemm(*given)
         assert (abs(got.double().cpu().numpy() - y) <= bound).all()
         assert torch.equal(got, kernels.codebook_gemm(*given))
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"), [*VECTORS, ((1, 4096, 4096), (8, (4096, 0))), ((9, 1000, 2048), (8, (65536, 256)))], ids=str
+)
+def test_codebook_gemm_of_stored_codewords(shape: tuple[int, int, int], kind: tuple) -> None:
+    one = codebook_gemm.table(*shape, *kind, dtype="f2")
+    args = [torch.from_numpy(each).cuda() for each in one.args]
+    options = {
+        name: torch.from_numpy(each).cuda() if isinstance(each, np.ndarray) else each
+        for name, each in one.kwargs.items()
+    }
+    got = kernels.codebook_gemm(*args, **options)
+    want = one.oracle(one.args[0].astype(np.float64), *one.args[1:], **one.kwargs)
+    size = one.oracle(abs(one.args[0]).astype(np.float64), *one.args[1:], **of_magnitudes(one.kwargs))
+    bound = (2 * shape[2] + 3) * 2.0**-23 * size + abs(want) * 2.0**-11 + 2.0**-24
+    assert (abs(got.double().cpu().numpy() - want) <= bound).all()
+    assert torch.equal(got, kernels.codebook_gemm(*args, **options))
+
+
+def of_magnitudes(options: dict) -> dict:
+    """The same with the magnitudes of all codewords."""
+    return {name: abs(each) if isinstance(each, np.ndarray) else each for name, each in options.items()}
 
 
 def test_streams_and_graphs() -> None:

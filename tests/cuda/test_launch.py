@@ -117,7 +117,7 @@ for n in (64, 512):
         want = kernels.quantize_tokens(x, format=format)
         for got, expected in zip(cuda.quantize_tokens(ndarray(x), format=format), want):
             assert np.array_equal(got.array, expected)
-from tests.oracles import block_scaled, codebook_gemm, csr, wna16_grouped
+from tests.oracles import block_scaled, codebook_gemm, csr, lookup, wna16_grouped
 for one in (
     wna16_grouped.case((0, 3, 14), 5, 64, zeros=True, tokens=6, dtype="f2"),
     wna16_grouped.case((70, 1), 5, 96, 3, 32, dtype="f2"),
@@ -137,9 +137,23 @@ for one in (
 ):
     got = cuda.block_scaled(*map(ndarray, one.args), **one.kwargs).array
     assert (abs(got.astype(float) - one.oracle(*one.args, **one.kwargs)) <= 2 * one.bound).all()
-for one in (codebook_gemm.lattice(2, 7, 64, 2, "f2"), codebook_gemm.lattice(18, 7, 1304, 3, "f2")):
+for one in (
+    lookup.case(2, 5, 1088, 4, 64, by_row=False, dtype="f2"),  # two slices of K
+    lookup.case(18, 5, 1088, 4, 1088, by_row=True, dtype="f2"),
+    lookup.case(3, 5, 60, 5, 12, by_row=True, dtype="f2"),
+):
+    got = cuda.lookup(*map(ndarray, one.args), **one.kwargs).array
+    assert (abs(got.astype(float) - one.oracle(*one.args, **one.kwargs)) <= 2 * one.bound).all()
+for one in (
+    codebook_gemm.lattice(2, 7, 64, 2, "f2"),
+    codebook_gemm.lattice(18, 7, 1304, 3, "f2"),
+    codebook_gemm.table(3, 37, 24, 8, (4096, 16), dtype="f2"),
+    codebook_gemm.table(18, 37, 24, 16, (5, 60000), dtype="f2"),  # one stage in shared memory
+    codebook_gemm.table(2, 21, 1116, 6, (60, 0), 3, "f2"),  # two slices of K
+):
     given = [ndarray(each) for each in one.args]
-    got = cuda.codebook_gemm(*given, **one.kwargs).array
+    options = {name: ndarray(each) if isinstance(each, np.ndarray) else each for name, each in one.kwargs.items()}
+    got = cuda.codebook_gemm(*given, **options).array
     assert (abs(got.astype(float) - one.oracle(*one.args, **one.kwargs)) <= 2 * one.bound).all()
 from tests.oracles import hadamard_quantize, norm_quantize
 for kernel, oracle in (("norm_quantize", norm_quantize), ("hadamard_quantize", hadamard_quantize)):
@@ -152,7 +166,11 @@ for kernel, oracle in (("norm_quantize", norm_quantize), ("hadamard_quantize", h
 OTHER_KERNELS = (
     "block_scaled",
     "codebook_gemm",
+    "codebook_gemm_vectors",
     "csr",
+    "lookup",
+    "lookup_few",
+    "lookup_mma",
     "wna16_grouped",
     "wna16_mma",
     "fp8",

@@ -23,6 +23,7 @@
 #define __syncthreads() emulator::barrier(__LINE__)
 #define threadIdx emulator::thread_index()
 #define blockIdx emulator::block_index()
+#define gridDim emulator::grid_size()
 
 namespace emulator {
 
@@ -31,6 +32,7 @@ struct Dim {
 };
 Dim thread_index();
 Dim block_index();
+Dim grid_size();
 
 void barrier(int line);
 

@@ -60,7 +60,7 @@ ucontext_t scheduler;
 unsigned current, epoch;
 bool failed, counting;
 std::string message;
-Dim block_size, block_at;
+Dim grid_sides, block_size, block_at;
 void (*entry)(void**);
 void** arguments;
 
@@ -202,6 +202,7 @@ Dim thread_index() {
     return {current % block_size.x, current / block_size.x % block_size.y, current / block_size.x / block_size.y};
 }
 Dim block_index() { return block_at; }
+Dim grid_size() { return grid_sides; }
 
 void barrier(int line) {
     fibres[current].place = AT_BARRIER;
@@ -293,7 +294,7 @@ extern "C" size_t counted(bool conflicting) { return conflicting ? conflicts : w
 // As cuLaunchKernel: args points to one pointer a parameter.
 bool emulator::run(void (*body)(void**), void** args, const unsigned* grid, const unsigned* block, size_t shared, bool reverse,
                    bool count) {
-    entry = body, arguments = args, block_size = {block[0], block[1], block[2]};
+    entry = body, arguments = args, grid_sides = {grid[0], grid[1], grid[2]}, block_size = {block[0], block[1], block[2]};
     failed = false, counting = count, message.clear(), wavefronts = conflicts = 0, warp_accesses.clear();
     fibres = std::vector<Fibre>(size_t(block[0]) * block[1] * block[2]);
     fixed_shared = {__bss_start, size_t(_end - __bss_start), true, "static shared memory", {}};

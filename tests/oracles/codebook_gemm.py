@@ -53,11 +53,13 @@ def lattice(rows: int, cols: int, depth: int, bits: int, dtype: str = "f4") -> C
     return Case(name, args, options, codebook_gemm, bound(args, options), moved, 2 * rows * cols * depth)
 
 
-def table(rows: int, cols: int, depth: int, dim: int, counts: tuple[int, int], groups: int = 1) -> Case:
+def table(
+    rows: int, cols: int, depth: int, dim: int, counts: tuple[int, int], groups: int = 1, dtype: str = "f4"
+) -> Case:
     """Codes below the counts; the second count 0: no residual."""
     random = np.random.default_rng(dim)
-    x = random.standard_normal((rows, depth)).astype(np.float32)
-    books = [random.standard_normal((groups, count, dim)).astype(np.float32) if count else None for count in counts]
+    x = random.standard_normal((rows, depth)).astype(dtype)
+    books = [random.standard_normal((groups, count, dim)).astype(dtype) if count else None for count in counts]
     low, high = ((count - 1).bit_length() if count else 0 for count in counts)
     words = np.zeros((-(-cols // dim), -(-depth * (low + high) // 32)), np.int32)
     for strip in range(len(words)):

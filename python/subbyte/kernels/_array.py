@@ -29,6 +29,7 @@ ON_CUDA = frozenset(
         "fp8",
         "hadamard",
         "hadamard_quantize",
+        "lookup",
         "norm_quantize",
         "quantize_tokens",
         "w4a8",

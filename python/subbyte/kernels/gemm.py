@@ -102,16 +102,18 @@ def wna16_grouped(
 def lookup(x: Array, words: Array, scale: Array, table: Array, group: int = -1) -> Array:
     """Activations times a weight whose codes stand for the values of a table: out = x W^T, W = scale * table[code].
 
-    x        [..., K] f32, f16 or bf16; CPU, contiguous
+    x        [..., K] f32, f16 or bf16, on CUDA f16 or bf16; contiguous; CPU or CUDA
     words    [N, ceil(K * b / 32)] i32: the codes of W, packed in "dense" order at b bits
-    scale    [N, K / group] f32, f16 or bf16
-    table    [1, 2 ** b] f32, f16 or bf16, b 1 to 8: the values; or [N, 2 ** b]: those of each row of W
+    scale    [N, K / group] f32, f16 or bf16; on CUDA: the dtype of x
+    table    [1, 2 ** b] f32, f16 or bf16, b 1 to 8: the values; or [N, 2 ** b]: those of each row of W; on CUDA: the
+             dtype of x
     group    columns of W that share a scale, dividing K; -1: all
     returns  [..., N], dtype of x
 
     What NF4 (Dettmers et al., 2023) and power exponents (Yvinec et al., 2023) run on. Sums are f32, rounded once at the
     end; what is too large for f16 becomes infinity. Off by at most about K * 2 ** -23 * sum|x W| before that rounding.
-    Does not depend on the number of threads. Raises ShapeError, DtypeError, StrideError, DeviceError.
+    Does not depend on the number of threads. Raises ShapeError, DtypeError, StrideError, DeviceError; on CUDA also
+    RangeError (sizes from 2 ** 31 on), DriverError and DependencyError.
 
     >>> import numpy as np
     >>> from subbyte.kernels import pack
@@ -301,12 +303,13 @@ def codebook_gemm(
 ) -> Array:
     """Activations times a weight whose codes stand for vectors: out = x W^T.
 
-    x         [..., K] f32, f16 or bf16, on CUDA f16 or bf16; contiguous; CPU, or for E8P CUDA
+    x         [..., K] f32, f16 or bf16, on CUDA f16 or bf16; contiguous; CPU or CUDA
     words     the codes of each strip of W, one dense bit stream padded to whole words, i32. E8P: [N, ceil(K bits /
               32)], a strip is a row, a code eight neighbouring columns. Tables: [ceil(N / v), ceil(K (b + r) / 32)], a
               strip is v neighbouring rows, a code one column of them
     bits      of a weight in E8P: 2, 3 or 4, codes as `e8p_encode` gives them, in 2, 3 or 4 bytes
-    codebook  [G, 2 ** b or fewer, v] f32, f16 or bf16: codewords of G groups of K / G neighbouring columns; None: E8P
+    codebook  [G, 2 ** b or fewer, v] f32, f16 or bf16 (on CUDA: the dtype of x): codewords of G groups of K / G
+              neighbouring columns; None: E8P
     residual  [G, 2 ** r or fewer, v], the same dtypes, or None: what the r bits above the first b add; b + r is at most
               32
     outputs   N, where v does not divide it; None: all rows of all strips
@@ -314,8 +317,9 @@ def codebook_gemm(
 
     Values are those of `e8p_decode`, or the sum of both codewords; products are summed in f32 and rounded once at the
     end. Off by at most about K * 2 ** -23 * sum|x W| before that. Tseng et al., 2024 (QuIP#); Liu et al., 2024 (VPTQ).
-    Does not depend on the number of threads. Raises RangeError (bits, a code without codeword), ShapeError, DtypeError,
-    StrideError, DeviceError (also for stored codewords on CUDA); on CUDA also DriverError and DependencyError.
+    Does not depend on the number of threads. Raises RangeError (bits; a code without codeword: on CUDA, where nobody
+    waits to look, it makes its results NaN instead), ShapeError, DtypeError, StrideError, DeviceError; on CUDA also
+    DriverError and DependencyError.
 
     >>> import numpy as np
     >>> codebook = np.array([[[1.0, 2.0], [3.0, -4.0]]], np.float32)  # two outputs at a time, one bit a code

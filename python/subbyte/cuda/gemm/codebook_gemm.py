@@ -1,4 +1,4 @@
-"""16-bit floats times weights in E8P codes: cuda/gemm/codebook_gemm.cu."""
+"""16-bit floats times codes of vectors: cuda/gemm/codebook_gemm.cu for E8P, and what calls it for stored codewords."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import numpy as np
 from subbyte import _rust
 from subbyte.cuda import driver
 from subbyte.cuda.arrays import View, constant, empty, exported, view
+from subbyte.cuda.gemm.codebook_gemm_vectors import codebook_gemm_vectors
 from subbyte.cuda.gemm.split import split
 from subbyte.cuda.gemm.wna16 import THREADS, add, few
 from subbyte.cuda.start import start
-from subbyte.errors import DeviceError, RangeError, ShapeError
+from subbyte.errors import RangeError, ShapeError
 
 __all__ = ["codebook_gemm"]
 
@@ -32,12 +33,15 @@ def codebook_gemm(
     *,
     stream: object = None,
 ) -> Any:
-    """16-bit activations times E8P codes, looked up on the way: y = x W^T.
+    """16-bit activations times codes that stand for vectors, looked up on the way: y = x W^T.
 
-    x         [..., K] f16 or bf16, 8 divides K, torch, CuPy or JAX, contiguous, on a CUDA device; words beside it
-    words     [N, ceil(K * bits / 32)] i32, the codes of each row as one dense bit stream
-    bits      2, 3 or 4
-    codebook  None, as `residual`: stored codewords have no kernel here yet
+    x         [..., K] f16 or bf16, torch, CuPy or JAX, contiguous, on a CUDA device; the others beside it. E8P: 8
+              divides K
+    words     E8P: [N, ceil(K * bits / 32)] i32, the codes of each row as one dense bit stream; else as in
+              `codebook_gemm_vectors`, like what follows
+    bits      of E8P: 2, 3 or 4
+    codebook  None: E8P
+    residual  None for E8P
     outputs   N, or None
     stream    as in `wna16`
     returns   [..., N], framework, dtype and device of x
@@ -45,9 +49,10 @@ def codebook_gemm(
     f16 and bf16 tensor cores (cuda/gemm/codebook_gemm.cu, which states the bound), up to 16 rows at a time. The first
     call copies the tables of the codewords, so make one before capturing a graph. Raises as `wna16` does.
     """
-    for name, table in (("codebook", codebook), ("residual", residual)):
-        if table is not None:
-            raise DeviceError(name, "stored codewords on CUDA", "None: E8P codes", "move all arguments to the CPU")
+    if codebook is not None:
+        return codebook_gemm_vectors(x, words, codebook, residual, outputs, stream=stream)
+    if residual is not None:
+        raise ShapeError("residual", "a residual alone", "a codebook before it")
     seen, codes = view("x", x), view("words", words)
     m, n, k = check(seen, codes, bits, outputs)
     tokens = 8 if m <= 8 else 16
