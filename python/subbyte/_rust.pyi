@@ -18,6 +18,7 @@ __all__ = [
     "encode_minifloat",
     "fit_affine",
     "fp8",
+    "fp8_grouped",
     "gptq",
     "gptq_codebook",
     "hadamard",
@@ -300,6 +301,18 @@ def fp8(
     w_scale: Any,
     format: str = "e4m3fn",
     bias: Any | None = None,
+    *,
+    on: Machine | None = None,
+) -> Buffer: ...
+def fp8_grouped(
+    x: Any,
+    weight: Any,
+    x_scale: Any,
+    w_scale: Any,
+    offsets: Any,
+    format: str = "e4m3fn",
+    bias: Any | None = None,
+    rows: Any | None = None,
     *,
     on: Machine | None = None,
 ) -> Buffer: ...

@@ -367,6 +367,23 @@ def _fp8(x: Tensor, weight: Tensor, *_: object) -> Tensor:
 
 
 @_operator(
+    "fp8_grouped(Tensor x, Tensor weight, Tensor x_scale, Tensor w_scale, Tensor offsets, str format='e4m3fn', "
+    "Tensor? bias=None, Tensor? rows=None) -> Tensor"
+)
+def _fp8_grouped(
+    x: Tensor,
+    weight: Tensor,
+    x_scale: Tensor,
+    w_scale: Tensor,
+    offsets: Tensor,
+    format: str = "e4m3fn",
+    bias: Tensor | None = None,
+    rows: Tensor | None = None,
+) -> Tensor:
+    return x.new_empty(((x if rows is None else rows).shape[0], weight.shape[1]), dtype=torch.float32)
+
+
+@_operator(
     "block_scaled(Tensor x, Tensor words, Tensor scale, str element, int block=32, str scale_dtype='e8m0', "
     "float tensor_scale=1.0) -> Tensor"
 )

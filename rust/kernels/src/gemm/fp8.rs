@@ -26,7 +26,7 @@ pub struct Scales<'a> {
 }
 
 impl Scales<'_> {
-    fn expect(&self, what: &'static str, items: usize, depth: usize) -> Result<()> {
+    pub(super) fn expect(&self, what: &'static str, items: usize, depth: usize) -> Result<()> {
         let (tall, wide) = (items.div_ceil(BLOCK), depth.div_ceil(BLOCK));
         if !([1, items, tall].contains(&self.rows) && [1, wide].contains(&self.blocks)) {
             let expected = format!("1, {tall} or {items} rows of 1 or {wide} scales");
@@ -35,14 +35,19 @@ impl Scales<'_> {
         expect_shape(what, self.values.len(), &[self.rows, self.blocks])
     }
 
-    /// That of row `item` of `items` in a block of columns.
-    fn at(&self, item: usize, items: usize, block: usize) -> f32 {
+    /// Those of row `item` of `items`.
+    pub(super) fn of(&self, item: usize, items: usize) -> &[f32] {
         let row = match self.rows {
             1 => 0,
             rows if rows == items => item,
             _ => item / BLOCK,
         };
-        self.values[row * self.blocks + block.min(self.blocks - 1)]
+        &self.values[row * self.blocks..(row + 1) * self.blocks]
+    }
+
+    /// That of row `item` of `items` in a block of columns.
+    fn at(&self, item: usize, items: usize, block: usize) -> f32 {
+        self.of(item, items)[block.min(self.blocks - 1)]
     }
 }
 
