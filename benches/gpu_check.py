@@ -83,14 +83,19 @@ def wna16(m: int, n: int, k: int, bits: int, group: int) -> Iterator[Contestant]
     yield Contestant("wna16", "torch f16 matmul", shape, lambda: x @ wide.T, whole, flops)
 
 
+def routed(m: int, experts: int, chosen: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Each token with some experts at random: how many rows an expert has, whose they are, and where they begin."""
+    choice = torch.stack([torch.randperm(experts, device="cuda")[:chosen] for _ in range(m)]).ravel()
+    counts, rows = torch.bincount(choice, minlength=experts), torch.argsort(choice, stable=True).int() // chosen
+    return counts, rows, torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
+
+
 def wna16_grouped(m: int, n: int, k: int, experts: int, chosen: int) -> Iterator[Contestant]:
     """4-bit experts, each token with some at random, beside one product of as many rows with the weight of one."""
     x = torch.randn(m, k, dtype=torch.float16, device="cuda")
     words = torch.randint(-(2**31), 2**31, (experts, n, k // 8), dtype=torch.int32, device="cuda")
     scale = torch.rand(experts, n, k // 128, dtype=torch.float16, device="cuda")
-    choice = torch.stack([torch.randperm(experts, device="cuda")[:chosen] for _ in range(m)]).ravel()
-    counts, rows = torch.bincount(choice, minlength=experts), torch.argsort(choice, stable=True).int() // chosen
-    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
+    counts, rows, offsets = routed(m, experts, chosen)
     shape, flops, outer = f"{m}x{n}x{k} {chosen} of {experts}", 2 * m * chosen * n * k, 2 * m * chosen * (n + k)
     one, used = n * k // 2 + 2 * n * k // 128, int((counts > 0).sum())
     given, gathered = (x, words, scale, None, offsets, 4, 128, rows), x[rows].contiguous()
@@ -205,6 +210,21 @@ def fp8(m: int, n: int, k: int) -> Iterator[Contestant]:
         yield Contestant("fp8", "torch._scaled_mm to bf16", shape, peer, moved - 2 * m * n, flops)
 
 
+def fp8_grouped(m: int, n: int, k: int, experts: int, chosen: int) -> Iterator[Contestant]:
+    """Experts of 8-bit floats beside one product of as many rows with the weight of one."""
+    x = torch.randn(m, k, device="cuda").to(torch.float8_e4m3fn).view(torch.uint8)
+    weight = torch.randint(0, 120, (experts, n, k), dtype=torch.uint8, device="cuda")
+    x_scale, w_scale = torch.rand(m, 1, device="cuda"), torch.rand(experts, n, 1, device="cuda")
+    counts, rows, offsets = routed(m, experts, chosen)
+    shape, flops, outer = f"{m}x{n}x{k} {chosen} of {experts}", 2 * m * chosen * n * k, m * chosen * (4 * n + k)
+    given, used = (x, weight, x_scale, w_scale, offsets, "e4m3fn", None, rows), int((counts > 0).sum())
+    ours = lambda: kernels.fp8_grouped(*given)  # noqa: E731
+    yield Contestant("fp8_grouped", "subbyte", shape, ours, used * n * k + outer, flops)
+    gathered, of_rows = x[rows].contiguous(), x_scale[rows].contiguous()
+    dense = lambda: kernels.fp8(gathered, weight[0], of_rows, w_scale[0])  # noqa: E731
+    yield Contestant("fp8_grouped", "subbyte fp8, one weight", shape, dense, n * k + outer, flops)
+
+
 def transforms(m: int, k: int) -> Iterator[Contestant]:
     """What stands in front of a quantized product, beside a copy of its input."""
     x = torch.randn(m, k, device="cuda")
@@ -250,6 +270,7 @@ def contestants() -> Iterator[Contestant]:
             yield from fp8(m, n, k)
     for m in TOKENS:
         yield from wna16_grouped(m, 14336, 4096, experts=8, chosen=2)
+        yield from fp8_grouped(m, 14336, 4096, experts=8, chosen=2)
         yield from transforms(m, 4096)
 
 

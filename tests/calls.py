@@ -268,4 +268,24 @@ def calls() -> dict[str, Call]:
             },
             empty={"x": (0, 130), "weight": (3, 130), "x_scale": (1, 2), "w_scale": (3, 2)},
         ),
+        "fp8_grouped": Call(
+            {
+                "x": random.integers(0, 64, (6, 130), np.uint8),
+                "weight": random.integers(0, 64, (2, 3, 130), np.uint8),
+                "x_scale": scale,
+                "w_scale": scale.reshape(2, 3, 2),
+                "offsets": np.array([0, 2, 7], np.int32),
+                "bias": x[:2, :3].copy(),
+                "rows": np.array([5, 0, 1, 2, 2, 4, 3], np.int32),
+            },
+            empty={
+                "x": (0, 130),
+                "weight": (2, 3, 130),
+                "x_scale": (1, 2),
+                "w_scale": (2, 3, 2),
+                "offsets": (3,),
+                "bias": (2, 3),
+                "rows": (0,),
+            },
+        ),
     }

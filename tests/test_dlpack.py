@@ -236,6 +236,7 @@ def test_other_byte_orders_are_refused_by_name(kernel: str, name: str) -> None:
 
 
 ANY_WIDTH = {
+    ("fp8_grouped", "rows"),
     ("wna16_grouped", "rows"),
     ("product_decode", "codebooks"),
     ("quantize_table", "bounds"),

@@ -47,6 +47,7 @@ ENTRIES = {
         for tokens in (8, 32)
     },
     "fp8": {f"fp8_{format}_m{rows}" for format in ("e4m3fn", "e5m2") for rows in (16, 64)} | {"fp8_sum"},
+    "fp8_grouped": {f"fp8_grouped_{format}_m{rows}" for format in ("e4m3fn", "e5m2") for rows in (16, 64)},
     "gather": {"gather"},
     "hadamard": {f"hadamard_{outer}{dtype}" for outer in ("", "outer_") for dtype in ("f32", "f16", "bf16")},
     "hadamard_quantize": tokens("hadamard_quantize") | tokens("hadamard_quantize_outer"),
@@ -98,6 +99,7 @@ REGISTERS = {
     "codebook_gemm": 128,
     "codebook_gemm_vectors": 255,
     "fp8": 255,
+    "fp8_grouped": 255,
     "gather": 32,
     "hadamard": 128,
     "hadamard_quantize": 128,

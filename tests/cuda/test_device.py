@@ -23,6 +23,7 @@ from tests.oracles import (
     codebook_gemm,
     csr,
     fp8,
+    fp8_grouped,
     hadamard,
     hadamard_quantize,
     lookup,
@@ -123,6 +124,18 @@ def test_fp8_agrees_with_the_oracle(case: Case) -> None:
     got = kernels.fp8(*given)
     assert (abs(got.cpu().numpy() - case.oracle(*case.args)) <= case.bound).all()
     assert torch.equal(got, kernels.fp8(*given))
+
+
+@pytest.mark.parametrize("case", [*fp8_grouped.cases(), fp8_grouped.case((0,) * 40 + (200, 1), 130, 1088)], ids=str)
+def test_fp8_grouped_agrees_with_the_oracle(case: Case) -> None:
+    args = [torch.from_numpy(each).cuda() for each in case.args]
+    options = {
+        name: torch.from_numpy(each).cuda() if isinstance(each, np.ndarray) else each
+        for name, each in case.kwargs.items()
+    }
+    got = kernels.fp8_grouped(*args, **options)
+    assert (abs(got.cpu().numpy() - case.oracle(*case.args, **case.kwargs)) <= case.bound).all()
+    assert torch.equal(got, kernels.fp8_grouped(*args, **options))
 
 
 @pytest.mark.parametrize("case", [*hadamard.mixed(), hadamard.large(3, 11008)], ids=str)

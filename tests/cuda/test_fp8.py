@@ -32,7 +32,7 @@ def run(emulated: Emulated, given: Case, rows: int, depth: int = 0, **options: b
     entry, out = f"fp8_{format}_m{rows}", [y] if parts is None else [parts]
     banks = emulated.launch(entry, grid, (256, 1, 1), args, out=out, shared=shared, **options)
     if parts is not None:
-        emulated.launch("fp8_sum", (-(-m * n // 256), 1, 1), (256, 1, 1), [parts, bias, y, slices, m, n], out=[y])
+        emulated.launch("fp8_sum", (-(-m * n // 256), 1, 1), (256, 1, 1), [parts, y, slices, m, n], out=[y])
     return y, banks
 
 

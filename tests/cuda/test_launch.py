@@ -117,7 +117,7 @@ for n in (64, 512):
         want = kernels.quantize_tokens(x, format=format)
         for got, expected in zip(cuda.quantize_tokens(ndarray(x), format=format), want):
             assert np.array_equal(got.array, expected)
-from tests.oracles import block_scaled, codebook_gemm, csr, lookup, wna16_grouped
+from tests.oracles import block_scaled, codebook_gemm, csr, fp8_grouped, lookup, wna16_grouped
 for one in (
     wna16_grouped.case((0, 3, 14), 5, 64, zeros=True, tokens=6, dtype="f2"),
     wna16_grouped.case((70, 1), 5, 96, 3, 32, dtype="f2"),
@@ -127,6 +127,14 @@ for one in (
     options = {name: ndarray(each) if isinstance(each, np.ndarray) else each for name, each in one.kwargs.items()}
     got = cuda.wna16_grouped(*given, **options).array
     assert (abs(got.astype(float) - one.oracle(*one.args, **one.kwargs)) <= 2 * one.bound).all()
+for one in (
+    fp8_grouped.case((0, 3, 14), 5, 200, (1, 128), (128, 128), biased=True, tokens=6),
+    fp8_grouped.case((70, 1), 5, 96, format="e5m2"),
+    fp8_grouped.case((1, 1), 3, 1100, biased=True),  # two slices of K
+):
+    options = {name: ndarray(each) if isinstance(each, np.ndarray) else each for name, each in one.kwargs.items()}
+    got = cuda.fp8_grouped(*map(ndarray, one.args), **options).array
+    assert (abs(got - one.oracle(*one.args, **one.kwargs)) <= one.bound).all()
 for one in (csr.case(3, 9, 50, 0.2, x_dtype="f2"), csr.case(9, 3, 65600, 0.001, "f4", "f2", based=False)):
     given = [None if each is None else ndarray(each) for each in one.args]
     got = cuda.csr(*given).array
@@ -174,6 +182,7 @@ OTHER_KERNELS = (
     "wna16_grouped",
     "wna16_mma",
     "fp8",
+    "fp8_grouped",
     "w4a8",
     "w8a8",
     "hadamard",

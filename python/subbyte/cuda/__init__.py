@@ -9,7 +9,18 @@ DriverError.
 from __future__ import annotations
 
 from subbyte.cuda.driver import Device, devices, driver_version
-from subbyte.cuda.gemm import block_scaled, codebook_gemm, csr, fp8, lookup, w4a8, w8a8, wna16, wna16_grouped
+from subbyte.cuda.gemm import (
+    block_scaled,
+    codebook_gemm,
+    csr,
+    fp8,
+    fp8_grouped,
+    lookup,
+    w4a8,
+    w8a8,
+    wna16,
+    wna16_grouped,
+)
 from subbyte.cuda.hadamard import hadamard, hadamard_quantize
 from subbyte.cuda.loader import Entry, Ptx, launch, load, ptx
 from subbyte.cuda.quantize import norm_quantize, quantize_tokens
@@ -24,6 +35,7 @@ __all__ = [
     "devices",
     "driver_version",
     "fp8",
+    "fp8_grouped",
     "hadamard",
     "hadamard_quantize",
     "launch",

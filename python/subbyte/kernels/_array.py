@@ -27,6 +27,7 @@ ON_CUDA = frozenset(
         "codebook_gemm",
         "csr",
         "fp8",
+        "fp8_grouped",
         "hadamard",
         "hadamard_quantize",
         "lookup",

@@ -280,6 +280,11 @@ def fp8(x: Tensor, weight: Tensor) -> Tensor:
 
 
 @_fake
+def fp8_grouped(x: Tensor, weight: Tensor, rows: Tensor | None) -> Tensor:
+    return x.new_empty(((x if rows is None else rows).shape[0], weight.shape[1]), dtype=torch.float32)
+
+
+@_fake
 def block_scaled(x: Tensor, words: Tensor) -> Tensor:
     return x.new_empty((*x.shape[:-1], words.shape[0]))
 

@@ -232,6 +232,54 @@ def fp8(
     return call("fp8", arrays, format=format)
 
 
+def fp8_grouped(
+    x: Array,
+    weight: Array,
+    x_scale: Array,
+    w_scale: Array,
+    offsets: Array,
+    format: str = "e4m3fn",
+    bias: Array | None = None,
+    rows: Array | None = None,
+) -> Array:
+    """`fp8` with a weight for each expert of a mixture: out[r] = fp8 of row rows[r] of x with the expert that has r.
+
+    x        [T, K] u8, codes of `format`; contiguous; CPU or CUDA
+    weight   [E, N, K] u8
+    x_scale  [S, B] f32: S is 1 (tensor), T (token) or ceil(T / 128); B is 1 or ceil(K / 128), blocks b of columns
+    w_scale  [E, S, B] f32: S is 1, N (channel) or ceil(N / 128)
+    offsets  [E + 1] i32, from 0 to R, never falling: expert e has the rows offsets[e] to offsets[e + 1] - 1, or none
+    format   "e4m3fn" or "e5m2"
+    bias     [E, N] f32, or None
+    rows     [R] i32, or None for those of x in their order: the row of x that meets each row of the result
+    returns  [R, N] f32
+
+    Scales follow the rows of x, wherever those go. Sums and bound are those of `fp8`, and a row does not depend on the
+    others. Raises UnknownNameError (format), RangeError (offsets, and rows that x has not: on CUDA, where nobody waits
+    to look, wrong offsets make the whole result NaN, and a wrong row its own; there also sizes from 2 ** 31 on),
+    ShapeError, DtypeError, StrideError, DeviceError; on CUDA also DriverError and DependencyError.
+
+    >>> import numpy as np
+    >>> from subbyte.kernels import encode_minifloat
+    >>> x = encode_minifloat(np.array([[1.0, -2.0], [3.0, 4.0]], np.float32), "e4m3fn")
+    >>> one, scales = np.ones((1, 1), np.float32), np.float32([[[1.0]], [[0.5]]])
+    >>> fp8_grouped(x, x.reshape(2, 1, 2), one, scales, np.int32([0, 1, 3]), rows=np.int32([1, 0, 1]))
+    array([[-5. ],
+           [-2.5],
+           [12.5]], dtype=float32)
+    """
+    arrays = {
+        "x": x,
+        "weight": weight,
+        "x_scale": x_scale,
+        "w_scale": w_scale,
+        "offsets": offsets,
+        "bias": bias,
+        "rows": rows,
+    }
+    return call("fp8_grouped", arrays, format=format)
+
+
 def block_scaled(
     x: Array,
     words: Array,

@@ -264,6 +264,8 @@ enum Fp8 {
     E5m2,
 }
 
+const FP8: [(&str, Fp8); 2] = [("e4m3fn", Fp8::E4m3fn), ("e5m2", Fp8::E5m2)];
+
 #[pyfunction]
 #[pyo3(signature = (x, weight, x_scale, w_scale, format = "e4m3fn", bias = None, *, on = None))]
 #[expect(clippy::too_many_arguments, reason = "two operands with their scales")]
@@ -280,7 +282,7 @@ pub fn fp8(
     let (x, weight) = (Input::take("x", x)?, Input::take("weight", weight)?);
     let (x_scale, w_scale) = (Input::take("x_scale", x_scale)?, Input::take("w_scale", w_scale)?);
     let bias = bias.map(|bias| Input::take("bias", bias)).transpose()?;
-    let format = named(py, "format", format, &[("e4m3fn", Fp8::E4m3fn), ("e5m2", Fp8::E5m2)])?;
+    let format = named(py, "format", format, &FP8)?;
     let ([rows, depth], [cols, _]) = (x.axes(py)?, weight.axes(py)?);
     weight.expect(py, &[cols, depth])?;
     let ([x_rows, x_blocks], [w_rows, w_blocks]) = (x_scale.axes(py)?, w_scale.axes(py)?);
@@ -295,6 +297,49 @@ pub fn fp8(
         Fp8::E4m3fn => gemm::fp8::<E4m3fn>(m, x, weight, x_scale, w_scale, bias, rows, cols, depth, to),
         Fp8::E5m2 => gemm::fp8::<E5m2>(m, x, weight, x_scale, w_scale, bias, rows, cols, depth, to),
     })?;
+    Ok(out.finish())
+}
+
+#[pyfunction]
+#[pyo3(signature = (x, weight, x_scale, w_scale, offsets, format = "e4m3fn", bias = None, rows = None, *, on = None))]
+#[expect(clippy::too_many_arguments, reason = "two operands with their scales")]
+pub fn fp8_grouped(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    weight: &Bound<'_, PyAny>,
+    x_scale: &Bound<'_, PyAny>,
+    w_scale: &Bound<'_, PyAny>,
+    offsets: &Bound<'_, PyAny>,
+    format: &str,
+    bias: Option<&Bound<'_, PyAny>>,
+    rows: Option<&Bound<'_, PyAny>>,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    let (x, weight) = (Input::take("x", x)?, Input::take("weight", weight)?);
+    let (x_scale, w_scale) = (Input::take("x_scale", x_scale)?, Input::take("w_scale", w_scale)?);
+    let offsets = Input::<i32>::take("offsets", offsets)?;
+    let bias = bias.map(|bias| Input::take("bias", bias)).transpose()?;
+    let order = rows.map(|rows| Input::<i32>::take("rows", rows)).transpose()?;
+    let format = named(py, "format", format, &FP8)?;
+    let ([tokens, depth], [experts, cols, _]) = (x.axes(py)?, weight.axes(py)?);
+    weight.expect(py, &[experts, cols, depth])?;
+    let ([x_rows, x_blocks], [_, w_rows, w_blocks]) = (x_scale.axes(py)?, w_scale.axes(py)?);
+    w_scale.expect(py, &[experts, w_rows, w_blocks])?;
+    offsets.expect(py, &[experts + 1])?;
+    if let Some(bias) = &bias {
+        bias.expect(py, &[experts, cols])?;
+    }
+    let [rows] = order.as_ref().map_or(Ok([tokens]), |order| order.axes(py))?;
+    let mut out = Output::stale(&[rows, cols])?;
+    let (x, weight, bias, to) = (x.slice(), weight.slice(), bias.as_ref().map(Input::slice), out.slice_mut());
+    let (offsets, order) = (offsets.slice(), order.as_ref().map(Input::slice));
+    let x_scale = gemm::Scales { values: x_scale.slice(), rows: x_rows, blocks: x_blocks };
+    let w_scale = gemm::Scales { values: w_scale.slice(), rows: w_rows, blocks: w_blocks };
+    let kernel = match format {
+        Fp8::E4m3fn => gemm::fp8_grouped::<E4m3fn>,
+        Fp8::E5m2 => gemm::fp8_grouped::<E5m2>,
+    };
+    run(py, on, |m| kernel(m, x, weight, x_scale, w_scale, offsets, bias, order, tokens, cols, depth, to))?;
     Ok(out.finish())
 }
 

@@ -6,10 +6,22 @@ from subbyte.cuda.gemm.block_scaled import block_scaled
 from subbyte.cuda.gemm.codebook_gemm import codebook_gemm
 from subbyte.cuda.gemm.csr import csr
 from subbyte.cuda.gemm.fp8 import fp8
+from subbyte.cuda.gemm.fp8_grouped import fp8_grouped
 from subbyte.cuda.gemm.lookup import lookup
 from subbyte.cuda.gemm.w4a8 import w4a8
 from subbyte.cuda.gemm.w8a8 import w8a8
 from subbyte.cuda.gemm.wna16 import wna16
 from subbyte.cuda.gemm.wna16_grouped import wna16_grouped
 
-__all__ = ["block_scaled", "codebook_gemm", "csr", "fp8", "lookup", "w4a8", "w8a8", "wna16", "wna16_grouped"]
+__all__ = [
+    "block_scaled",
+    "codebook_gemm",
+    "csr",
+    "fp8",
+    "fp8_grouped",
+    "lookup",
+    "w4a8",
+    "w8a8",
+    "wna16",
+    "wna16_grouped",
+]

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from subbyte.cuda import driver
-from subbyte.cuda.arrays import View, empty, exported, view
-from subbyte.cuda.gemm.split import split
-from subbyte.cuda.start import start
+from subbyte.cuda.arrays import View, view
+from subbyte.cuda.gemm.float8 import COLUMNS, expect_bias, product, shared
 from subbyte.errors import RangeError, ShapeError, UnknownNameError
 
 __all__ = ["fp8"]
 
-FORMATS, COLUMNS, BLOCK, STAGES, THREADS = ("e4m3fn", "e5m2"), 128, 128, 3, 256
+FORMATS, BLOCK = ("e4m3fn", "e5m2"), 128
 
 
 def fp8(
@@ -44,22 +42,8 @@ def fp8(
     addend = None if bias is None else view("bias", bias)
     m, n, k, *grids = check(seen, *others, format, addend)
     rows = 16 if m <= 16 else 64
-    y = empty(x, seen.framework, (m, n), "float32")
-    blocks = math.ceil(m / rows) * math.ceil(n / COLUMNS)
-    if blocks == 0:
-        return y
-    result = exported("y", y)
-    slices, depth = split(blocks, k, driver.multiprocessors(seen.device), BLOCK)
-    parts = exported("parts", empty(x, seen.framework, (slices, m, n), "float32")) if slices > 1 else None
-    arrays, numbers = [seen, *others, addend, result, parts], [m, n, k, *grids, depth]
-    shared = STAGES * (rows + COLUMNS) * BLOCK
-    start(
-        "fp8", f"fp8_{format}_m{rows}", seen, (blocks, slices), THREADS, arrays, numbers, shared=shared, stream=stream
-    )
-    if parts is not None:
-        grid, numbers = (math.ceil(m * n / THREADS), 1), [slices, m, n]
-        start("fp8", "fp8_sum", seen, grid, THREADS, [parts, addend, result], numbers, stream=stream)
-    return y
+    entry, blocks = f"fp8_{format}_m{rows}", math.ceil(m / rows) * math.ceil(n / COLUMNS)
+    return product("fp8", entry, x, [seen, *others, addend], (m, n), k, blocks, [m, n, k, *grids], shared(rows), stream)
 
 
 def check(
@@ -75,18 +59,20 @@ def check(
     (m, k), n = x.shape, weight.shape[0]
     if weight.shape[1] != k:
         raise ShapeError("weight", weight.shape, f"[N, {k}], as x")
-    grids = []
-    for given, rows in ((x_scale, m), (w_scale, n)):
-        given.expect("f32", beside=x)
-        tall, wide = math.ceil(rows / BLOCK), math.ceil(k / BLOCK)
-        if len(given.shape) != 2 or given.shape[0] not in (1, rows, tall) or given.shape[1] not in (1, wide):
-            raise ShapeError(given.what, given.shape, f"1, {tall} or {rows} rows of 1 or {wide} scales")
-        grids += [*given.shape, 1 if given.shape[0] == rows else BLOCK]
-    if bias is not None:
-        bias.expect("f32", beside=x)
-        if bias.shape != (n,):
-            raise ShapeError("bias", bias.shape, f"({n},)")
+    grids = [*grid(x_scale, m, k, x), *grid(w_scale, n, k, x)]
+    expect_bias(bias, x, (n,))
     if max(m, n, k, math.ceil(m / 16) * math.ceil(n / COLUMNS)) >= 2**31:
         raise RangeError("x and weight", f"M, N, K = {m}, {n}, {k}", "each, and the tiles of the result, below 2^31")
     x_rows, x_blocks, x_tall, w_rows, w_blocks, w_tall = grids
     return m, n, k, x_rows, x_blocks, x_tall, w_rows, w_blocks, w_tall
+
+
+def grid(given: View, rows: int, k: int, beside: View, experts: tuple[int, ...] = ()) -> tuple[int, int, int]:
+    """Rows and blocks of scales for [rows, K] codes, of each expert if there are some, and how many rows share one."""
+    given.expect("f32", beside=beside)
+    tall, wide, axes = math.ceil(rows / BLOCK), math.ceil(k / BLOCK), len(experts)
+    shape = given.shape[axes:]
+    if given.shape[:axes] != experts or len(shape) != 2 or shape[0] not in (1, rows, tall) or shape[1] not in (1, wide):
+        of = "".join(f" for each of {count} experts" for count in experts)
+        raise ShapeError(given.what, given.shape, f"1, {tall} or {rows} rows of 1 or {wide} scales{of}")
+    return *shape, 1 if shape[0] == rows else BLOCK

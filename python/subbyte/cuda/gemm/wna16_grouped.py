@@ -8,6 +8,7 @@ from typing import Any
 
 from subbyte.cuda import driver
 from subbyte.cuda.arrays import View, empty, exported, view
+from subbyte.cuda.gemm.experts import expect_experts, row_tiles
 from subbyte.cuda.gemm.split import split
 from subbyte.cuda.gemm.wna16 import MMA_BITS, THREADS, Tile, add, mma
 from subbyte.cuda.start import start
@@ -79,7 +80,7 @@ class Problem:
     @property
     def tiles(self) -> int:
         """Tiles of rows that there can be, however the rows lie on the experts."""
-        return self.r // self.tile.rows + min(self.experts, self.r)
+        return row_tiles(self.r, self.experts, self.tile.rows)
 
     @property
     def blocks(self) -> int:
@@ -111,17 +112,7 @@ def check(
             raise ShapeError(given.what, given.shape, f"{expected} for K = {k}, {bits} bits, groups of {group}")
     if zero is not None:
         zero.expect("u8", beside=x)
-    offsets.expect("i32", beside=x)
-    if offsets.shape != (experts + 1,):
-        raise ShapeError("offsets", offsets.shape, f"({experts + 1},)")
-    r = tokens
-    if rows is not None:
-        rows.expect("i32", beside=x)
-        if len(rows.shape) != 1:
-            raise ShapeError("rows", rows.shape, "[R]")
-        r = rows.shape[0]
-    if r and not experts:
-        raise ShapeError("words", words.shape, f"at least one expert for {r} rows")
+    r = expect_experts(x, words, offsets, rows)
     # By what an expert has on average: with fewer rows most of a taller tile would be empty.
     problem = Problem(experts, r, n, k, group, mma(16 if r <= 16 * experts else 64, bits))
     if max(tokens, experts * n, k, r + problem.tiles * problem.tile.rows, problem.blocks) >= 2**31:

@@ -23,7 +23,7 @@ pub struct Scales<'a> {
 }
 
 impl Scales<'_> {
-    fn expect(&self, what: &'static str, items: usize, depth: usize) -> Result<()> {
+    pub(super) fn expect(&self, what: &'static str, items: usize, depth: usize) -> Result<()> {
         let (tall, wide) = (items.div_ceil(BLOCK), depth.div_ceil(BLOCK));
         if !([1, items, tall].contains(&self.rows) && [1, wide].contains(&self.blocks)) {
             let expected = format!("1, {tall} or {items} rows of 1 or {wide} scales");
@@ -32,15 +32,20 @@ impl Scales<'_> {
         expect_shape(what, self.values.len(), &[self.rows, self.blocks])
     }
 
-    /// Multiplies row `item` of `items`.
-    fn multiply(&self, item: usize, items: usize, values: &mut [f32]) {
+    /// Those of row `item` of `items`.
+    pub(super) fn of(&self, item: usize, items: usize) -> &[f32] {
         let row = match self.rows {
             1 => 0,
             rows if rows == items => item,
             _ => item / BLOCK,
         };
+        &self.values[row * self.blocks..(row + 1) * self.blocks]
+    }
+
+    /// Multiplies row `item` of `items`.
+    fn multiply(&self, item: usize, items: usize, values: &mut [f32]) {
         let width = if self.blocks == 1 { values.len() } else { BLOCK };
-        for (values, scale) in values.chunks_mut(width.max(1)).zip(&self.values[row * self.blocks..]) {
+        for (values, scale) in values.chunks_mut(width.max(1)).zip(self.of(item, items)) {
             values.iter_mut().for_each(|value| *value *= scale);
         }
     }

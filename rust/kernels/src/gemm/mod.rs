@@ -7,6 +7,7 @@ mod csr;
 mod decode;
 mod decoded;
 mod fp8;
+mod fp8_grouped;
 mod lookup;
 mod tables;
 #[cfg(test)]
@@ -21,6 +22,7 @@ pub use block_scaled::{Blocks, block_scaled};
 pub use codebook_gemm::{Codebook, codebook_gemm};
 pub use csr::{Column, csr};
 pub use fp8::{Scales, fp8};
+pub use fp8_grouped::fp8_grouped;
 pub use lookup::lookup;
 pub use w4a8::{Codes, Factor, w4a8};
 pub use w8a8::w8a8;
@@ -30,6 +32,7 @@ pub use wna16_grouped::wna16_grouped;
 
 use crate::error::expect_shape;
 use crate::{Error, Result};
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// `x [rows, order.len()]` with its columns as a weight has them: column `k` is column `order[k]` of `x`.
@@ -42,6 +45,21 @@ pub fn gathered(x: &[f32], order: &[i32], rows: usize) -> Result<Vec<f32>> {
     let columns = columns.collect::<std::result::Result<Vec<_>, _>>();
     let columns = columns.map_err(|k| Error::range("order", k, format!("columns 0 to {}", order.len() - 1)))?;
     Ok(x.chunks(order.len().max(1)).flat_map(|x| columns.iter().map(|&k| x[k])).collect())
+}
+
+/// Rows of `x` `[tokens, depth]` by their numbers, or all where there is no order.
+///
+/// [`Error::Range`] for what is no row.
+fn chosen<'a, T: Copy>(x: &'a [T], order: Option<&[i32]>, tokens: usize, depth: usize) -> Result<Cow<'a, [T]>> {
+    let Some(order) = order else { return Ok(Cow::Borrowed(x)) };
+    let mut rows = Vec::with_capacity(order.len() * depth);
+    for &number in order {
+        let row = usize::try_from(number).ok().filter(|&row| row < tokens);
+        let row = row
+            .ok_or_else(|| Error::range("rows", number, format!("numbers from 0 and below {tokens}, the rows of x")))?;
+        rows.extend_from_slice(&x[row * depth..(row + 1) * depth]);
+    }
+    Ok(Cow::Owned(rows))
 }
 
 /// Some columns of a row-major matrix, to be written by one thread.

@@ -256,6 +256,31 @@ fn fp8_scales_each_block_of_columns() {
 }
 
 #[test]
+fn fp8_grouped_gives_each_row_to_its_expert() {
+    let m = Machine::detect();
+    let (one, two) = (0x38, 0x40); // of E4M3
+    let (x, weight) = ([[one; 2], [two; 2]].concat(), [[one; 2], [two; 2]].concat());
+    let of_x = Scales { values: &[1.0, 10.0], rows: 2, blocks: 1 };
+    let of_w = Scales { values: &[1.0, 100.0], rows: 1, blocks: 1 };
+    let run = |offsets: &[i32], order: Option<&[i32]>, of_w, out: &mut [f32]| {
+        fp8_grouped::<E4m3fn>(&m, &x, &weight, of_x, of_w, offsets, Some(&[0.5, 0.0]), order, 2, 1, 2, out)
+    };
+    let mut out = [0.0; 3];
+    run(&[0, 1, 3], Some(&[1, 1, 0]), of_w, &mut out).unwrap();
+    assert_eq!(out, [40.5, 8000.0, 400.0]);
+    run(&[0, 0, 2], None, of_w, &mut out[..2]).unwrap();
+    assert_eq!(out[..2], [400.0, 8000.0]);
+    let few = Scales { values: &[1.0], ..of_w };
+    assert!(matches!(run(&[0, 1, 2], None, few, &mut out[..2]), Err(Error::Shape(_))));
+    for (offsets, order) in [([0, 2, 1], [0, 1]), ([0, 1, 3], [0, 1]), ([0, 1, 2], [0, 2]), ([0, 1, 2], [-1, 0])] {
+        assert!(
+            matches!(run(&offsets, Some(&order), of_w, &mut out[..2]), Err(Error::Range(_))),
+            "{offsets:?} {order:?}"
+        );
+    }
+}
+
+#[test]
 fn csr_adds_its_entries_on_every_machine() {
     let (values, places, pointers) = ([2.0, -1.0, 0.5, 4.0], [0u16, 2, 1, 2], [0, 2, 2, 3, 4]);
     let halves = [0x4000, 0xbc00, 0x3800, 0x4400];

@@ -2,12 +2,11 @@
 //!
 //! One product for each expert that has rows, one after the other, each on all threads. Limit: that of wna16.
 
-use super::expect_rising;
 use super::wna16::{check, wna16};
+use super::{chosen, expect_rising};
 use crate::error::expect_shape;
 use crate::quantize::{Zeros, groups};
-use crate::{Error, Machine, Result};
-use std::borrow::Cow;
+use crate::{Machine, Result};
 
 /// `out[r] = x[order[r]] W_e^T` with the weight of expert `e`, as [`wna16`] has it, for `r` from `offsets[e]` to `offsets[e + 1] - 1`.
 ///
@@ -37,7 +36,7 @@ pub fn wna16_grouped(
     let rows = order.map_or(tokens, <[i32]>::len);
     expect_shape("out", out.len(), &[rows, cols])?;
     expect_rising("offsets", offsets, rows)?;
-    let x = order.map_or(Ok(Cow::Borrowed(x)), |order| chosen(x, order, tokens, depth).map(Cow::Owned))?;
+    let x = chosen(x, order, tokens, depth)?;
     for (expert, range) in offsets.windows(2).enumerate() {
         let (first, last) = (range[0] as usize, range[1] as usize); // not negative: they rise from 0
         let (weights, parameters) =
@@ -57,16 +56,4 @@ pub fn wna16_grouped(
         )?;
     }
     Ok(())
-}
-
-/// Rows of `x` `[tokens, depth]` by their numbers.
-fn chosen(x: &[f32], order: &[i32], tokens: usize, depth: usize) -> Result<Vec<f32>> {
-    let mut rows = Vec::with_capacity(order.len() * depth);
-    for &number in order {
-        let row = usize::try_from(number).ok().filter(|&row| row < tokens);
-        let row = row
-            .ok_or_else(|| Error::range("rows", number, format!("numbers from 0 and below {tokens}, the rows of x")))?;
-        rows.extend_from_slice(&x[row * depth..(row + 1) * depth]);
-    }
-    Ok(rows)
 }
