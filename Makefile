@@ -56,8 +56,8 @@ rust-test: $(VENV)/.dev  ## cargo tests of the kernels
 
 python-test: $(VENV)/.dev  ## pytest, doctests, and each bench once
 	@echo "==> pytest"
-	@# A file stays in one process, as what it measures once serves all of its tests.
-	@$(BIN)/python -m pytest python/subbyte tests -n auto --maxprocesses 4 --dist loadfile
+	@# A file stays in one process, as what it measures once serves all of its tests; tests/conftest.py orders the files.
+	@$(BIN)/python -m pytest python/subbyte tests -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 	@$(BIN)/python -m pytest benches --benchmark-disable
 
 format: $(VENV)/.dev  ## rewrite the sources in the house format

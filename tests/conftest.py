@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
+LONG = ("cuda/test_compile.py", "cuda/test_launch.py", "test_build.py", "cuda/test_lookup.py", "cuda/test_wna16_mma.py")
+"""What takes minutes begins first, so that no process works on it alone at the end."""
+
 SHARED = Path(os.environ.get("SUBBYTE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    root = Path(__file__).parent
+    places = {root / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path, len(LONG)))
 
 
 @pytest.fixture(scope="session")

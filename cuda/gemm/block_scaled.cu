@@ -4,7 +4,7 @@
 //   parts, depth: as in wna16_mma.cu, depth a multiple of SLICE
 //   All row-major; x and y are both f16 or both bf16. M, N, K below 2^31.
 //   Grid (ceil(M / TOKENS) * ceil(N / COLUMNS), ceil(K / depth)) x 256 threads, min(M, TOKENS) * PITCH bytes of dynamic shared memory; with
-//   more than one slice of K wna16_mma_sum_* adds the parts.
+//   more than one slice of K sum.cu adds the parts.
 //   Codes are exact in f16 and bf16. Sums of a block are f32, times scale * tensor_scale, itself rounded to f32:
 //   |error| <= (K + 4) * 2^-23 * sum_k |x w| before y is rounded, as long as that factor is a normal number. NaN and infinity spread, in
 //   codes as in scales. Rows do not touch each other.

@@ -8,7 +8,7 @@
 //   parts, depth: as in wna16_mma.cu, depth a multiple of SLICE
 //   All row-major; x and y are both f16 or both bf16. M, N, K below 2^31.
 //   Grid (ceil(M / TOKENS) * ceil(N / COLUMNS), ceil(K / depth)) x 256 threads, min(M, TOKENS) * PITCH bytes of dynamic shared memory; with
-//   more than one slice of K wna16_mma_sum_* adds the parts.
+//   more than one slice of K sum.cu adds the parts.
 //   Values are multiples of 1/4 below 4, exact in f16 and bf16; the stages are summed apart, in f32:
 //   |error| <= (K + 3) * 2^-23 * sum_k |x| (|first| + |second| step) before y is rounded. Rows do not touch each other.
 //

@@ -7,7 +7,7 @@
 //   All row-major; x, codewords and y are all f16 or all bf16. M, N, K below 2^31.
 //   Grid (blocks, ceil(K / depth)) x 256 threads; a block takes one tile of y after the other, of which there are
 //   ceil(M / TOKENS) * ceil(N / V / 8) * ceil(V / VALUES). Dynamic shared memory: min(M, TOKENS) * PITCH bytes, and for each stage inside
-//   (count + 2) * VALUES * 2, in whole 16. With more than one slice of K wna16_mma_sum_* adds the parts.
+//   (count + 2) * VALUES * 2, in whole 16. With more than one slice of K sum.cu adds the parts.
 //   The stages are multiplied apart and summed in f32: |error| <= (2 K + 3) * 2^-23 * sum_k |x| (|first| + |second|) before y is rounded.
 //   Rows do not touch each other.
 //

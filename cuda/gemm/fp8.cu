@@ -3,8 +3,8 @@
 //   x_scale, w_scale [R, B] f32: row r of the matrix has the scales of row min(r / tall, R - 1), all columns those of block 0 if B is 1
 //   parts [gridDim.y, M, N] f32, or null; depth: columns of K that a block sums, a multiple of 128
 //   All row-major, M and N below 2^31. Grid (ceil(M / ROWS) * ceil(N / 128), ceil(K / depth)) x 256 threads; STAGES * (ROWS + 128) * 128
-//   bytes of dynamic shared memory; ROWS is 16 or 64. With one slice of K y is written; with more each writes its part, and fp8_sum
-//   adds them, grid ceil(M * N / 256) x 256.
+//   bytes of dynamic shared memory; ROWS is 16 or 64. With one slice of K y is written; with more each writes its part, and sum.cu
+//   adds them.
 //   Codes become f16, exactly but for a power of two that the scales take back; sums of 128 columns, and over them, are f32:
 //   |error| <= (K + 3) * 2^-23 * (sum_k |x w| x_scale w_scale + |bias|). NaN and infinity spread.
 //
@@ -38,12 +38,3 @@ ENTRY(fp8_e4m3fn_m16, E4m3, 16)
 ENTRY(fp8_e4m3fn_m64, E4m3, 64)
 ENTRY(fp8_e5m2_m16, E5m2, 16)
 ENTRY(fp8_e5m2_m64, E5m2, 64)
-
-// The slices' parts, in order.
-extern "C" __global__ void __launch_bounds__(THREADS) fp8_sum(const float* parts, float* y, unsigned slices, unsigned M, unsigned N) {
-    const size_t at = size_t(blockIdx.x) * THREADS + threadIdx.x, count = size_t(M) * N;
-    if (at >= count) return;
-    float total = 0.f;
-    for (unsigned slice = 0; slice < slices; slice++) total += parts[slice * count + at];
-    y[at] = total;
-}

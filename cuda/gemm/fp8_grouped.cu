@@ -4,7 +4,7 @@
 //   x_scale [S, B], w_scale [E, S, B] f32: as fp8.cu has them for M rows of x, and for N of an expert
 //   offsets [E + 1] u32: the rows of y that expert e computes (common/experts.cuh); if they are none, all of y is NaN
 //   rows [R] u32, or null: r. A number that is no row of x makes its row of y NaN
-//   parts, depth: as in fp8.cu, parts [gridDim.y, R, N]; fp8_sum adds them
+//   parts, depth: as in fp8.cu, parts [gridDim.y, R, N]; sum.cu adds them
 //   All row-major, sizes below 2^31. Grid (tiles * ceil(N / 128), ceil(K / depth)) x 256 threads, tiles = R / ROWS + min(E, R); shared
 //   memory and error bound as for fp8.cu. A row is the same bits whatever the other rows are, those of fp8.cu on its expert alone.
 //

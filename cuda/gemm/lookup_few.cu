@@ -3,7 +3,7 @@
 //   table [1, 2^BITS] (one), or [N, 2^BITS] (own)
 //   parts, depth: as in wna16_mma.cu, depth a multiple of SLICE
 //   All row-major; x, scale, table and y are all f16 or all bf16. M, N, K below 2^31. BITS, groups and grid: as in wna16_few.cu, with
-//   that much dynamic shared memory and Table::BYTES; with more than one slice of K wna16_mma_sum_* adds the parts.
+//   that much dynamic shared memory and Table::BYTES; with more than one slice of K sum.cu adds the parts.
 //   |error| <= (K + 3) * 2^-23 * sum_k |x w| before y is rounded. Rows do not touch each other.
 //
 // common/few.cuh has the way, common/table.cuh the table. Limit: bandwidth for one table; for one a row the look-ups, which are at random

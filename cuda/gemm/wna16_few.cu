@@ -5,7 +5,7 @@
 //   All row-major; x, scale and y are all f16 or all bf16. M, N, K below 2^31.
 //   BITS 2, 3, 4, 8 and groups of a multiple of 128, or of all of K (EIGHTS 4); BITS 4, 8 and groups of a multiple of 32 (EIGHTS 1).
 //   Grid (ceil(N / COLUMNS), ceil(K / depth)) x 256 threads, M * (STRETCH * 2 + 64) bytes of dynamic shared memory; with more than one
-//   slice of K wna16_mma_sum_* adds the parts. |error| as for wna16_mma.cu. Rows do not touch each other.
+//   slice of K sum.cu adds the parts. |error| as for wna16_mma.cu. Rows do not touch each other.
 //
 // Against wna16_mma.cu (common/few.cuh has the way): 1.9 instead of 4 instructions a code of 4 bits, where a card of 132 multiprocessors
 // and 4.8 TB/s can issue 3. Limit: bandwidth. Not timed on a GPU so far.

@@ -3,7 +3,7 @@
 //   zero [E, N, K / group] u8, not read by the sym entries, whose zero point is 2^(BITS - 1)
 //   offsets [E + 1] u32: the rows of y that expert e computes (common/experts.cuh); if they are none, all of y is NaN
 //   rows [R] u32, or null: r. A number that is no row of x makes its row of y NaN
-//   parts, depth: as in wna16_mma.cu, parts [gridDim.y, R, N]; wna16_mma_sum_* adds them
+//   parts, depth: as in wna16_mma.cu, parts [gridDim.y, R, N]; sum.cu adds them
 //   All row-major; x, scale and y are all f16 or all bf16. BITS 2, 3, 4, 8; 32 divides group, or group is K. Sizes below 2^31.
 //   Grid (tiles * ceil(N / 128), ceil(K / depth)) x 256 threads, tiles = R / ROWS + min(E, R); shared memory and error bound as for
 //   wna16_mma.cu. A row is the same bits whatever the other rows are, those of wna16_mma.cu on its expert alone.

@@ -4,7 +4,7 @@
 //   parts [gridDim.y, M, N] f32, or null; depth: columns of K that a block sums, a multiple of 64
 //   All row-major; x, scale and y are all f16 or all bf16. BITS 2, 3, 4, 8; 32 divides group, or group is K. M, N, K below 2^31.
 //   Grid (ceil(M / ROWS) * ceil(N / 128), ceil(K / depth)) x 256 threads, SHARED bytes of dynamic shared memory; ROWS is 16 or 64.
-//   With one slice of K y is written; with more each writes its part, and wna16_mma_sum_* adds them, grid ceil(M * N / 256) x 256.
+//   With one slice of K y is written; with more each writes its part, and sum.cu adds them.
 //
 //   Codes enter mma as whole numbers, exact in f16 and bf16; sums of a group are scaled in f32, with no weight rounded:
 //   |error| <= (K + 3) * 2^-23 * sum_k |x| scale (|code - zero|) before y is rounded (float: |code - middle| + |zero - middle|, as the
@@ -27,15 +27,6 @@ __device__ void wna16_mma(const T* x, const Affine<T>& weight, T* y, float* part
     affine_product<BITS, T, ZERO, ROWS>(rows, weight, y, parts, m0, M, n0, M, N, K, group, depth);
 }
 
-// The slices' parts, in order.
-template <class T> __device__ void wna16_mma_sum(const float* parts, T* y, unsigned slices, unsigned M, unsigned N) {
-    const size_t at = size_t(blockIdx.x) * THREADS + threadIdx.x, count = size_t(M) * N;
-    if (at >= count) return;
-    float total = 0.f;
-    for (unsigned slice = 0; slice < slices; slice++) total += parts[slice * count + at];
-    narrow(total, y[at]);
-}
-
 #define ENTRY(NAME, BITS, T, ZERO, ROWS)                                                                                          \
     extern "C" __global__ void __launch_bounds__(THREADS, ROWS == 16 ? 2 : 1)                                                                      \
         NAME(const T* x, const unsigned* words, const T* scale, const void* zero, T* y, float* parts, unsigned M, unsigned N,     \
@@ -51,14 +42,8 @@ template <class T> __device__ void wna16_mma_sum(const float* parts, T* y, unsig
     ZEROS(BITS, f16, F16, 64)   \
     ZEROS(BITS, bf16, BF16, 16) \
     ZEROS(BITS, bf16, BF16, 64)
-#define SUM(NAME, T)                                                                                                        \
-    extern "C" __global__ void __launch_bounds__(THREADS) NAME(const float* parts, T* y, unsigned slices, unsigned M, unsigned N) { \
-        wna16_mma_sum(parts, y, slices, M, N);                                                                              \
-    }
 
 INSTANCES(2)
 INSTANCES(3)
 INSTANCES(4)
 INSTANCES(8)
-SUM(wna16_mma_sum_f16, F16)
-SUM(wna16_mma_sum_bf16, BF16)

@@ -44,7 +44,8 @@ def test_a_terminal_gets_colour() -> None:
 
 
 def test_ctrl_c_keeps_finished_blocks_and_resume_goes_on(tmp_path: Path) -> None:
-    options = ["--system", "awq", "--group-size", "64", "--samples", "2"]
+    # Enough samples that blocks take long beside the time in which the signal arrives.
+    options = ["--system", "awq", "--group-size", "64", "--samples", "16"]
     command = [*COMMAND, "quantize", MODEL, str(tmp_path / "out"), *options]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -44,12 +45,17 @@ def ptx(compiler: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def emulate(ptx: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Emulated]:
     """A kernel file of cuda/ on the CPU, by its name."""
+    # One folder for all processes of this run, each of which has a temporary folder below it.
+    root = tmp_path_factory.getbasetemp()
+    shared = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "emulated"
 
     @cache
     def kernel(name: str) -> Emulated:
         (source,) = CUDA.rglob(f"{name}.cu")
         text = (ptx / f"{name}.sm_80.ptx").read_text()
-        return Emulated.kernel(source, text, tmp_path_factory.mktemp(name))
+        folder = shared / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return Emulated.kernel(source, text, folder)
 
     return kernel
 

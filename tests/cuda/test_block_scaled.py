@@ -9,7 +9,7 @@ import pytest
 
 from subbyte.cuda.gemm.block_scaled import ELEMENTS, SCALES, check
 from subbyte.errors import RangeError, ShapeError, UnknownNameError
-from tests.cuda.test_emulated import DTYPES, POISON
+from tests.cuda.test_emulated import DTYPES, POISON, add
 from tests.cuda.test_loader import on_gpu
 from tests.emulator import Banks, Emulated
 from tests.oracles.block_scaled import case, decoded
@@ -37,8 +37,7 @@ def run(
     entry, out = f"block_scaled_{element}_{dtype}_m{tokens}", [y] if parts is None else [parts]
     banks = emulated.launch(entry, grid, (256, 1, 1), args, out=out, shared=shared, **options)
     if summed is not None and parts is not None:
-        done = [parts, y, slices, m, n]
-        summed.launch(f"wna16_mma_sum_{dtype}", (-(-m * n // 256), 1, 1), (256, 1, 1), done, out=[y])
+        add(summed, parts, y, dtype)
     return y.view(x.dtype), x, banks
 
 
@@ -105,7 +104,7 @@ def test_every_scale(emulated: Emulated, scale_dtype: str) -> None:
 @pytest.mark.parametrize("m", [2, 9])
 def test_slices_of_k(emulated: Emulated, emulate: Callable[[str], Emulated], m: int) -> None:
     given = case(m, 5, 1120, "e2m1", 16, "e4m3fn")
-    got, x, _ = run(emulated, given, "f16", emulate("wna16_mma"), depth=512)
+    got, x, _ = run(emulated, given, "f16", emulate("sum"), depth=512)
     compare(got, x, given)
 
 

@@ -10,7 +10,7 @@ import pytest
 from subbyte import kernels
 from subbyte.cuda.gemm.codebook_gemm import STEPS, check, nibbles
 from subbyte.errors import RangeError, ShapeError
-from tests.cuda.test_emulated import DTYPES, POISON
+from tests.cuda.test_emulated import DTYPES, POISON, add
 from tests.cuda.test_loader import on_gpu
 from tests.emulator import Banks, Emulated
 from tests.oracles.codebook_gemm import decoded
@@ -56,8 +56,7 @@ def run(
     entry, out = f"codebook_gemm_e8p{bits}_{name}_m{tokens}", [y] if parts is None else [parts]
     banks = emulated.launch(entry, grid, (256, 1, 1), args, out=out, shared=shared, **options)
     if summed is not None and parts is not None:
-        done = [parts, y, slices, m, n]
-        summed.launch(f"wna16_mma_sum_{name}", (-(-m * n // 256), 1, 1), (256, 1, 1), done, out=[y])
+        add(summed, parts, y, name)
     return y.view(x.dtype), banks
 
 
@@ -102,7 +101,7 @@ def test_tables_hold_what_the_cpu_decodes() -> None:
 def test_slices_of_k(emulated: Emulated, emulate: Callable[[str], Emulated], m: int) -> None:
     x, words = inputs_of((m, 5, 1160), 3, DTYPES["f16"])
     y, bound = expected(x, words, 3)
-    got, _ = run(emulated, x, words, 3, emulate("wna16_mma"), depth=512)
+    got, _ = run(emulated, x, words, 3, emulate("sum"), depth=512)
     assert (abs(got.astype(np.float64) - y) <= bound).all()
 
 

@@ -46,7 +46,7 @@ ENTRIES = {
         for dtype in ("f16", "bf16")
         for tokens in (8, 32)
     },
-    "fp8": {f"fp8_{format}_m{rows}" for format in ("e4m3fn", "e5m2") for rows in (16, 64)} | {"fp8_sum"},
+    "fp8": {f"fp8_{format}_m{rows}" for format in ("e4m3fn", "e5m2") for rows in (16, 64)},
     "fp8_grouped": {f"fp8_grouped_{format}_m{rows}" for format in ("e4m3fn", "e5m2") for rows in (16, 64)},
     "gather": {"gather"},
     "hadamard": {f"hadamard_{outer}{dtype}" for outer in ("", "outer_") for dtype in ("f32", "f16", "bf16")},
@@ -67,6 +67,7 @@ ENTRIES = {
     },
     "norm_quantize": tokens("norm_quantize"),
     "quantize_tokens": tokens("quantize_tokens"),
+    "sum": {"sum_f16", "sum_bf16", "sum_f32"},
     "w4a8": {"w4a8_m16", "w4a8_m128"},
     "w8a8": {"w8a8_m16", "w8a8_m128", "w8a8_sum"},
     "wna16": WNA16,
@@ -89,8 +90,7 @@ ENTRIES = {
         for dtype in ("f16", "bf16")
         for zero in ("sym", "asym", "float")
         for rows in (16, 64)
-    }
-    | {"wna16_mma_sum_f16", "wna16_mma_sum_bf16"},
+    },
 }
 # Registers of a thread: blocks of that many threads that are to share the 65,536 of a multiprocessor.
 REGISTERS = {
@@ -108,6 +108,7 @@ REGISTERS = {
     "lookup_mma": 255,
     "norm_quantize": 64,
     "quantize_tokens": 64,
+    "sum": 32,
     "w4a8": 255,
     "w8a8": 255,
     "wna16": 64,

@@ -67,6 +67,12 @@ def run(emulated: Emulated, bits: int, inputs: list, reverse: bool = False) -> n
     return y.view(x.dtype)
 
 
+def add(summed: Emulated, parts: np.ndarray, y: np.ndarray, dtype: str = "f32") -> None:
+    """Launches cuda/gemm/sum.cu on what the slices of K have left, [slices, M, N], as subbyte.cuda.gemm.split does."""
+    grid = (-(-y.size // 256), 1, 1)
+    summed.launch(f"sum_{dtype}", grid, (256, 1, 1), [parts, y, *parts.shape], out=[y])
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("asym", [False, True], ids=["sym", "asym"])
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)

@@ -189,6 +189,7 @@ OTHER_KERNELS = (
     "hadamard_quantize",
     "norm_quantize",
     "quantize_tokens",
+    "sum",
 )
 
 
@@ -216,12 +217,13 @@ def run(
 
 def test_launches_and_agrees_with_numpy(libcuda: Path, emulate: Callable[[str], Emulated], ptx: Path) -> None:
     """Arguments arrive as the kernel declares them, on the framework's stream or the caller's; PTX is loaded once."""
-    done = run(NUMERICS, libcuda, [emulate(name) for name in ("wna16", "wna16_mma", "wna16_few", "gather")], ptx)
+    kernels = ("wna16", "wna16_mma", "wna16_few", "gather", "sum")
+    done = run(NUMERICS, libcuda, [emulate(name) for name in kernels], ptx)
     assert done.returncode == 0, done.stderr
     one, two = "launched on stream 42", "launched on stream 5"
     loaded = "loaded sm_90a"
     shown, _, ordered = done.stdout.partition("ordered\n")
-    assert shown.splitlines() == [loaded, one, two, loaded, one, two, loaded, one, one, two, two]
+    assert shown.splitlines() == [loaded, one, two, loaded, one, two, loaded, one, loaded, one, two, two]
     assert ordered.splitlines().count(one) == 3 * 2 + 2  # with an order, all but the one for few rows gather first
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tests.cuda.test_emulated import DTYPES, POISON, pack
+from tests.cuda.test_emulated import DTYPES, POISON, add, pack
 from tests.cuda.test_wna16_mma import expected, inputs_of
 from tests.emulator import Banks, Emulated
 
@@ -22,7 +22,7 @@ CASES += [(bits, 1, shape) for bits in (4, 8) for shape in SHAPES_NARROW]
 
 def run(
     emulated: Emulated,
-    mma: Emulated | None,
+    summed: Emulated | None,
     bits: int,
     eights: int,
     inputs: list,
@@ -45,9 +45,8 @@ def run(
     out = [y] if parts is None else [parts]
     banks = emulated.launch(entry, grid, (256, 1, 1), args, out=out, shared=shared, **options)
     if parts is not None:
-        assert mma is not None
-        done = [parts, y, slices, m, n]
-        mma.launch(f"wna16_mma_sum_{name}", (-(-m * n // 256), 1, 1), (256, 1, 1), done, out=[y])
+        assert summed is not None
+        add(summed, parts, y, name)
     assert not (y == POISON).any()
     return y.view(x.dtype), banks
 
@@ -82,7 +81,7 @@ def test_slices_of_k(emulated: Emulated, emulate: Callable[[str], Emulated], m: 
     """Slices begin and end within a group, and the last is a short one."""
     inputs = inputs_of(4, DTYPES["f16"], "asym", (m, 5, 1280, 640))
     y, bound = expected(*inputs, 4)
-    got, _ = run(emulated, emulate("wna16_mma"), 4, 4, inputs, depth=512)
+    got, _ = run(emulated, emulate("sum"), 4, 4, inputs, depth=512)
     assert (abs(got.astype(np.float64) - y) <= bound).all()
 
 

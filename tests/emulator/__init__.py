@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 __all__ = ["CUDA", "Banks", "Emulated", "Problem", "compiled"]
 
@@ -37,24 +38,30 @@ class Banks:
 
 
 def compiled(code: str, folder: Path) -> ctypes.CDLL:
-    """C++ code that includes files of cuda/, as a library; skips the test where there is no g++."""
+    """C++ code that includes files of cuda/, as a library; skips the test where there is no g++.
+
+    The folder is of this code alone; processes may share it, and then one of them compiles.
+    """
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("needs g++ (Debian: apt install g++) to run CUDA kernels on the CPU")
-    source, library = folder / "emulated.cpp", folder / "emulated.so"
-    source.write_text(code)
+    source, library, made = folder / "emulated.cpp", folder / "emulated.so", folder / "new.so"
     # Contraction off: a product and a sum are then two roundings, as in the source, on every CPU.
     # Without unique symbols, or two kernels of one process would share the static memory of a helper.
     flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-fPIC", "-fno-gnu-unique"]
     flags += ["-Wall", "-Werror", "-Wno-unknown-pragmas", f"-I{HERE}"]
     watched = [*flags, "-fsanitize=thread", "-include", "cuda_on_cpu.h", f"-I{CUDA}", "-Wno-tsan"]
-    for command in (
-        [*watched, "-c", str(source), "-o", str(folder / "kernel.o")],
-        [*flags, "-c", str(HERE / "runtime.cpp"), "-o", str(folder / "runtime.o")],
-        ["-shared", str(folder / "kernel.o"), str(folder / "runtime.o"), "-Wl,-Bsymbolic", "-o", str(library)],
-    ):
-        run = subprocess.run([compiler, *command], capture_output=True, text=True, check=False)
-        assert run.returncode == 0, run.stderr
+    with FileLock(folder / "lock"):
+        if not library.exists():
+            source.write_text(code)
+            for command in (
+                [*watched, "-c", str(source), "-o", str(folder / "kernel.o")],
+                [*flags, "-c", str(HERE / "runtime.cpp"), "-o", str(folder / "runtime.o")],
+                ["-shared", str(folder / "kernel.o"), str(folder / "runtime.o"), "-Wl,-Bsymbolic", "-o", str(made)],
+            ):
+                run = subprocess.run([compiler, *command], capture_output=True, text=True, check=False)
+                assert run.returncode == 0, run.stderr
+            made.rename(library)
     return ctypes.CDLL(str(library))
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from subbyte.cuda import driver
 from subbyte.cuda.arrays import View, empty, exported, view
-from subbyte.cuda.gemm.split import split
-from subbyte.cuda.gemm.wna16 import THREADS, add, few
+from subbyte.cuda.gemm.split import add, split
+from subbyte.cuda.gemm.wna16 import THREADS, few
 from subbyte.cuda.start import start
 from subbyte.errors import RangeError, ShapeError, UnknownNameError
 
@@ -61,7 +61,7 @@ def block_scaled(
     entry, shared = f"block_scaled_{element}_{seen.dtype}_m{tokens}", tile.shared(min(m, tokens))
     start("block_scaled", entry, seen, (blocks, slices), THREADS, arrays, numbers, shared=shared, stream=stream)
     if parts is not None:
-        add(seen, parts, result, [slices, m, n], stream)
+        add(parts, result, stream)
     return y
 
 

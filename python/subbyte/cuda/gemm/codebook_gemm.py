@@ -12,8 +12,8 @@ from subbyte import _rust
 from subbyte.cuda import driver
 from subbyte.cuda.arrays import View, constant, empty, exported, view
 from subbyte.cuda.gemm.codebook_gemm_vectors import codebook_gemm_vectors
-from subbyte.cuda.gemm.split import split
-from subbyte.cuda.gemm.wna16 import THREADS, add, few
+from subbyte.cuda.gemm.split import add, split
+from subbyte.cuda.gemm.wna16 import THREADS, few
 from subbyte.cuda.start import start
 from subbyte.errors import RangeError, ShapeError
 
@@ -67,7 +67,7 @@ def codebook_gemm(
     entry, shared = f"codebook_gemm_e8p{bits}_{seen.dtype}_m{tokens}", tile.shared(min(m, tokens))
     start("codebook_gemm", entry, seen, (blocks, slices), THREADS, arrays, numbers, shared=shared, stream=stream)
     if parts is not None:
-        add(seen, parts, result, [slices, m, n], stream)
+        add(parts, result, stream)
     return y
 
 

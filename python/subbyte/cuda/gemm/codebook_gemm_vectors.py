@@ -8,8 +8,8 @@ from typing import Any
 
 from subbyte.cuda import driver
 from subbyte.cuda.arrays import View, empty, exported, view
-from subbyte.cuda.gemm.split import split
-from subbyte.cuda.gemm.wna16 import THREADS, add
+from subbyte.cuda.gemm.split import add, split
+from subbyte.cuda.gemm.wna16 import THREADS
 from subbyte.cuda.start import start
 from subbyte.errors import RangeError, ShapeError
 
@@ -54,7 +54,7 @@ def codebook_gemm_vectors(
     grid, dynamic = (min(problem.tiles, together * multiprocessors), slices), shared - SUMS * problem.tokens
     start("codebook_gemm_vectors", entry, seen, grid, THREADS, arrays, numbers, shared=dynamic, stream=stream)
     if parts is not None:
-        add(seen, parts, result, [slices, m, n], stream)
+        add(parts, result, stream)
     return y
 
 

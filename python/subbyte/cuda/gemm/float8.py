@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from subbyte.cuda import driver
 from subbyte.cuda.arrays import View, empty, exported
-from subbyte.cuda.gemm.split import split
+from subbyte.cuda.gemm.split import add, split
 from subbyte.cuda.start import start
 from subbyte.errors import ShapeError
 
@@ -46,8 +45,7 @@ def product(
     arrays, values = [*operands, result, parts], [*numbers, depth]
     start(kernel, entry, seen, (blocks, slices), THREADS, arrays, values, shared=room, stream=stream)
     if parts is not None:
-        grid = (math.ceil(m * n / THREADS), 1)
-        start("fp8", "fp8_sum", seen, grid, THREADS, [parts, result], [slices, m, n], stream=stream)
+        add(parts, result, stream)
     return y
 
 

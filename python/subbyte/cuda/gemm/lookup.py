@@ -8,8 +8,8 @@ from typing import Any
 
 from subbyte.cuda import driver
 from subbyte.cuda.arrays import View, empty, exported, view
-from subbyte.cuda.gemm.split import split
-from subbyte.cuda.gemm.wna16 import MMA_BITS, MOST_FEW, THREADS, Tile, add, few, mma, plain
+from subbyte.cuda.gemm.split import add, split
+from subbyte.cuda.gemm.wna16 import MMA_BITS, MOST_FEW, THREADS, Tile, few, mma, plain
 from subbyte.cuda.start import start
 from subbyte.errors import RangeError, ShapeError
 
@@ -51,7 +51,7 @@ def lookup(x: Any, words: Any, scale: Any, table: Any, group: int = -1, *, strea
         numbers.append(2**bits if own else 0)
     start(tile.kernel, entry, seen, (blocks, slices), THREADS, arrays, numbers, shared=tile.shared(m), stream=stream)
     if parts is not None:
-        add(seen, parts, result, [slices, m, n], stream)
+        add(parts, result, stream)
     return y
 
 

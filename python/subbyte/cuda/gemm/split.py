@@ -1,12 +1,16 @@
-"""How K is cut where the tiles of a result are fewer than a card can compute at once."""
+"""How K is cut where the tiles of a result are too few to occupy a card, and added up: cuda/gemm/sum.cu."""
 
 from __future__ import annotations
 
 import math
 
-__all__ = ["split"]
+from subbyte.cuda.arrays import View
+from subbyte.cuda.start import start
+
+__all__ = ["add", "split"]
 
 SLICE = 512  # columns of K below which another slice costs more than it brings
+THREADS = 256
 
 
 def split(tiles: int, k: int, multiprocessors: int, step: int = 64, together: int = 2) -> tuple[int, int]:
@@ -20,3 +24,10 @@ def split(tiles: int, k: int, multiprocessors: int, step: int = 64, together: in
     slices = max(1, min(together * multiprocessors // max(tiles, 1), k // SLICE))
     depth = max(1, math.ceil(k / slices / step)) * step
     return max(1, math.ceil(k / depth)), depth
+
+
+def add(parts: View, y: View, stream: object) -> None:
+    """Starts adding up the parts of slices of K, [slices, M, N] f32, into y, [M, N] of f16, bf16 or f32."""
+    slices, m, n = parts.shape
+    grid = (math.ceil(m * n / THREADS), 1)
+    start("sum", f"sum_{y.dtype}", y, grid, THREADS, [parts, y], [slices, m, n], stream=stream)

@@ -9,7 +9,7 @@ from typing import Any
 
 from subbyte.cuda import driver
 from subbyte.cuda.arrays import View, empty, exported, view
-from subbyte.cuda.gemm.split import split
+from subbyte.cuda.gemm.split import add, split
 from subbyte.cuda.start import start
 from subbyte.errors import DtypeError, RangeError, ShapeError
 
@@ -113,14 +113,8 @@ def wna16(
     grid, shared = (problem.blocks, slices), tile.shared(m)
     start(tile.kernel, problem.entry, seen, grid, THREADS, arrays, numbers, shared=shared, stream=stream)
     if parts is not None:
-        add(seen, parts, result, [slices, m, n], stream)
+        add(parts, result, stream)
     return y
-
-
-def add(x: View, parts: View, y: View, sizes: list[int], stream: object) -> None:
-    """Starts adding up the parts of slices of K, [slices, M, N] f32, into y of the dtype of x."""
-    grid, entry = (math.ceil(math.prod(y.shape) / THREADS), 1), f"wna16_mma_sum_{x.dtype}"
-    start("wna16_mma", entry, x, grid, THREADS, [parts, y], sizes, stream=stream)
 
 
 @dataclass(frozen=True)

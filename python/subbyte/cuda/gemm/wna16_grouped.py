@@ -9,8 +9,8 @@ from typing import Any
 from subbyte.cuda import driver
 from subbyte.cuda.arrays import View, empty, exported, view
 from subbyte.cuda.gemm.experts import expect_experts, row_tiles
-from subbyte.cuda.gemm.split import split
-from subbyte.cuda.gemm.wna16 import MMA_BITS, THREADS, Tile, add, mma
+from subbyte.cuda.gemm.split import add, split
+from subbyte.cuda.gemm.wna16 import MMA_BITS, THREADS, Tile, mma
 from subbyte.cuda.start import start
 from subbyte.errors import RangeError, ShapeError
 
@@ -62,7 +62,7 @@ def wna16_grouped(
     grid, shared = (problem.blocks, slices), tile.shared(r)
     start("wna16_grouped", entry, seen, grid, THREADS, arrays, numbers, shared=shared, stream=stream)
     if parts is not None:
-        add(seen, parts, result, [slices, r, n], stream)
+        add(parts, result, stream)
     return y
 
 
