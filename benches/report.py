@@ -40,6 +40,34 @@ what the formats and letters mean stands in `tests/oracles/KERNEL.py`. t: thread
 `wna16` (accuracy level 1) and rounds the activations to 8 bits beside `w4a8` (level 4), as those kernels do.
 """
 
+BOUNDS = {
+    "one row: wna16, lookup, block_scaled, fp8": (
+        "Instructions of decoding while the codes are in a cache, bytes beyond: 64 affine codes of 4 bits take 13 "
+        "shuffles and shifts and 9 multiplications, two of each a cycle, and as many codes of a table 25 "
+        "(`gemm/nibbles.rs`); other widths an unpacking, a cast and a subtraction for eight. The sum of floats that "
+        "*read* is does none of that."
+    ),
+    "one row: lookup of 5 to 8 bits": (
+        "A load a weight: a shuffle chooses from 16 values, and gathers read them one by one. `wna16`, its peer "
+        "here, computes its values."
+    ),
+    "one row: codebook_gemm, E8P": (
+        "Loads: magnitudes, signs, shift and inputs for eight weights, and those of a second stage with 3 or 4 "
+        "bits, two a cycle. `wna16` of as many bits loads codes and inputs only."
+    ),
+    "one row: codebook_gemm, stored codewords": (
+        "The caches: a codeword from a random place for each `dim` weights, of a table of `4 k dim` bytes, 2 MiB "
+        "where k is 65536. `wna16` of two bits, its peer here, has no table."
+    ),
+    "2 to 48 rows: weights decoded by rows": (
+        "Decoding, once, and multiplications of f32: 12 for 7 loads (`gemm/decoded.rs`)."
+    ),
+    "more rows": (
+        "Multiplications of f32, those of the dense product: see *of sgemm*. `w8a8` and `w4a8` multiply bytes."
+    ),
+}
+"""What keeps the kernels of the table from their limits; no numbers but those that follow from the code."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -120,7 +148,8 @@ def time_of(seconds: float) -> str:
 
 def page(stored: Iterable[dict[str, Any]], cards: Sequence[dict[str, Any]]) -> str:
     """docs/performance.md."""
-    lines = [INTRO]
+    lines = [INTRO, "| where | what it is bound by |", "| --- | --- |"]
+    lines += [f"| {where} | {bound} |" for where, bound in BOUNDS.items()] + [""]
     for store in stored:
         lines += [f"## {store['processor']}, {store['cores']} cores", "", store["versions"], ""]
         lines += ["| " + " | ".join(HEAD) + " |", "|" + " --- |" * len(HEAD)]

@@ -72,7 +72,7 @@ def cases() -> list[Case]:
     found = []
     for element in ELEMENTS:
         for block, scale_dtype in BLOCKS:
-            shapes = [(1, 5, 96), (3, 2, 544), (12, 3, 64)]
+            shapes = [(1, 5, 96), (1, 3, 192), (3, 2, 544), (12, 3, 64), (50, 3, 64)]
             found += [case(*shape, element, block, scale_dtype, 1.0 if block == 32 else 0.3) for shape in shapes]
     found += [case(rows, 65, 32, "e2m1", tensor_scale=1 / 3) for rows in (0, 2, 17)]
     found += [case(rows, 3, 48, "e3m2", 16) for rows in (1, 9)]

@@ -49,7 +49,7 @@ def case(
 def cases() -> list[Case]:
     """Every width of codes, tables of all rows and of each; groups inside and across words; one row of x, few, many."""
     shapes = [(0, 3, 8, 8), (1, 1, 1, 1), (2, 3, 7, 7), (1, 5, 40, 8), (3, 65, 96, 32), (9, 13, 60, 12)]
-    shapes += [(1, 2, 200, 200), (17, 257, 64, 64)]
+    shapes += [(1, 2, 200, 200), (17, 257, 64, 64), (1, 5, 192, 32), (1, 3, 256, 128)]
     found = [
         case(rows, cols, depth, bits, group, by_row)
         for bits in range(1, 9)

@@ -75,6 +75,9 @@ def cases() -> list[Case]:
         (8, 2, 200, 40),
         (9, 13, 60, 12),
         (17, 257, 64, 64),
+        (1, 5, 192, 32),
+        (1, 3, 256, 128),
+        (50, 5, 64, 64),
     ]
     for bits in range(1, 9):
         for rows, cols, depth, group in shapes:

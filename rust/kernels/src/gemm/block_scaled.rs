@@ -2,13 +2,13 @@
 //!
 //! The product: `decoded`, of codes that stand for the values of a table or are floats of 8 bits. Limit: the decoding.
 
-use super::decode::{self, Meaning, Row};
+use super::decode::{Meaning, Row};
 use super::decoded;
 use crate::error::expect_shape;
 use crate::minifloat::{E4m3fn, E8m0, Element, decode, dequantize_block};
 use crate::pack::words_per_row;
+use crate::simd::bytes;
 use crate::{Machine, Result};
-use std::any::TypeId;
 
 /// The weight: codes of [`Element::BITS`] bits in dense order, and a byte of scale a block.
 #[derive(Debug, Clone, Copy)]
@@ -48,13 +48,13 @@ pub fn block_scaled<E: Element>(
     let mut factors = vec![0.0; scale.len()];
     if power { decode::<E8m0>(m, scale, &mut factors) } else { decode::<E4m3fn>(m, scale, &mut factors) }?;
     factors.iter_mut().for_each(|factor| *factor *= tensor_scale);
-    let mut table = vec![0.0; decode::values(E::BITS)];
-    (0..1u16 << E::BITS).zip(&mut table).for_each(|(code, value)| *value = E::decode(code as u8));
+    let mut table = Vec::new();
+    let meaning = Meaning::of::<E>(E::BITS, &mut table);
     let row = |n: usize| Row {
-        words: &words[n * width..(n + 1) * width],
+        bytes: bytes(&words[n * width..(n + 1) * width]),
         bits: E::BITS,
         scale: &factors[n * blocks..(n + 1) * blocks],
-        meaning: if TypeId::of::<E>() == TypeId::of::<E4m3fn>() { Meaning::E4m3fn } else { Meaning::Table(&table) },
+        meaning,
         group: block,
     };
     decoded::packed(m, x, [rows, cols, depth], row, out);

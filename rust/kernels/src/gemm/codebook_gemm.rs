@@ -92,7 +92,7 @@ pub fn codebook_gemm(
                     Path::Scalar => portable::eights(decoder, lattice, strip(s), values),
                 }
             };
-            decoded::product(m, x, [rows, cols, depth], 1, eights, out);
+            decoded::product(m, x, [rows, cols, depth], eights, out);
         }
         Codebook::Table(table) => tables::product(m, x, words, table, [rows, cols, depth], out)?,
     }
@@ -190,21 +190,38 @@ mod avx2 {
         }
     }
 
-    /// Two vectors of sums, as one multiplication would wait for the one before.
+    /// The sums of both stages apart, so that one division serves all; two vectors of each, as one multiplication would wait for
+    /// the one before.
     #[target_feature(enable = "avx2,fma")]
     #[inline]
     fn sum(decoder: &Decoder, mut codes: impl Iterator<Item = u32>, x: &[f32]) -> f32 {
-        let (mut even, mut odd) = (_mm256_setzero_ps(), _mm256_setzero_ps());
+        let mut sums = [[_mm256_setzero_ps(); 2]; 2];
         let (pairs, last) = x.as_chunks::<EIGHT>().0.as_chunks::<2>();
-        for [a, b] in pairs {
+        for pair in pairs {
             let (Some(first), Some(second)) = (codes.next(), codes.next()) else { break };
-            even = _mm256_fmadd_ps(value(decoder, first), load_f32x8(a), even);
-            odd = _mm256_fmadd_ps(value(decoder, second), load_f32x8(b), odd);
+            for ((sums, code), x) in sums.iter_mut().zip([first, second]).zip(pair) {
+                add(decoder, code, x, sums);
+            }
         }
         for (code, x) in codes.zip(last) {
-            even = _mm256_fmadd_ps(value(decoder, code), load_f32x8(x), even);
+            add(decoder, code, x, &mut sums[0]);
         }
-        sum_f32x8(_mm256_add_ps(even, odd))
+        let [even, odd] = sums;
+        let (first, second) = (sum_f32x8(_mm256_add_ps(even[0], odd[0])), sum_f32x8(_mm256_add_ps(even[1], odd[1])));
+        if let Second::E8p(scale) = decoder.second { first + second / scale } else { first + second }
+    }
+
+    /// Adds the products with eight numbers of each stage.
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    fn add(decoder: &Decoder, code: u32, x: &[f32; EIGHT], [first, second]: &mut [__m256; 2]) {
+        let x = load_f32x8(x);
+        *first = _mm256_fmadd_ps(point(&decoder.first, code), x, *first);
+        match &decoder.second {
+            Second::None => {}
+            Second::E8(table) => *second = _mm256_fmadd_ps(load_f32x8(&table[(code >> 16 & 255) as usize]), x, *second),
+            Second::E8p(_) => *second = _mm256_fmadd_ps(point(&decoder.first, code >> 16), x, *second),
+        }
     }
 
     /// The bits of `Decoder::value`.

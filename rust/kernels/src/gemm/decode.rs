@@ -1,14 +1,18 @@
 //! One row of a dense bit stream as floats, `scale * (code - zero)` or `scale * table[code]`: decoded, or multiplied by a vector
-//! on the way.
+//! on the way: codes of 2 and 4 bits in steps as `nibbles` has them, all others eight at a time.
 
+use super::nibbles::Kind;
+use crate::minifloat::{E4m3fn, E5m2, Element};
 use crate::quantize::Zeros;
 use crate::{Machine, Path};
+use std::any::TypeId;
+use std::borrow::Cow;
 
 /// Codes of one row of weights, with the parameters of its groups.
 #[derive(Clone, Copy)]
 pub(super) struct Row<'a> {
-    /// The dense little-endian bit stream of the row, padded to whole words.
-    pub words: &'a [i32],
+    /// The dense little-endian bit stream of the row; what lies behind it counts for nothing.
+    pub bytes: &'a [u8],
     /// Bits a code, 1 to 8.
     pub bits: u32,
     /// One scale a group.
@@ -28,6 +32,23 @@ pub(super) enum Meaning<'a> {
     Table(&'a [f32]),
     /// The float of 8 bits that it is.
     E4m3fn,
+    /// The other one.
+    E5m2,
+}
+
+impl<'a> Meaning<'a> {
+    /// That of codes of `E` in so many bits; `table` is where its values go.
+    pub fn of<E: Element>(bits: u32, table: &'a mut Vec<f32>) -> Self {
+        if TypeId::of::<E>() == TypeId::of::<E4m3fn>() {
+            return Self::E4m3fn;
+        }
+        if TypeId::of::<E>() == TypeId::of::<E5m2>() {
+            return Self::E5m2;
+        }
+        table.resize(values(bits), 0.0);
+        (0..1u16 << bits).zip(table.iter_mut()).for_each(|(code, value)| *value = E::decode(code as u8));
+        Self::Table(table)
+    }
 }
 
 /// Values of a table, some of which may stand for no code: a register full at least, and for every byte where a code may
@@ -53,7 +74,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Fills `out` with the values of a row; `out.len()` is a whole number of groups.
+/// Fills `out` with the values of a row, whose last group may be short.
 pub(super) fn decode(m: &Machine, row: Row<'_>, out: &mut [f32]) {
     match m.path() {
         #[cfg(target_arch = "x86_64")]
@@ -65,24 +86,41 @@ pub(super) fn decode(m: &Machine, row: Row<'_>, out: &mut [f32]) {
     }
 }
 
-/// The sum over a row of `x` times its values, in one pass over the codes; `x` is as long as the row.
-pub(super) fn dot(m: &Machine, row: Row<'_>, x: &[f32]) -> f32 {
-    match m.path() {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a machine with this path has AVX2 and FMA.
-        Path::Avx512 | Path::Avx2 => unsafe { avx2::dot(row, x) },
-        #[cfg(not(target_arch = "x86_64"))]
-        Path::Avx512 | Path::Avx2 => portable::dot(row, x),
-        Path::Scalar => portable::dot(row, x),
+/// A vector that is multiplied with many rows of one kind.
+pub(super) struct Vector<'a> {
+    numbers: Cow<'a, [f32]>,
+    /// How codes are read, if the numbers are arranged for that.
+    kind: Option<Kind>,
+}
+
+impl<'a> Vector<'a> {
+    /// `x` for rows like this one, which are as long.
+    pub fn of(m: &Machine, x: &'a [f32], row: Row<'_>) -> Self {
+        let kind =
+            if m.path() == Path::Scalar || cfg!(not(target_arch = "x86_64")) { None } else { Kind::of(row, x.len()) };
+        Self { numbers: kind.map_or(Cow::Borrowed(x), |kind| Cow::Owned(kind.arranged(x))), kind }
+    }
+
+    /// The sum over a row of this times its values, in one pass over the codes.
+    pub fn dot(&self, m: &Machine, row: Row<'_>) -> f32 {
+        match (m.path(), self.kind) {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a machine with this path has AVX2 and FMA.
+            (Path::Avx512 | Path::Avx2, Some(kind)) => unsafe { super::nibbles::avx2::dot(kind, row, &self.numbers) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above, and F16C.
+            (Path::Avx512 | Path::Avx2, None) => unsafe { avx2::dot(row, &self.numbers) },
+            _ => portable::dot(row, &self.numbers),
+        }
     }
 }
 
 mod portable {
     use super::{Meaning, Row};
-    use crate::minifloat::{E4m3fn, portable::decode_one};
+    use crate::minifloat::{E4m3fn, E5m2, portable::decode_one};
 
     pub fn decode(row: Row<'_>, out: &mut [f32]) {
-        for (g, values) in out.chunks_exact_mut(row.group).enumerate() {
+        for (g, values) in out.chunks_mut(row.group).enumerate() {
             decode_from(row, g, g * row.group, values);
         }
     }
@@ -102,18 +140,18 @@ mod portable {
             Meaning::Affine(_) => code as f32 - zero,
             Meaning::Table(table) => table[code],
             Meaning::E4m3fn => f32::from_bits(decode_one::<E4m3fn>(code as u32)),
+            Meaning::E5m2 => f32::from_bits(decode_one::<E5m2>(code as u32)),
         }
     }
 
     fn code(row: Row<'_>, column: usize) -> usize {
         let bit = column * row.bits as usize;
-        let low = row.words[bit / 32] as u32;
-        let high = row.words.get(bit / 32 + 1).map_or(0, |&word| word as u32);
-        (((u64::from(high) << 32 | u64::from(low)) >> (bit % 32)) & ((1 << row.bits) - 1)) as usize
+        let high = row.bytes.get(bit / 8 + 1).copied().unwrap_or(0);
+        usize::from(u16::from_le_bytes([row.bytes[bit / 8], high])) >> (bit % 8) & ((1 << row.bits) - 1)
     }
 
     pub fn dot(row: Row<'_>, x: &[f32]) -> f32 {
-        let sums = x.chunks_exact(row.group).enumerate().map(|(g, x)| dot_from(row, g, g * row.group, x));
+        let sums = x.chunks(row.group).enumerate().map(|(g, x)| dot_from(row, g, g * row.group, x));
         sums.fold(0.0, |all, sum| all + sum)
     }
 
@@ -128,13 +166,14 @@ mod portable {
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use super::{EIGHT, Meaning, Row, portable};
-    use crate::simd::{bytes, load_f32x8, store_f32x8, sum_f32x8};
+    use crate::simd::{load_f32x8, store_f32x8, sum_f32x8};
     use std::arch::x86_64::*;
 
     /// Which [`Meaning`] codes have.
     const AFFINE: u8 = 0;
     const TABLE: u8 = 1;
     const E4M3FN: u8 = 2;
+    const E5M2: u8 = 3;
 
     #[target_feature(enable = "avx2,f16c")]
     pub fn decode(row: Row<'_>, out: &mut [f32]) {
@@ -143,6 +182,7 @@ mod avx2 {
             Meaning::Table(table) => decode_of::<TABLE>(row, table, out),
             Meaning::E4m3fn if nan(row) => portable::decode(row, out),
             Meaning::E4m3fn => bits::<8, E4M3FN>(row, &[], out),
+            Meaning::E5m2 => bits::<8, E5M2>(row, &[], out),
         }
     }
 
@@ -153,13 +193,14 @@ mod avx2 {
             Meaning::Table(table) => dot_of::<TABLE>(row, table, x),
             Meaning::E4m3fn if nan(row) => portable::dot(row, x),
             Meaning::E4m3fn => dot_bits::<8, E4M3FN>(row, &[], x),
+            Meaning::E5m2 => dot_bits::<8, E5M2>(row, &[], x),
         }
     }
 
     /// Whether a code of E4M3 is NaN.
     #[target_feature(enable = "avx2")]
     fn nan(row: Row<'_>) -> bool {
-        bytes(row.words).iter().fold(false, |any, code| any | (code & 0x7f == 0x7f))
+        row.bytes.iter().fold(false, |any, code| any | (code & 0x7f == 0x7f))
     }
 
     #[target_feature(enable = "avx2,f16c")]
@@ -200,24 +241,26 @@ mod avx2 {
         bytes.len().checked_sub(width(bits)).map_or(0, |room| room / bits + 1).min(octets)
     }
 
-    /// Eight codes. They are `BITS` bytes: read as one little-endian number, copied to every lane and shifted there.
+    /// Eight codes. They are `BITS` bytes: read as one little-endian number, whose parts are copied to where they are shifted.
     #[target_feature(enable = "avx2")]
     #[inline]
     fn octet<const BITS: usize>(bytes: &[u8], at: usize) -> __m256i {
-        let steps = if BITS <= 4 {
-            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)
-        } else {
-            _mm256_setr_epi32(0, 1, 2, 3, 0, 1, 2, 3)
-        };
-        let (shift, mask) = (_mm256_mullo_epi32(steps, _mm256_set1_epi32(BITS as i32)), (1 << BITS) - 1);
-        let lanes = if BITS <= 4 {
+        let (steps, mask) = (_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32((1 << BITS) - 1));
+        let shifts = _mm256_mullo_epi32(steps, _mm256_set1_epi32(BITS as i32));
+        if BITS <= 4 {
             let four = bytes[at..].first_chunk::<4>().map_or(0, |four| i32::from_le_bytes(*four));
-            _mm256_set1_epi32(four)
-        } else {
-            let eight = eight(bytes, at);
-            _mm256_set_m128i(_mm_set1_epi32((eight >> (4 * BITS)) as i32), _mm_set1_epi32(eight as i32))
-        };
-        _mm256_and_si256(_mm256_srlv_epi32(lanes, shift), _mm256_set1_epi32(mask))
+            return _mm256_and_si256(_mm256_srlv_epi32(_mm256_set1_epi32(four), shifts), mask);
+        }
+        let eight = eight(bytes, at).cast_signed();
+        if BITS == 8 {
+            return _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(eight));
+        }
+        // the two bytes that a code may lie in
+        let first = _mm256_srli_epi32::<3>(shifts);
+        let pairs = _mm256_or_si256(first, _mm256_slli_epi32::<8>(_mm256_add_epi32(first, _mm256_set1_epi32(1))));
+        let pairs = _mm256_or_si256(pairs, _mm256_set1_epi32(0x8080_0000_u32.cast_signed()));
+        let lanes = _mm256_shuffle_epi8(_mm256_set1_epi64x(eight), pairs);
+        _mm256_and_si256(_mm256_srlv_epi32(lanes, _mm256_and_si256(shifts, _mm256_set1_epi32(7))), mask)
     }
 
     /// As many bytes as one number.
@@ -237,7 +280,7 @@ mod avx2 {
         parts
     }
 
-    /// What eight codes stand for; `near` holds the first values of a table, `far` all of them where they are 256.
+    /// What eight codes stand for, 1/256 of it for `E4M3FN`; `near` holds the first values of a table, `far` all of them where they are 256.
     #[target_feature(enable = "avx2,f16c")]
     #[inline]
     fn meant<const BITS: usize, const MEANING: u8>(
@@ -247,23 +290,28 @@ mod avx2 {
         near: [__m256; 2],
         far: &[f32; 256],
     ) -> __m256 {
+        if MEANING == E5M2 {
+            let eight = _mm_cvtsi64_si128(eight(bytes, at).cast_signed());
+            return _mm256_cvtph_ps(_mm_unpacklo_epi8(_mm_setzero_si128(), eight));
+        }
         if MEANING == E4M3FN {
             // as binary16, whose exponents are larger by 8; widening copies the sign
             let wide = _mm_slli_epi16::<7>(_mm_cvtepi8_epi16(_mm_cvtsi64_si128(eight(bytes, at).cast_signed())));
-            let half = _mm_and_si128(wide, _mm_set1_epi16(0xbf80_u16.cast_signed()));
-            return _mm256_mul_ps(_mm256_cvtph_ps(half), _mm256_set1_ps(256.0));
+            return _mm256_cvtph_ps(_mm_and_si128(wide, _mm_set1_epi16(0xbf80_u16.cast_signed())));
         }
         if MEANING == TABLE && BITS > 4 {
             let eight = eight(bytes, at);
             let value = |i: usize| far[usize::from((eight >> (i * BITS)) as u8 & (0xff >> (8 - BITS)))];
-            return load_f32x8(&[0, 1, 2, 3, 4, 5, 6, 7].map(value));
+            let [a, b, c, d, e, f, g, h] = [0, 1, 2, 3, 4, 5, 6, 7].map(value);
+            return _mm256_setr_ps(a, b, c, d, e, f, g, h);
         }
         let codes = octet::<BITS>(bytes, at);
         match BITS {
             _ if MEANING == AFFINE => _mm256_sub_ps(_mm256_cvtepi32_ps(codes), zero),
             1..=3 => _mm256_permutevar8x32_ps(near[0], codes),
             _ => {
-                let [low, high] = near.map(|values| _mm256_permutevar8x32_ps(values, codes));
+                let low = _mm256_permutevar8x32_ps(near[0], codes);
+                let high = _mm256_permutevar8x32_ps(near[1], codes);
                 let fourth = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(codes));
                 _mm256_blendv_ps(low, high, fourth)
             }
@@ -278,11 +326,11 @@ mod avx2 {
         if !row.group.is_multiple_of(8) && row.group != x.len() {
             return portable::dot(row, x);
         }
-        let bytes = bytes(row.words);
+        let bytes = row.bytes;
         let (near, far) = (registers(table), table.first_chunk().unwrap_or(&[0.0; 256]));
         let (mut total, mut rest) = (_mm256_setzero_ps(), 0.0);
         let (mut at, mut room) = (0, whole(bytes, BITS, x.len() / 8));
-        for (g, x) in x.chunks_exact(row.group).enumerate() {
+        for (g, x) in x.chunks(row.group).enumerate() {
             let zero = _mm256_set1_ps(row.zero(g));
             let whole = room.min(x.len() / 8);
             let (octets, tail) = x.split_at(8 * whole);
@@ -297,20 +345,19 @@ mod avx2 {
                 }
                 at += APART * BITS;
             }
-            let mut last = _mm256_setzero_ps();
             for x in single {
                 let value = meant::<BITS, MEANING>(&bytes[at..at + width(BITS)], 0, zero, near, far);
-                last = _mm256_fmadd_ps(value, load_f32x8(x), last);
+                sums[0] = _mm256_fmadd_ps(value, load_f32x8(x), sums[0]);
                 at += BITS;
             }
             let sum = _mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3]));
-            total = _mm256_fmadd_ps(_mm256_set1_ps(row.scale[g]), _mm256_add_ps(sum, last), total);
+            total = _mm256_fmadd_ps(_mm256_set1_ps(row.scale[g]), sum, total);
             if !tail.is_empty() {
                 rest += portable::dot_from(row, g, g * row.group + 8 * whole, tail);
             }
             room -= whole;
         }
-        sum_f32x8(total) + rest
+        sum_f32x8(total) * if MEANING == E4M3FN { 256.0 } else { 1.0 } + rest
     }
 
     #[target_feature(enable = "avx2,f16c")]
@@ -319,14 +366,17 @@ mod avx2 {
             return portable::decode(row, out);
         }
         let (near, far) = (registers(table), table.first_chunk().unwrap_or(&[0.0; 256]));
-        let bytes = bytes(row.words);
+        let bytes = row.bytes;
         let (mut at, mut room) = (0, whole(bytes, BITS, out.len() / 8));
-        for (g, values) in out.chunks_exact_mut(row.group).enumerate() {
+        for (g, values) in out.chunks_mut(row.group).enumerate() {
             let (scale, zero) = (_mm256_set1_ps(row.scale[g]), _mm256_set1_ps(row.zero(g)));
             let whole = room.min(values.len() / 8);
             let (octets, tail) = values.split_at_mut(8 * whole);
             for values in octets.as_chunks_mut::<8>().0 {
-                let value = meant::<BITS, MEANING>(&bytes[at..at + width(BITS)], 0, zero, near, far);
+                let mut value = meant::<BITS, MEANING>(&bytes[at..at + width(BITS)], 0, zero, near, far);
+                if MEANING == E4M3FN {
+                    value = _mm256_mul_ps(value, _mm256_set1_ps(256.0));
+                }
                 store_f32x8(values, _mm256_mul_ps(scale, value));
                 at += BITS;
             }

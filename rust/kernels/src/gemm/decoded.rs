@@ -1,20 +1,34 @@
-//! Products with a weight that is decoded by strips of rows: `out = x W^T`, every sum in f32.
+//! Products with a weight that is decoded by rows: `out = x W^T`, every sum in f32.
 //!
-//! One row of `x`: packed codes are multiplied where they are decoded; limit: the decoding. A few: one strip of weights at a time is decoded into a scratch that stays in the first cache and multiplied
-//! at once; limit: the decoding. Many rows: a panel of rows is decoded and handed to a dense product; limit: multiplications.
+//! One row of `x`: packed codes are multiplied where they are decoded; limit: the decoding. A few: four rows of weights at a time
+//! are decoded into a scratch that stays in the second cache and multiplied by three of `x` at a time, whose sums stay in
+//! registers; limit: the decoding, or multiplications. Many: a panel of rows is decoded and handed to a dense product, which
+//! packs it anew; limit: multiplications.
 
-use super::decode::{self, Row};
+use super::decode::{self, Row, Vector};
 use super::{Columns, columns};
 use crate::{Machine, Path};
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
+use std::borrow::Cow;
+use std::ops::Range;
 
-/// Rows of `x` up to which a row of weights is multiplied as soon as it is decoded.
-const FEW: usize = 8;
+/// Rows of `x` up to which a row of weights is multiplied where it was decoded.
+const FEW: usize = 48;
 /// Rows of weights of one task where rows of `x` are few.
 const TASK: usize = 64;
+/// Rows of weights that are multiplied at a time, and rows of `x`: their sums are 12 registers.
+const TALL: usize = 4;
+const WIDE: usize = 3;
+/// Sums of a register.
+const LANES: usize = 8;
+/// Columns that are multiplied at a time: those of seven rows stay in the first cache.
+const BLOCK: usize = 1024;
 /// Rows of weights decoded at a time for the dense product: wide enough that packing `x` again for each costs little.
 const PANEL: usize = 256;
+
+/// The sums of a row of `x` with [`TALL`] rows of weights.
+type Sums = [[f32; LANES]; TALL];
 
 /// [`product`] with a weight whose row `n` is `row(n)`, packed codes.
 pub(super) fn packed<'a>(
@@ -24,23 +38,22 @@ pub(super) fn packed<'a>(
     row: impl Fn(usize) -> Row<'a> + Sync,
     out: &mut [f32],
 ) {
-    if rows != 1 || depth == 0 {
-        return product(m, x, [rows, cols, depth], 1, |n, values| decode::decode(m, row(n), values), out);
+    if rows != 1 || cols == 0 || depth == 0 {
+        return product(m, x, [rows, cols, depth], |n, values| decode::decode(m, row(n), values), out);
     }
+    let x = Vector::of(m, x, row(0));
     m.each(out.chunks_mut(TASK).enumerate().collect(), |(chunk, sums)| {
         for (at, sum) in sums.iter_mut().enumerate() {
-            *sum = decode::dot(m, row(TASK * chunk + at), x);
+            *sum = x.dot(m, row(TASK * chunk + at));
         }
     });
 }
 
-/// `out = x W^T` for `x` `[rows, depth]`, `W` `[cols, depth]`, `out` `[rows, cols]`. `decode(s, values)` fills `[height, depth]` with
-/// the rows of strip `s`; the last strip may have rows beyond `cols`, which are ignored.
+/// `out = x W^T` for `x` `[rows, depth]`, `W` `[cols, depth]`, `out` `[rows, cols]`. `decode(n, values)` writes row `n` of `W`.
 pub(super) fn product(
     m: &Machine,
     x: &[f32],
     [rows, cols, depth]: [usize; 3],
-    height: usize,
     decode: impl Fn(usize, &mut [f32]) + Sync,
     out: &mut [f32],
 ) {
@@ -48,27 +61,16 @@ pub(super) fn product(
         return out.fill(0.0);
     }
     if rows <= FEW {
-        m.each(columns(out, cols, TASK.next_multiple_of(height)), |Columns { range, rows: mut out }| {
-            let mut strip = vec![0.0; height * depth];
-            for (at, n) in range.clone().enumerate().step_by(height) {
-                decode(n / height, &mut strip);
-                for (at, weight) in (at..range.len()).zip(strip.chunks_exact(depth)) {
-                    for (sum, x) in out.iter_mut().zip(x.chunks_exact(depth)) {
-                        sum[at] = dot(m, weight, x);
-                    }
-                }
-            }
-        });
-        return;
+        return few(m, x, depth, decode, columns(out, cols, TASK));
     }
     let x = MatRef::from_row_major_slice(x, rows, depth);
-    m.each(columns(out, cols, PANEL.next_multiple_of(height)), |Columns { range, rows: mut out }| {
+    m.each(columns(out, cols, PANEL), |Columns { range, rows: mut out }| {
         let width = range.len();
-        let (mut weight, mut product) = (vec![0.0; width.next_multiple_of(height) * depth], vec![0.0; rows * width]);
-        for (n, values) in range.step_by(height).zip(weight.chunks_exact_mut(height * depth)) {
-            decode(n / height, values);
+        let (mut weight, mut product) = (vec![0.0; width * depth], vec![0.0; rows * width]);
+        for (n, values) in range.zip(weight.chunks_exact_mut(depth)) {
+            decode(n, values);
         }
-        let weight = MatRef::from_row_major_slice(&weight[..width * depth], width, depth);
+        let weight = MatRef::from_row_major_slice(&weight, width, depth);
         let target = MatMut::from_row_major_slice_mut(&mut product, rows, width);
         matmul(target, Accum::Replace, x, weight.transpose(), 1.0, Par::Seq);
         for (row, sums) in out.iter_mut().zip(product.chunks_exact(width)) {
@@ -77,48 +79,117 @@ pub(super) fn product(
     });
 }
 
-fn dot(m: &Machine, a: &[f32], b: &[f32]) -> f32 {
-    match m.path() {
+/// [`product`] without a copy of the decoded weight.
+fn few(m: &Machine, x: &[f32], depth: usize, decode: impl Fn(usize, &mut [f32]) + Sync, panels: Vec<Columns<'_>>) {
+    // Rows end with zeros that fill a register.
+    let width = depth.next_multiple_of(LANES);
+    let x = if width == depth {
+        Cow::Borrowed(x)
+    } else {
+        let mut padded = vec![0.0; x.len() / depth * width];
+        padded.chunks_exact_mut(width).zip(x.chunks_exact(depth)).for_each(|(to, x)| to[..depth].copy_from_slice(x));
+        Cow::Owned(padded)
+    };
+    m.each(panels, |Columns { range, rows: mut out }| {
+        let mut weight = vec![0.0; TALL * width];
+        let mut sums: Vec<Sums> = vec![[[0.0; LANES]; TALL]; out.len()];
+        for first in (0..range.len()).step_by(TALL) {
+            let count = TALL.min(range.len() - first);
+            for (at, values) in weight.chunks_exact_mut(width).take(count).enumerate() {
+                decode(range.start + first + at, &mut values[..depth]);
+            }
+            sums.fill([[0.0; LANES]; TALL]);
+            for start in (0..width).step_by(BLOCK) {
+                let block = start..width.min(start + BLOCK);
+                let weight = std::array::from_fn(|at| &weight[at * width..][block.clone()]);
+                for (sums, x) in sums.chunks_mut(WIDE).zip(x.chunks(WIDE * width)) {
+                    match sums.len() {
+                        1 => multiply::<1>(m.path(), weight, x, width, &block, sums),
+                        2 => multiply::<2>(m.path(), weight, x, width, &block, sums),
+                        _ => multiply::<WIDE>(m.path(), weight, x, width, &block, sums),
+                    }
+                }
+            }
+            for (out, sums) in out.iter_mut().zip(&sums) {
+                let sums = sums.iter().map(|[a, b, c, d, e, f, g, h]| ((a + e) + (c + g)) + ((b + f) + (d + h)));
+                out[first..first + count].iter_mut().zip(sums).for_each(|(out, sum)| *out = sum);
+            }
+        }
+    });
+}
+
+/// Adds the products of some columns of four rows of weights with those of `ROWS` rows of `x`, `width` apart.
+fn multiply<const ROWS: usize>(
+    path: Path,
+    weight: [&[f32]; TALL],
+    x: &[f32],
+    width: usize,
+    block: &Range<usize>,
+    sums: &mut [Sums],
+) {
+    let x: [_; ROWS] = std::array::from_fn(|t| x[t * width..][block.clone()].as_chunks().0);
+    let weight = weight.map(|weight| weight.as_chunks().0);
+    let Some(sums) = sums.first_chunk_mut() else { return };
+    match path {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a machine with this path has AVX2 and FMA.
-        Path::Avx512 | Path::Avx2 => unsafe { avx2::dot(a, b) },
+        Path::Avx512 | Path::Avx2 => unsafe { avx2::multiply(weight, x, sums) },
         #[cfg(not(target_arch = "x86_64"))]
-        Path::Avx512 | Path::Avx2 => portable::dot(a, b),
-        Path::Scalar => portable::dot(a, b),
+        Path::Avx512 | Path::Avx2 => portable::multiply(weight, x, sums),
+        Path::Scalar => portable::multiply(weight, x, sums),
     }
 }
 
 mod portable {
-    /// Eight running sums, so that rounding grows with an eighth of the length.
-    pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-        let mut sums = [0.0f32; 8];
-        for (a, b) in a.chunks(8).zip(b.chunks(8)) {
-            for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
-                *sum += a * b;
+    use super::{LANES, Sums, TALL};
+
+    pub fn multiply<const ROWS: usize>(
+        weight: [&[[f32; LANES]]; TALL],
+        x: [&[[f32; LANES]]; ROWS],
+        sums: &mut [Sums; ROWS],
+    ) {
+        for (x, sums) in x.iter().zip(sums) {
+            for (weight, sums) in weight.iter().zip(sums) {
+                for (weight, x) in weight.iter().zip(*x) {
+                    sums.iter_mut().zip(weight.iter().zip(x)).for_each(|(sum, (weight, x))| *sum += weight * x);
+                }
             }
         }
-        sums.iter().sum()
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::portable;
-    use crate::simd::{load_f32x8, sum_f32x8};
+    use super::{LANES, Sums, TALL};
+    use crate::simd::{load_f32x8, store_f32x8};
     use std::arch::x86_64::*;
 
-    /// Eight vectors of sums, as many as two multiply-adds a cycle of four cycles each keep busy.
     #[target_feature(enable = "avx2,fma")]
-    pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-        let mut sums = [_mm256_setzero_ps(); 8];
-        let (a_blocks, a_rest) = a.as_chunks::<64>();
-        let (b_blocks, b_rest) = b.as_chunks::<64>();
-        for (a, b) in a_blocks.iter().zip(b_blocks) {
-            for ((sum, a), b) in sums.iter_mut().zip(a.as_chunks::<8>().0).zip(b.as_chunks::<8>().0) {
-                *sum = _mm256_fmadd_ps(load_f32x8(a), load_f32x8(b), *sum);
+    pub fn multiply<const ROWS: usize>(
+        weight: [&[[f32; LANES]]; TALL],
+        x: [&[[f32; LANES]]; ROWS],
+        sums: &mut [Sums; ROWS],
+    ) {
+        let mut all = [[_mm256_setzero_ps(); TALL]; ROWS];
+        let count = weight[0].len();
+        let (weight, x) = (weight.map(|weight| &weight[..count]), x.map(|x| &x[..count]));
+        for k in 0..count {
+            let mut now = [_mm256_setzero_ps(); ROWS];
+            for (now, x) in now.iter_mut().zip(x) {
+                *now = load_f32x8(&x[k]);
+            }
+            for (i, weight) in weight.iter().enumerate() {
+                let weight = load_f32x8(&weight[k]);
+                for (all, now) in all.iter_mut().zip(now) {
+                    all[i] = _mm256_fmadd_ps(weight, now, all[i]);
+                }
             }
         }
-        let all = sums.into_iter().fold(_mm256_setzero_ps(), |all, sum| _mm256_add_ps(all, sum));
-        sum_f32x8(all) + portable::dot(a_rest, b_rest)
+        for (sums, all) in sums.iter_mut().zip(all) {
+            for (sum, all) in sums.iter_mut().zip(all) {
+                let both = _mm256_add_ps(load_f32x8(sum), all);
+                store_f32x8(sum, both);
+            }
+        }
     }
 }

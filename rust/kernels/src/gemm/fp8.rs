@@ -1,11 +1,12 @@
 //! fp8: 8-bit floats times 8-bit floats, summed in f32, scaled by rows and by blocks of 128 columns.
 //!
-//! Codes are widened and scaled first, those of `weight` some rows at a time, and multiplied: `decoded`. Limit: the widening
-//! for few rows of `x`, multiplications for many.
+//! Those of `x` are widened and scaled first; the product: `decoded`. Limit: the widening for few rows of `x`, multiplications
+//! for many.
 
+use super::decode::{Meaning, Row};
 use super::decoded;
 use crate::error::{expect_len, expect_shape};
-use crate::minifloat::{Format, decode, decode_some};
+use crate::minifloat::{Format, decode};
 use crate::{Error, Machine, Result};
 
 /// Columns, and rows, that share a scale.
@@ -79,11 +80,16 @@ pub fn fp8<F: Format<Code = u8>>(
     for (t, x) in wide.chunks_mut(depth.max(1)).enumerate() {
         x_scale.multiply(t, rows, x);
     }
-    let row = |n: usize, values: &mut [f32]| {
-        decode_some::<F>(m.path(), &weight[n * depth..(n + 1) * depth], values);
-        w_scale.multiply(n, cols, values);
+    let mut table = Vec::new();
+    let meaning = Meaning::of::<F>(8, &mut table);
+    let row = |n: usize| Row {
+        bytes: &weight[n * depth..(n + 1) * depth],
+        bits: 8,
+        scale: w_scale.of(n, cols),
+        meaning,
+        group: if w_scale.blocks == 1 { depth } else { BLOCK },
     };
-    decoded::product(m, &wide, [rows, cols, depth], 1, row, out);
+    decoded::packed(m, &wide, [rows, cols, depth], row, out);
     if let Some(bias) = bias {
         for out in out.chunks_mut(cols.max(1)) {
             out.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);

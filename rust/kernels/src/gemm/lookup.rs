@@ -6,6 +6,7 @@ use super::decode::{self, Meaning, Row};
 use super::decoded;
 use crate::error::expect_shape;
 use crate::quantize::groups;
+use crate::simd::bytes;
 use crate::{Error, Machine, Result};
 
 /// `out[t, n] = sum_k x[t, k] * scale[n, k / group] * table[code[n, k]]`, the table of all rows or that of row `n`.
@@ -49,7 +50,7 @@ pub fn lookup(
     let row = |n: usize| {
         let first = if by_row { n * width } else { 0 };
         Row {
-            words: &words[n * row_words..(n + 1) * row_words],
+            bytes: bytes(&words[n * row_words..(n + 1) * row_words]),
             bits,
             scale: &scale[n * groups..(n + 1) * groups],
             meaning: Meaning::Table(&table[first..first + width]),

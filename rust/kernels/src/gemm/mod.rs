@@ -9,6 +9,7 @@ mod decoded;
 mod fp8;
 mod fp8_grouped;
 mod lookup;
+mod nibbles;
 mod tables;
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@ use crate::{Error, Machine, Path, Result};
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// Rows of `x` that meet a codeword at a time: their sums are as many registers.
 const FEW: usize = 8;
@@ -19,7 +20,7 @@ const FEW: usize = 8;
 const MANY: usize = 17;
 /// Rows of weights of one task where rows of `x` are few.
 const TASK: usize = 64;
-/// Rows of weights decoded at a time for the dense product.
+/// Rows of weights of one task of the dense product.
 const PANEL: usize = 256;
 /// Sums of one register.
 const LANES: usize = 8;
@@ -27,6 +28,10 @@ const LANES: usize = 8;
 const HALF: usize = LANES / 2;
 /// Columns whose codes are read before they are looked up.
 const BLOCK: usize = 256;
+/// Columns decoded at a time for it: the panel stays in the second cache, and leaves room for codewords.
+const PART: usize = 256;
+/// Columns of these whose codes are read before they are looked up.
+const SOME: usize = 64;
 /// Columns of one step.
 const QUAD: usize = 4;
 
@@ -157,7 +162,7 @@ pub(super) fn product(
                 turned[t..].iter_mut().step_by(out.len()).zip(x).for_each(|(to, x)| *to = *x);
             }
             let strips = |at: usize| stream((range.start + at) / table.dim);
-            let mut registers = |streams: [Stream<'_>; 2], lane: usize, parts: [std::ops::Range<usize>; 2]| {
+            let mut registers = |streams: [Stream<'_>; 2], lane: usize, parts: [Range<usize>; 2]| {
                 let sums = match out.len() {
                     1 => sums::<1, 4>(m.path(), &turned, streams, &padded, lane),
                     2 => sums::<2, 4>(m.path(), &turned, streams, &padded, lane),
@@ -227,39 +232,60 @@ fn dense<'a>(
     let x = MatRef::from_row_major_slice(x, rows, depth);
     m.each(columns(out, cols, PANEL.next_multiple_of(dim)), |Columns { range, rows: mut out }| {
         let (width, height) = (range.len(), range.len().next_multiple_of(dim));
-        let (mut weight, mut product) = (vec![0.0; height * depth], vec![0.0; rows * width]);
+        let (mut weight, mut product) = (vec![0.0; height * PART.min(depth)], vec![0.0; rows * width]);
         let streams: Vec<_> = range.step_by(dim).map(|n| stream(n / dim)).collect();
-        match dim {
-            2 => decode::<2>(table, &streams, height, &mut weight),
-            4 => decode::<4>(table, &streams, height, &mut weight),
-            6 => decode::<6>(table, &streams, height, &mut weight),
-            8 => decode::<8>(table, &streams, height, &mut weight),
-            12 => decode::<12>(table, &streams, height, &mut weight),
-            16 => decode::<16>(table, &streams, height, &mut weight),
-            _ => decode::<1>(table, &streams, height, &mut weight),
+        for start in (0..depth).step_by(PART) {
+            let columns = start..depth.min(start + PART);
+            let (weight, count) = (&mut weight[..height * columns.len()], columns.len());
+            let decode = match dim {
+                2 => decode::<2>,
+                4 => decode::<4>,
+                6 => decode::<6>,
+                8 => decode::<8>,
+                12 => decode::<12>,
+                16 => decode::<16>,
+                _ => decode::<1>,
+            };
+            decode(table, depth / table.groups, &streams, columns, height, weight);
+            let weight = MatRef::from_column_major_slice(weight, height, count).subrows(0, width);
+            let target = MatMut::from_row_major_slice_mut(&mut product, rows, width);
+            matmul(target, Accum::Add, x.subcols(start, count), weight.transpose(), 1.0, Par::Seq);
         }
-        let weight = MatRef::from_column_major_slice(&weight, height, depth).subrows(0, width);
-        let target = MatMut::from_row_major_slice_mut(&mut product, rows, width);
-        matmul(target, Accum::Replace, x, weight.transpose(), 1.0, Par::Seq);
         for (row, sums) in out.iter_mut().zip(product.chunks_exact(width)) {
             row.copy_from_slice(sums);
         }
     });
 }
 
-/// All columns of some strips, one column after the other, codewords in pieces of `PART` numbers.
-fn decode<const PART: usize>(table: Table<'_>, streams: &[Stream<'_>], height: usize, weight: &mut [f32]) {
-    let ([first, second], depth) = (table.counts(), weight.len() / height);
-    let parts = table.dim / PART;
-    let stages = [table.first, table.second].map(|stage| stage.as_chunks::<PART>().0);
-    for (j, column) in weight.chunks_exact_mut(height).enumerate() {
-        let group = j / (depth / table.groups);
-        for (values, stream) in column.as_chunks_mut::<PART>().0.chunks_exact_mut(parts).zip(streams) {
-            let [a, b] = stream.split(stream.code(j));
-            values.copy_from_slice(&stages[0][(group * first + a) * parts..][..parts]);
-            if second > 0 {
-                let more = &stages[1][(group * second + b) * parts..][..parts];
-                values.as_flattened_mut().iter_mut().zip(more.as_flattened()).for_each(|(value, c)| *value += c);
+/// Some columns of strips, one column after the other, codewords in pieces of `PIECE` numbers.
+fn decode<const PIECE: usize>(
+    table: Table<'_>,
+    group: usize,
+    streams: &[Stream<'_>],
+    columns: Range<usize>,
+    height: usize,
+    weight: &mut [f32],
+) {
+    let ([first, second], parts) = (table.counts(), table.dim / PIECE);
+    let stages = [table.first, table.second].map(|stage| stage.as_chunks::<PIECE>().0);
+    // Strips are read some codes at a time: those of one column are as many cache lines, often of one set.
+    let mut codes = vec![[0; SOME]; streams.len()];
+    for (start, some) in columns.step_by(SOME).zip(weight.chunks_mut(SOME * height)) {
+        for (stream, codes) in streams.iter().zip(&mut codes) {
+            stream.read(start, &mut codes[..some.len() / height]);
+        }
+        for (i, column) in some.chunks_exact_mut(height).enumerate() {
+            let group = (start + i) / group;
+            let [words, more] = [(0, first), (1, second)]
+                .map(|(stage, count)| &stages[stage][group * count * parts..(group + 1) * count * parts]);
+            for ((values, codes), stream) in column.as_chunks_mut().0.chunks_exact_mut(parts).zip(&codes).zip(streams) {
+                let [a, b] = stream.split(codes[i].into());
+                for (part, values) in values.iter_mut().enumerate() {
+                    *values = words[a * parts + part];
+                    if second > 0 {
+                        values.iter_mut().zip(more[b * parts + part]).for_each(|(value, c)| *value += c);
+                    }
+                }
             }
         }
     }

@@ -128,6 +128,10 @@ fn wna16_agrees_with_the_decoded_product() {
         (9, 13, 60, 12),
         (5, 2, 200, 40),
         (11, 300, 64, 64),
+        (1, 5, 192, 32),
+        (1, 3, 256, 128),
+        (7, 6, 1044, 12),
+        (49, 5, 64, 64),
     ];
     for bits in 1..=8 {
         for (rows, cols, depth, group) in shapes {
@@ -198,8 +202,9 @@ fn wna16_refuses() {
 
 #[test]
 fn lookup_reads_every_value_of_a_table_on_every_machine() {
-    for bits in 1..=8 {
-        let (levels, depth, cols) = (1usize << bits, 300, 5);
+    for (bits, (depth, group)) in (1..=8).flat_map(|bits| [(300, 100), (320, 64), (320, 32)].map(|shape| (bits, shape)))
+    {
+        let (levels, cols) = (1usize << bits, 5);
         let codes: Vec<u8> = (0..cols * depth).map(|i| (i * 7 % levels) as u8).collect();
         let mut words = vec![0; cols * (depth * bits as usize).div_ceil(32)];
         pack(&Machine::detect(), &codes, cols, depth, bits, Order::Dense, &mut words).unwrap();
@@ -209,8 +214,8 @@ fn lookup_reads_every_value_of_a_table_on_every_machine() {
                 let table = if by_row { &tables } else { &tables[..levels] };
                 // one-hot inputs: sums are single values, and exact
                 let x: Vec<f32> = (0..rows * depth).map(|i| f32::from(i % depth == 23 * (i / depth) + 1)).collect();
-                let (mut out, scale) = (vec![f32::NAN; rows * cols], vec![0.5; cols * 3]);
-                lookup(&m, &x, &words, &scale, table, by_row, rows, cols, depth, bits, 100, &mut out).unwrap();
+                let (mut out, scale) = (vec![f32::NAN; rows * cols], vec![0.5; cols * depth / group]);
+                lookup(&m, &x, &words, &scale, table, by_row, rows, cols, depth, bits, group, &mut out).unwrap();
                 for (at, out) in out.iter().enumerate() {
                     let (t, n) = (at / cols, at % cols);
                     let code = usize::from(codes[n * depth + 23 * t + 1]);

@@ -6,6 +6,7 @@ use super::decode::{Meaning, Row};
 use super::decoded;
 use crate::error::expect_shape;
 use crate::quantize::{Zeros, groups};
+use crate::simd::bytes;
 use crate::{Error, Machine, Result};
 
 /// `out[t, n] = sum_k x[t, k] * scale[n, k / group] * (code[n, k] - zero[n, k / group])`.
@@ -31,7 +32,7 @@ pub fn wna16(
     let row_words = check(x, words, scale, zero, [rows, cols, depth], bits, [cols, groups])?;
     expect_shape("out", out.len(), &[rows, cols])?;
     let row = |n: usize| Row {
-        words: &words[n * row_words..(n + 1) * row_words],
+        bytes: bytes(&words[n * row_words..(n + 1) * row_words]),
         bits,
         scale: &scale[n * groups..(n + 1) * groups],
         meaning: Meaning::Affine(zero.map(|zero| zero.part(n * groups..(n + 1) * groups))),

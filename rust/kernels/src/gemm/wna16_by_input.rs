@@ -4,11 +4,12 @@
 //! One row of `x`: for each group of rows `x` is multiplied by the group's scales once, and each row of codes by the result;
 //! what the zero points take away is one number a group. More rows: `decoded`. Limit: the decoding, as in wna16.
 
-use super::decode::{self, Meaning, Row, decode};
+use super::decode::{Meaning, Row, Vector, decode};
 use super::decoded;
 use super::wna16::check;
 use crate::error::expect_shape;
 use crate::quantize::{Zeros, groups};
+use crate::simd::bytes;
 use crate::{Machine, Result};
 
 /// Rows of weights of one task; a task of fewer rows than a group scales `x` for itself.
@@ -47,7 +48,7 @@ pub fn wna16_by_input(
     };
     // Codes less their middle, which keeps what the zero points take away small.
     let centred = |n: usize| Row {
-        words: &words[n * row_words..(n + 1) * row_words],
+        bytes: bytes(&words[n * row_words..(n + 1) * row_words]),
         bits,
         scale: &[1.0],
         meaning: Meaning::Affine(None),
@@ -61,8 +62,9 @@ pub fn wna16_by_input(
             let (scale, zero) = parameters(g);
             let scaled: Vec<f32> = x.iter().zip(scale).map(|(x, scale)| x * scale).collect();
             let taken = zero.map_or(0.0, |zero| taken(&scaled, zero, middle));
+            let scaled = Vector::of(m, &scaled, centred(first));
             for (at, sum) in sums.iter_mut().enumerate() {
-                *sum = decode::dot(m, centred(first + at), &scaled) - taken;
+                *sum = scaled.dot(m, centred(first + at)) - taken;
             }
         });
         return Ok(());
@@ -82,7 +84,7 @@ pub fn wna16_by_input(
                 .for_each(|(value, (scale, &zero))| *value = (*value - (f32::from(zero) - middle)) * scale),
         }
     };
-    decoded::product(m, x, [rows, cols, depth], 1, fill, out);
+    decoded::product(m, x, [rows, cols, depth], fill, out);
     Ok(())
 }
 
