@@ -210,6 +210,19 @@ def fp8(m: int, n: int, k: int) -> Iterator[Contestant]:
         yield Contestant("fp8", "torch._scaled_mm to bf16", shape, peer, moved - 2 * m * n, flops)
 
 
+def int4_fp8(m: int, n: int, k: int) -> Iterator[Contestant]:
+    """Groups of 128 with E4M3 scales, beside the same weights as 8-bit floats."""
+    x, weight = (torch.randint(0, 120, (rows, k), dtype=torch.uint8, device="cuda") for rows in (m, n))
+    words = torch.randint(-(2**31), 2**31, (n, k // 8), dtype=torch.int32, device="cuda")
+    w_scale = torch.randint(1, 100, (n, k // 128), dtype=torch.uint8, device="cuda")
+    x_scale, of_w = torch.rand(m, device="cuda"), torch.rand(n, 1, device="cuda")
+    shape, flops, outer = f"{m}x{n}x{k} g128", 2 * m * n * k, m * k + 4 * m * n
+    ours, moved = (lambda: kernels.int4_fp8(x, words, x_scale, w_scale, 128)), n * k // 2 + w_scale.numel() + outer
+    yield Contestant("int4_fp8", "subbyte", shape, ours, moved, flops)
+    bytes_of = lambda: kernels.fp8(x, weight, x_scale[:, None], of_w)  # noqa: E731
+    yield Contestant("int4_fp8", "subbyte fp8", shape, bytes_of, n * k + outer, flops)
+
+
 def fp8_grouped(m: int, n: int, k: int, experts: int, chosen: int) -> Iterator[Contestant]:
     """Experts of 8-bit floats beside one product of as many rows with the weight of one."""
     x = torch.randn(m, k, device="cuda").to(torch.float8_e4m3fn).view(torch.uint8)
@@ -268,6 +281,7 @@ def contestants() -> Iterator[Contestant]:
             for group in (128, -1):
                 yield from w4a8(m, n, k, group)
             yield from fp8(m, n, k)
+            yield from int4_fp8(m, n, k)
     for m in TOKENS:
         yield from wna16_grouped(m, 14336, 4096, experts=8, chosen=2)
         yield from fp8_grouped(m, 14336, 4096, experts=8, chosen=2)

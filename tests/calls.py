@@ -268,6 +268,17 @@ def calls() -> dict[str, Call]:
             },
             empty={"x": (0, 130), "weight": (3, 130), "x_scale": (1, 2), "w_scale": (3, 2)},
         ),
+        "int4_fp8": Call(
+            {
+                "x": random.integers(0, 64, (5, 64), np.uint8),
+                "words": words,
+                "x_scale": scale[:5, 0].copy(),
+                "w_scale": bytes_of_scales // 2,
+                "bias": x[0, :6].copy(),
+            },
+            {"group": 32},
+            empty={"x": (0, 64), "words": (6, 8), "x_scale": (1,), "w_scale": (6, 2), "bias": (6,)},
+        ),
         "fp8_grouped": Call(
             {
                 "x": random.integers(0, 64, (6, 130), np.uint8),

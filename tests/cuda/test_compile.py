@@ -51,6 +51,7 @@ ENTRIES = {
     "gather": {"gather"},
     "hadamard": {f"hadamard_{outer}{dtype}" for outer in ("", "outer_") for dtype in ("f32", "f16", "bf16")},
     "hadamard_quantize": tokens("hadamard_quantize") | tokens("hadamard_quantize_outer"),
+    "int4_fp8": {f"int4_fp8_{scales}_m{rows}" for scales in ("e4m3fn", "bf16") for rows in (16, 64)},
     "lookup": {f"lookup_w{bits}_{dtype}" for bits in range(1, 9) for dtype in ("f16", "bf16")},
     "lookup_few": {
         f"lookup_few_w{bits}_{dtype}_e{eights}_{tables}_m{tokens}"
@@ -103,6 +104,7 @@ REGISTERS = {
     "gather": 32,
     "hadamard": 128,
     "hadamard_quantize": 128,
+    "int4_fp8": 255,
     "lookup": 64,
     "lookup_few": 128,
     "lookup_mma": 255,

@@ -26,6 +26,7 @@ from tests.oracles import (
     fp8_grouped,
     hadamard,
     hadamard_quantize,
+    int4_fp8,
     lookup,
     norm_quantize,
     quantize_tokens,
@@ -136,6 +137,25 @@ def test_fp8_grouped_agrees_with_the_oracle(case: Case) -> None:
     got = kernels.fp8_grouped(*args, **options)
     assert (abs(got.cpu().numpy() - case.oracle(*case.args, **case.kwargs)) <= case.bound).all()
     assert torch.equal(got, kernels.fp8_grouped(*args, **options))
+
+
+INT4_FP8 = [case for case in int4_fp8.cases() if case.args[3].dtype == np.uint8 and case.kwargs["group"] != 20]
+
+
+@pytest.mark.parametrize("case", [*INT4_FP8, int4_fp8.case(33, 40, 768, 128, biased=True)], ids=str)
+@pytest.mark.parametrize("wide", [False, True], ids=["e4m3fn", "bf16"])
+def test_int4_fp8_agrees_with_the_oracle(case: Case, wide: bool) -> None:
+    x, words, x_scale, w_scale = (torch.from_numpy(each).cuda() for each in case.args)
+    if wide:  # E4M3 has fewer bits than bf16
+        w_scale = w_scale.view(torch.float8_e4m3fn).bfloat16()
+    options = {
+        name: torch.from_numpy(each).cuda() if isinstance(each, np.ndarray) else each
+        for name, each in case.kwargs.items()
+    }
+    got = kernels.int4_fp8(x, words, x_scale, w_scale, **options)
+    want = case.oracle(*case.args, **case.kwargs)
+    assert (abs(got.cpu().numpy() - want) <= case.bound).all()
+    assert torch.equal(got, kernels.int4_fp8(x, words, x_scale, w_scale, **options))
 
 
 @pytest.mark.parametrize("case", [*hadamard.mixed(), hadamard.large(3, 11008)], ids=str)

@@ -97,6 +97,16 @@ for one in (
 ):
     given = [ndarray(each) if isinstance(each, np.ndarray) else each for each in one.args]
     assert (abs(cuda.fp8(*given).array - one.oracle(*one.args)) <= one.bound).all()
+from tests.oracles import int4_fp8
+# One tile, many rows, two slices of K.
+for one in (
+    int4_fp8.case(3, 5, 192, 64),
+    int4_fp8.case(20, 5, 128, biased=True, many=False),
+    int4_fp8.case(2, 3, 1152, 384),
+):
+    options = {name: ndarray(each) if isinstance(each, np.ndarray) else each for name, each in one.kwargs.items()}
+    got = cuda.int4_fp8(*map(ndarray, one.args), **options).array
+    assert (abs(got - one.oracle(*one.args, **one.kwargs)) <= one.bound).all()
 for n in (64, 512):
     x = random.standard_normal((2, n)).astype(np.float32)
     assert np.array_equal(cuda.hadamard(ndarray(x)).array, kernels.hadamard(x))
@@ -183,6 +193,7 @@ OTHER_KERNELS = (
     "wna16_mma",
     "fp8",
     "fp8_grouped",
+    "int4_fp8",
     "w4a8",
     "w8a8",
     "hadamard",

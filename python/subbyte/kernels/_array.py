@@ -30,6 +30,7 @@ ON_CUDA = frozenset(
         "fp8_grouped",
         "hadamard",
         "hadamard_quantize",
+        "int4_fp8",
         "lookup",
         "norm_quantize",
         "quantize_tokens",

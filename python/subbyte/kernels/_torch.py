@@ -285,6 +285,11 @@ def fp8_grouped(x: Tensor, weight: Tensor, rows: Tensor | None) -> Tensor:
 
 
 @_fake
+def int4_fp8(x: Tensor, words: Tensor) -> Tensor:
+    return x.new_empty((x.shape[0], words.shape[0]), dtype=torch.float32)
+
+
+@_fake
 def block_scaled(x: Tensor, words: Tensor) -> Tensor:
     return x.new_empty((*x.shape[:-1], words.shape[0]))
 

@@ -280,6 +280,42 @@ def fp8_grouped(
     return call("fp8_grouped", arrays, format=format)
 
 
+def int4_fp8(
+    x: Array,
+    words: Array,
+    x_scale: Array,
+    w_scale: Array,
+    group: int = -1,
+    tensor_scale: float = 1.0,
+    bias: Array | None = None,
+) -> Array:
+    """E4M3 activations times 4-bit weights: out = (x W^T) * x_scale * tensor_scale + bias, W = w_scale * (code - 8).
+
+    x             [M, K] u8, codes of E4M3; contiguous; CPU or CUDA
+    words         [N, ceil(K / 8)] i32: the codes of W, packed in "dense" order at 4 bits
+    x_scale       [M] or [1] f32
+    w_scale       [N, K / group] u8: codes of E4M3; or bf16, on the CPU also f32 or f16
+    group         columns of W that share a scale, dividing K; on CUDA a multiple of 64 or all; -1: all
+    tensor_scale  a normal number above 0: the inverse of the power of two that W was raised by before it was rounded
+    bias          [N] f32, or None
+    returns       [M, N] f32
+
+    The product under FireQ (arXiv 2505.20839), whose own kernel rounds w_scale * code to E4M3 once more; here no
+    weight is rounded. Sums are f32: off by at most about K * 2 ** -23 * sum|x W| |x_scale| tensor_scale. NaN and
+    infinity spread. Does not depend on the number of threads. Raises RangeError (tensor_scale), ShapeError, DtypeError,
+    StrideError, DeviceError; on CUDA also DriverError and DependencyError.
+
+    >>> import numpy as np
+    >>> from subbyte.kernels import encode_minifloat, pack
+    >>> x = encode_minifloat(np.float32([[1, -2, 3, 4]]), "e4m3fn")
+    >>> words, scale = pack(np.array([[8, 9, 10, 0]], np.uint8), bits=4), np.float32([[2, 0.5]])
+    >>> int4_fp8(x, words, np.float32([0.25]), encode_minifloat(scale, "e4m3fn"), group=2)
+    array([[-4.25]], dtype=float32)
+    """
+    arrays = {"x": x, "words": words, "x_scale": x_scale, "w_scale": w_scale, "bias": bias}
+    return call("int4_fp8", arrays, group=group, tensor_scale=tensor_scale)
+
+
 def block_scaled(
     x: Array,
     words: Array,

@@ -7,6 +7,7 @@ from subbyte.cuda.gemm.codebook_gemm import codebook_gemm
 from subbyte.cuda.gemm.csr import csr
 from subbyte.cuda.gemm.fp8 import fp8
 from subbyte.cuda.gemm.fp8_grouped import fp8_grouped
+from subbyte.cuda.gemm.int4_fp8 import int4_fp8
 from subbyte.cuda.gemm.lookup import lookup
 from subbyte.cuda.gemm.w4a8 import w4a8
 from subbyte.cuda.gemm.w8a8 import w8a8
@@ -19,6 +20,7 @@ __all__ = [
     "csr",
     "fp8",
     "fp8_grouped",
+    "int4_fp8",
     "lookup",
     "w4a8",
     "w8a8",

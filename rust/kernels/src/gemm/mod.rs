@@ -8,6 +8,7 @@ mod decode;
 mod decoded;
 mod fp8;
 mod fp8_grouped;
+mod int4_fp8;
 mod lookup;
 mod tables;
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub use codebook_gemm::{Codebook, codebook_gemm};
 pub use csr::{Column, csr};
 pub use fp8::{Scales, fp8};
 pub use fp8_grouped::fp8_grouped;
+pub use int4_fp8::{GroupScales, int4_fp8};
 pub use lookup::lookup;
 pub use w4a8::{Codes, Factor, w4a8};
 pub use w8a8::w8a8;

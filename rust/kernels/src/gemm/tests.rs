@@ -256,6 +256,22 @@ fn fp8_scales_each_block_of_columns() {
 }
 
 #[test]
+fn int4_fp8_scales_groups_rows_and_all() {
+    let m = Machine::detect();
+    // 1, -2, 0.5, 1; codes 9, 8, 7, 0 are 1, 0, -1, -8
+    let (x, words) = ([0x38, 0xc0, 0x30, 0x38], [0x0789]);
+    let mut out = [0.0; 1];
+    let mut product = |scale, tensor_scale| {
+        int4_fp8(&m, &x, &words, &[2.0], scale, tensor_scale, Some(&[0.25]), 1, 1, 4, 2, &mut out).map(|()| out[0])
+    };
+    // (1 * 1) * 2 + (-0.5 - 8) * 0.5
+    assert_eq!(product(GroupScales::Floats(&[2.0, 0.5]), 1.0), Ok((2.0 - 4.25) * 2.0 + 0.25));
+    assert_eq!(product(GroupScales::E4m3fn(&[0x40, 0x30]), 0.5), Ok((2.0 - 4.25) + 0.25));
+    assert!(matches!(product(GroupScales::Floats(&[2.0]), 1.0), Err(Error::Shape { .. })));
+    assert!(matches!(product(GroupScales::Floats(&[2.0, 0.5]), 0.0), Err(Error::Range { .. })));
+}
+
+#[test]
 fn fp8_grouped_gives_each_row_to_its_expert() {
     let m = Machine::detect();
     let (one, two) = (0x38, 0x40); // of E4M3
