@@ -1,4 +1,4 @@
-"""int4_fp8 beside the same weights in 8-bit floats, and as floats, which is what a CPU without 8-bit floats multiplies."""
+"""int4_fp8 beside the same weights in 8-bit floats, and as floats, which is what a CPU without fp8 multiplies."""
 
 from __future__ import annotations
 

@@ -195,6 +195,21 @@ def w4a8(m: int, n: int, k: int, group: int) -> Iterator[Contestant]:
     yield Contestant("w4a8", "subbyte w8a8", shape, lambda: kernels.w8a8(x, weight, *scales), whole, flops)
 
 
+def w4a4(m: int, n: int, k: int, group: int, outliers: int) -> Iterator[Contestant]:
+    """Both operands of 4 bits, per token and channel (-1) or in groups with outliers, beside the same as bytes."""
+    x, words = (torch.randint(-(2**31), 2**31, (rows, k // 8), dtype=torch.int32, device="cuda") for rows in (m, n))
+    wide = [torch.randint(-8, 8, (rows, k), dtype=torch.int8, device="cuda") for rows in (m, n)]
+    count = 1 if group == -1 else k // group
+    scales, one = ([torch.rand(rows, each, device="cuda") for rows in (m, n)] for each in (count, 1))
+    beside = [torch.randint(-128, 128, (rows, outliers), dtype=torch.int8, device="cuda") for rows in (m, n)]
+    given = [*beside, *(each[:, 0] for each in one)] if outliers else []
+    shape, flops = f"{m}x{n}x{k} g{group} o{outliers}", 2 * m * n * (k + outliers)
+    moved = (m + n) * (k // 2 + 4 * count + outliers) + 4 * m * n
+    yield Contestant("w4a4", "subbyte", shape, lambda: kernels.w4a4(x, words, *scales, group, *given), moved, flops)
+    whole, of_rows = (m + n) * k + 4 * m * n, [each[:, 0] for each in one]
+    yield Contestant("w4a4", "subbyte w8a8", shape, lambda: kernels.w8a8(*wide, *of_rows), whole, 2 * m * n * k)
+
+
 def fp8(m: int, n: int, k: int) -> Iterator[Contestant]:
     """Tokens by channels beside torch's product of 8-bit floats, which wants sm_89 or later."""
     x, weight = (torch.randn(rows, k, device="cuda").to(torch.float8_e4m3fn) for rows in (m, n))
@@ -280,6 +295,8 @@ def contestants() -> Iterator[Contestant]:
             yield from w8a8(m, n, k)
             for group in (128, -1):
                 yield from w4a8(m, n, k, group)
+            for group, outliers in ((-1, 0), (128, 128)):
+                yield from w4a4(m, n, k, group, outliers)
             yield from fp8(m, n, k)
             yield from int4_fp8(m, n, k)
     for m in TOKENS:

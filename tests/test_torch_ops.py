@@ -35,6 +35,7 @@ def test_opcheck(kernel: str) -> None:
         "wna16",
         "csr",
         "codebook_gemm",
+        "w4a4",
         "w4a8",
         "w8a8",
         "fp8_grouped",
@@ -55,6 +56,7 @@ def test_opcheck_without_the_optional_arrays(kernel: str) -> None:
     optional = {
         "wna16": ["zero", "order"],
         "csr": ["base"],
+        "w4a4": ["x_outliers", "w_outliers", "x_outlier_scale", "w_outlier_scale", "bias"],
         "w4a8": ["level", "zero", "bias"],
         "codebook_gemm": ["residual"],
         "ldlq": ["start"],

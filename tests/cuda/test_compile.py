@@ -30,7 +30,7 @@ ENTRIES = {
     },
     "block_scaled": {
         f"block_scaled_{element}_{dtype}_m{tokens}"
-        for element in ("e2m1", "e4m3fn", "e5m2", "int8", "int4")
+        for element in ("e2m1", "e2m3", "e3m2", "e4m3fn", "e5m2", "int8", "int6", "int4")
         for dtype in ("f16", "bf16")
         for tokens in (8, 16)
     },
@@ -68,6 +68,7 @@ ENTRIES = {
     },
     "norm_quantize": tokens("norm_quantize"),
     "quantize_tokens": tokens("quantize_tokens"),
+    "w4a4": {"w4a4_m16", "w4a4_m128", "w4a4_groups_m16", "w4a4_groups_m64"},
     "w4a8": {"w4a8_m16", "w4a8_m128"},
     "w8a8": {"w8a8_m16", "w8a8_m128", "w8a8_sum"},
     "wna16": WNA16,
@@ -110,6 +111,7 @@ REGISTERS = {
     "lookup_mma": 255,
     "norm_quantize": 64,
     "quantize_tokens": 64,
+    "w4a4": 255,
     "w4a8": 255,
     "w8a8": 255,
     "wna16": 64,

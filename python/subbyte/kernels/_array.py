@@ -34,6 +34,7 @@ ON_CUDA = frozenset(
         "lookup",
         "norm_quantize",
         "quantize_tokens",
+        "w4a4",
         "w4a8",
         "w8a8",
         "wna16",

@@ -210,6 +210,68 @@ pub fn w8a8(
 }
 
 #[pyfunction]
+#[pyo3(signature = (
+    x, words, x_scale, w_scale, group = -1, x_outliers = None, w_outliers = None, x_outlier_scale = None,
+    w_outlier_scale = None, bias = None, *, on = None
+))]
+#[expect(clippy::too_many_arguments, reason = "two operands with their scales and outliers")]
+pub fn w4a4(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    words: &Bound<'_, PyAny>,
+    x_scale: &Bound<'_, PyAny>,
+    w_scale: &Bound<'_, PyAny>,
+    group: i64,
+    x_outliers: Option<&Bound<'_, PyAny>>,
+    w_outliers: Option<&Bound<'_, PyAny>>,
+    x_outlier_scale: Option<&Bound<'_, PyAny>>,
+    w_outlier_scale: Option<&Bound<'_, PyAny>>,
+    bias: Option<&Bound<'_, PyAny>>,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    let (x, words) = (Input::take("x", x)?, Input::take("words", words)?);
+    let (x_scale, w_scale) = (Input::take("x_scale", x_scale)?, Input::take("w_scale", w_scale)?);
+    let beside = [x_outliers, w_outliers, x_outlier_scale, w_outlier_scale];
+    if beside.iter().any(Option::is_some) && beside.iter().any(Option::is_none) {
+        let given = format!("{} of four arrays", beside.iter().flatten().count());
+        return Err(error(py, "ShapeError", "outliers", given, "both matrices and both scales, or none", ""));
+    }
+    let outliers = |what, given: Option<&Bound<'_, PyAny>>| given.map(|given| Input::take(what, given)).transpose();
+    let scales = |what, given: Option<&Bound<'_, PyAny>>| given.map(|given| Input::take(what, given)).transpose();
+    let (x_outliers, w_outliers) = (outliers("x_outliers", x_outliers)?, outliers("w_outliers", w_outliers)?);
+    let x_outlier_scale = scales("x_outlier_scale", x_outlier_scale)?;
+    let w_outlier_scale = scales("w_outlier_scale", w_outlier_scale)?;
+    let bias = bias.map(|bias| Input::take("bias", bias)).transpose()?;
+    let ([rows, width], [cols, _]) = (x.axes(py)?, words.axes(py)?);
+    let depth = width * 8;
+    let (group, count) = groups(py, depth, group)?;
+    words.expect(py, &[cols, width])?;
+    x_scale.expect(py, &[rows, count])?;
+    w_scale.expect(py, &[cols, count])?;
+    let mut beside = None;
+    if let (Some(x), Some(w), Some(x_scale), Some(w_scale)) =
+        (&x_outliers, &w_outliers, &x_outlier_scale, &w_outlier_scale)
+    {
+        let [_, count] = x.axes(py)?;
+        x.expect(py, &[rows, count])?;
+        w.expect(py, &[cols, count])?;
+        x_scale.expect(py, &[rows])?;
+        w_scale.expect(py, &[cols])?;
+        let (x_scale, w_scale) = (x_scale.slice(), w_scale.slice());
+        beside = Some(gemm::Outliers { x: x.slice(), w: w.slice(), x_scale, w_scale, count });
+    }
+    if let Some(bias) = &bias {
+        bias.expect(py, &[cols])?;
+    }
+    let mut out = Output::stale(&[rows, cols])?;
+    let x = gemm::Operand { words: x.slice(), scale: x_scale.slice() };
+    let w = gemm::Operand { words: words.slice(), scale: w_scale.slice() };
+    let (bias, to) = (bias.as_ref().map(Input::slice), out.slice_mut());
+    run(py, on, |m| gemm::w4a4(m, x, w, beside, bias, rows, cols, depth, group, to))?;
+    Ok(out.finish())
+}
+
+#[pyfunction]
 #[pyo3(signature = (x, words, x_scale, w_scale, level = None, zero = None, group = -1, bias = None, *, on = None))]
 #[expect(clippy::too_many_arguments, reason = "a quantized weight is five arguments")]
 pub fn w4a8(

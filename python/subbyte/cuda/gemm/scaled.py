@@ -19,13 +19,14 @@ DEPTH, SUM_THREADS = 128, 256  # columns of K in a stage; threads of w8a8_sum
 
 @dataclass(frozen=True)
 class Tile:
-    """What a block computes: rows and columns of y, by that many threads, with so many stages of `DEPTH` columns."""
+    """What a block computes: rows and columns of y, by that many threads, with so many stages of `depth` columns."""
 
     entry: str
     rows: int
     columns: int
     threads: int
     stages: int
+    depth: int = DEPTH
 
 
 def product(
@@ -49,7 +50,7 @@ def product(
     if blocks == 0:
         return y
     result, steps = exported("y", y), [int(each is not None and each.shape[0] > 1) for each in scales[:2]]
-    slices, depth = split(blocks, k, driver.multiprocessors(seen.device), DEPTH)
+    slices, depth = split(blocks, k, driver.multiprocessors(seen.device), tile.depth)
     parts = exported("parts", empty(x, seen.framework, (slices, m, n), "int32")) if slices > 1 else None
     arrays, numbers = [*operands, *scales, result, parts], [*sizes, *steps, depth]
     kernel, grid = tile.entry.partition("_")[0], (blocks, slices)

@@ -13,6 +13,7 @@ mod lookup;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod w4a4;
 mod w4a8;
 mod w8a8;
 mod wna16;
@@ -26,6 +27,7 @@ pub use fp8::{Scales, fp8};
 pub use fp8_grouped::fp8_grouped;
 pub use int4_fp8::{GroupScales, int4_fp8};
 pub use lookup::lookup;
+pub use w4a4::{Operand, Outliers, w4a4};
 pub use w4a8::{Codes, Factor, w4a8};
 pub use w8a8::w8a8;
 pub use wna16::wna16;

@@ -265,10 +265,10 @@ fn int4_fp8_scales_groups_rows_and_all() {
         int4_fp8(&m, &x, &words, &[2.0], scale, tensor_scale, Some(&[0.25]), 1, 1, 4, 2, &mut out).map(|()| out[0])
     };
     // (1 * 1) * 2 + (-0.5 - 8) * 0.5
-    assert_eq!(product(GroupScales::Floats(&[2.0, 0.5]), 1.0), Ok((2.0 - 4.25) * 2.0 + 0.25));
-    assert_eq!(product(GroupScales::E4m3fn(&[0x40, 0x30]), 0.5), Ok((2.0 - 4.25) + 0.25));
-    assert!(matches!(product(GroupScales::Floats(&[2.0]), 1.0), Err(Error::Shape { .. })));
-    assert!(matches!(product(GroupScales::Floats(&[2.0, 0.5]), 0.0), Err(Error::Range { .. })));
+    assert_eq!(product(GroupScales::Floats(&[2.0, 0.5]), 1.0).unwrap(), (2.0 - 4.25) * 2.0 + 0.25);
+    assert_eq!(product(GroupScales::E4m3fn(&[0x40, 0x30]), 0.5).unwrap(), (2.0 - 4.25) + 0.25);
+    assert!(matches!(product(GroupScales::Floats(&[2.0]), 1.0), Err(Error::Shape(_))));
+    assert!(matches!(product(GroupScales::Floats(&[2.0, 0.5]), 0.0), Err(Error::Range(_))));
 }
 
 #[test]
