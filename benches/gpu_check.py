@@ -3,7 +3,8 @@
     make gpu-check        # or: python -m benches.gpu_check
 
 Needs an NVIDIA driver and a torch that sees the card. Times are CUDA events around one call, the median of many; cold
-calls find L2 filled with something else, warm ones what the call before left there. Writes benches/results/<card>.json.
+calls find L2 filled with something else, warm ones what the call before left there. Writes benches/results/<card>.json
+and, for each shape, the fastest tile and slices of K into the table of choices (subbyte/cuda/gemm/tuned.py).
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ from typing import Any
 import torch
 
 from subbyte import cuda, kernels
+from subbyte.cuda.gemm import tuned
 from subbyte.errors import SubbyteError
 
 ROOT = Path(__file__).resolve().parents[1]
 FLUSH = 256 << 20  # bytes, more than any L2
 CALLS = 30
+#: Of K, to be tried.
+SLICES = (1, 2, 4, 8, 16)
 #: Rows of activations, of decoding and of prefill; N and K of a layer of 8 and of 70 billion parameters.
 TOKENS = (1, 16, 64, 256, 4096)
 LAYERS = ((4096, 4096), (28672, 8192))
@@ -326,6 +330,35 @@ def measure(given: Contestant, flush: Any) -> Row:
     return Row.of(given, timed(given.call, flush.zero_), timed(given.call, lambda: None))
 
 
+def candidates(given: Contestant) -> list[tuple[int, int]]:
+    """Each tile of its kernel with each number of slices of K that may help; none for a kernel that does not ask."""
+    if given.who != "subbyte":
+        return []
+    k = int(sizes_of(given.shape)[2])
+    slices = [each for each in SLICES if each <= max(1, k // 512)]
+    return [(rows, each) for rows in tuned.KERNELS.get(given.kernel, ()) for each in slices]
+
+
+def sizes_of(shape: str) -> list[int]:
+    """M, N and K of a contestant's shape, or what else stands there in front of a space."""
+    return [int(each) for each in shape.split(" ")[0].split("x")]
+
+
+def best(given: Contestant, clock: Callable[[Contestant], float]) -> tuple[int, int] | None:
+    """The choice of least time, which `clock` takes; none for a kernel that does not ask."""
+    times = {}
+    for choice in candidates(given):
+        with tuned.forced(choice):
+            times[choice] = clock(given)
+    return min(times, key=lambda choice: times[choice]) if times else None
+
+
+def write_choices(found: dict[str, dict[str, tuple[int, int]]], card: str, path: Path) -> None:
+    """Puts the choices of a card, by kernel and class of shapes, into the table; other cards stay."""
+    table = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**table, card: found}, indent=1, sort_keys=True) + "\n")
+
+
 def write(rows: list[Row], card: str, driver: str, folder: Path) -> Path:
     """The results of a card, those of an earlier run replaced."""
     path = folder / f"{slug(card)}.json"
@@ -348,13 +381,21 @@ def main() -> int:
     if subprocess.run(tests, check=False, cwd=ROOT).returncode:
         return 1
     flush = torch.empty(FLUSH, dtype=torch.uint8, device="cuda")
-    rows = []
+    rows, choices = [], {}
+
+    def clock(given: Contestant) -> float:
+        given.call()
+        return timed(given.call, flush.zero_)
+
     for given in contestants():
+        if choice := best(given, clock):  # of one class the first: other groups of the same shape would choose alike
+            choices.setdefault(given.kernel, {}).setdefault(tuned.shape_class(sizes_of(given.shape)), choice)
         rows.append(row := measure(given, flush))
         print(
             f"{row.kernel:16} {row.shape:24} {row.who:26} {row.cold_us:10} us cold {row.warm_us:10} us warm", flush=True
         )
     print(write(rows, devices[0].name, driver, ROOT / "benches" / "results"))
+    write_choices(choices, devices[0].name, tuned.TABLE)
     return 0
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from subbyte.cuda.arrays import View, view
 from subbyte.cuda.gemm.float8 import COLUMNS, DEPTH, expect_bias, product, shared
+from subbyte.cuda.gemm.tuned import choose
 from subbyte.errors import RangeError, ShapeError
 
 __all__ = ["int4_fp8"]
@@ -45,11 +46,11 @@ def int4_fp8(
     of_x, of_w = view("x_scale", x_scale), view("w_scale", w_scale)
     addend = None if bias is None else view("bias", bias)
     m, n, k, group = check(seen, codes, of_x, of_w, group, tensor_scale, addend)
-    rows = 16 if m <= 16 else 64
+    rows, slices = choose("int4_fp8", seen.device, (m, n, k))
     entry, blocks = f"int4_fp8_{SCALES[of_w.dtype]}_m{rows}", math.ceil(m / rows) * math.ceil(n / COLUMNS)
     numbers = [m, n, k, group, of_x.shape[0], float(tensor_scale)]
     operands, room = [seen, codes, of_x, of_w, addend], shared(rows, DEPTH // 2)
-    return product("int4_fp8", entry, x, operands, (m, n), k, blocks, numbers, room, stream)
+    return product("int4_fp8", entry, x, operands, (m, n), k, blocks, numbers, room, stream, slices=slices)
 
 
 def check(

@@ -64,9 +64,8 @@ def w4a4(
     sizes = check(seen, codes, of_x, of_w, group, beside, addend)
     m, n, k = sizes.m, sizes.n, sizes.k
     if sizes.exact:
-        tile = FEW if m <= FEW.rows else MANY
-        shared = (tile.rows + tile.columns) * BYTES
-        return product(tile, x, [seen, codes], [of_x, of_w, addend], [m, n, k], shared, stream)
+        scales = [of_x, of_w, addend]
+        return product("w4a4", (FEW, MANY), x, [seen, codes], scales, [m, n, k], (BYTES, BYTES), stream)
     rows = GROUPS[0] if m <= GROUPS[0] else GROUPS[1]
     blocks, operands = math.ceil(m / rows) * math.ceil(n / float8.COLUMNS), [seen, codes, of_x, of_w, *beside, addend]
     numbers = [m, n, k, sizes.group, sizes.outliers]
