@@ -3,7 +3,8 @@
     make gpu-check        # or: python -m benches.gpu_check
 
 Needs an NVIDIA driver and a torch that sees the card. Times are CUDA events around one call, the median of many; cold
-calls find L2 filled with something else, warm ones what the call before left there. Writes benches/results/<card>.json.
+calls find L2 filled with something else, warm ones what the call before left there. Writes benches/results/<card>.json
+and, for each shape, the fastest tile and slices of K into the table of choices (subbyte/cuda/gemm/tuned.py).
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ from typing import Any
 import torch
 
 from subbyte import cuda, kernels
+from subbyte.cuda.gemm import tuned
 from subbyte.errors import SubbyteError
 
 ROOT = Path(__file__).resolve().parents[1]
 FLUSH = 256 << 20  # bytes, more than any L2
 CALLS = 30
+#: Of K, to be tried.
+SLICES = (1, 2, 4, 8, 16)
 #: Rows of activations, of decoding and of prefill; N and K of a layer of 8 and of 70 billion parameters.
 TOKENS = (1, 16, 64, 256, 4096)
 LAYERS = ((4096, 4096), (28672, 8192))
@@ -195,6 +199,21 @@ def w4a8(m: int, n: int, k: int, group: int) -> Iterator[Contestant]:
     yield Contestant("w4a8", "subbyte w8a8", shape, lambda: kernels.w8a8(x, weight, *scales), whole, flops)
 
 
+def w4a4(m: int, n: int, k: int, group: int, outliers: int) -> Iterator[Contestant]:
+    """Both operands of 4 bits, per token and channel (-1) or in groups with outliers, beside the same as bytes."""
+    x, words = (torch.randint(-(2**31), 2**31, (rows, k // 8), dtype=torch.int32, device="cuda") for rows in (m, n))
+    wide = [torch.randint(-8, 8, (rows, k), dtype=torch.int8, device="cuda") for rows in (m, n)]
+    count = 1 if group == -1 else k // group
+    scales, one = ([torch.rand(rows, each, device="cuda") for rows in (m, n)] for each in (count, 1))
+    beside = [torch.randint(-128, 128, (rows, outliers), dtype=torch.int8, device="cuda") for rows in (m, n)]
+    given = [*beside, *(each[:, 0] for each in one)] if outliers else []
+    shape, flops = f"{m}x{n}x{k} g{group} o{outliers}", 2 * m * n * (k + outliers)
+    moved = (m + n) * (k // 2 + 4 * count + outliers) + 4 * m * n
+    yield Contestant("w4a4", "subbyte", shape, lambda: kernels.w4a4(x, words, *scales, group, *given), moved, flops)
+    whole, of_rows = (m + n) * k + 4 * m * n, [each[:, 0] for each in one]
+    yield Contestant("w4a4", "subbyte w8a8", shape, lambda: kernels.w8a8(*wide, *of_rows), whole, 2 * m * n * k)
+
+
 def fp8(m: int, n: int, k: int) -> Iterator[Contestant]:
     """Tokens by channels beside torch's product of 8-bit floats, which wants sm_89 or later."""
     x, weight = (torch.randn(rows, k, device="cuda").to(torch.float8_e4m3fn) for rows in (m, n))
@@ -208,6 +227,19 @@ def fp8(m: int, n: int, k: int) -> Iterator[Contestant]:
             return torch._scaled_mm(x, weight.T, x_scale, w_scale.T, out_dtype=torch.bfloat16)
 
         yield Contestant("fp8", "torch._scaled_mm to bf16", shape, peer, moved - 2 * m * n, flops)
+
+
+def int4_fp8(m: int, n: int, k: int) -> Iterator[Contestant]:
+    """Groups of 128 with E4M3 scales, beside the same weights as 8-bit floats."""
+    x, weight = (torch.randint(0, 120, (rows, k), dtype=torch.uint8, device="cuda") for rows in (m, n))
+    words = torch.randint(-(2**31), 2**31, (n, k // 8), dtype=torch.int32, device="cuda")
+    w_scale = torch.randint(1, 100, (n, k // 128), dtype=torch.uint8, device="cuda")
+    x_scale, of_w = torch.rand(m, device="cuda"), torch.rand(n, 1, device="cuda")
+    shape, flops, outer = f"{m}x{n}x{k} g128", 2 * m * n * k, m * k + 4 * m * n
+    ours, moved = (lambda: kernels.int4_fp8(x, words, x_scale, w_scale, 128)), n * k // 2 + w_scale.numel() + outer
+    yield Contestant("int4_fp8", "subbyte", shape, ours, moved, flops)
+    bytes_of = lambda: kernels.fp8(x, weight, x_scale[:, None], of_w)  # noqa: E731
+    yield Contestant("int4_fp8", "subbyte fp8", shape, bytes_of, n * k + outer, flops)
 
 
 def fp8_grouped(m: int, n: int, k: int, experts: int, chosen: int) -> Iterator[Contestant]:
@@ -267,7 +299,10 @@ def contestants() -> Iterator[Contestant]:
             yield from w8a8(m, n, k)
             for group in (128, -1):
                 yield from w4a8(m, n, k, group)
+            for group, outliers in ((-1, 0), (128, 128)):
+                yield from w4a4(m, n, k, group, outliers)
             yield from fp8(m, n, k)
+            yield from int4_fp8(m, n, k)
     for m in TOKENS:
         yield from wna16_grouped(m, 14336, 4096, experts=8, chosen=2)
         yield from fp8_grouped(m, 14336, 4096, experts=8, chosen=2)
@@ -295,6 +330,35 @@ def measure(given: Contestant, flush: Any) -> Row:
     return Row.of(given, timed(given.call, flush.zero_), timed(given.call, lambda: None))
 
 
+def candidates(given: Contestant) -> list[tuple[int, int]]:
+    """Each tile of its kernel with each number of slices of K that may help; none for a kernel that does not ask."""
+    if given.who != "subbyte":
+        return []
+    k = int(sizes_of(given.shape)[2])
+    slices = [each for each in SLICES if each <= max(1, k // 512)]
+    return [(rows, each) for rows in tuned.KERNELS.get(given.kernel, ()) for each in slices]
+
+
+def sizes_of(shape: str) -> list[int]:
+    """M, N and K of a contestant's shape, or what else stands there in front of a space."""
+    return [int(each) for each in shape.split(" ")[0].split("x")]
+
+
+def best(given: Contestant, clock: Callable[[Contestant], float]) -> tuple[int, int] | None:
+    """The choice of least time, which `clock` takes; none for a kernel that does not ask."""
+    times = {}
+    for choice in candidates(given):
+        with tuned.forced(choice):
+            times[choice] = clock(given)
+    return min(times, key=lambda choice: times[choice]) if times else None
+
+
+def write_choices(found: dict[str, dict[str, tuple[int, int]]], card: str, path: Path) -> None:
+    """Puts the choices of a card, by kernel and class of shapes, into the table; other cards stay."""
+    table = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**table, card: found}, indent=1, sort_keys=True) + "\n")
+
+
 def write(rows: list[Row], card: str, driver: str, folder: Path) -> Path:
     """The results of a card, those of an earlier run replaced."""
     path = folder / f"{slug(card)}.json"
@@ -317,13 +381,21 @@ def main() -> int:
     if subprocess.run(tests, check=False, cwd=ROOT).returncode:
         return 1
     flush = torch.empty(FLUSH, dtype=torch.uint8, device="cuda")
-    rows = []
+    rows, choices = [], {}
+
+    def clock(given: Contestant) -> float:
+        given.call()
+        return timed(given.call, flush.zero_)
+
     for given in contestants():
+        if choice := best(given, clock):  # of one class the first: other groups of the same shape would choose alike
+            choices.setdefault(given.kernel, {}).setdefault(tuned.shape_class(sizes_of(given.shape)), choice)
         rows.append(row := measure(given, flush))
         print(
             f"{row.kernel:16} {row.shape:24} {row.who:26} {row.cold_us:10} us cold {row.warm_us:10} us warm", flush=True
         )
     print(write(rows, devices[0].name, driver, ROOT / "benches" / "results"))
+    write_choices(choices, devices[0].name, tuned.TABLE)
     return 0
 
 

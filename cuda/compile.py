@@ -135,10 +135,22 @@ def sources(folder: Path = CUDA) -> list[Path]:
     return found
 
 
+def headers(source: Path) -> set[Path]:
+    """The files of cuda/ that a source includes, and those that they include."""
+    found: set[Path] = set()
+    waiting = [source]
+    while waiting:
+        names = re.findall(r'^\s*#\s*include "([^"]+)"', waiting.pop().read_text(), re.MULTILINE)
+        new = {CUDA / name for name in names} - found
+        found |= new
+        waiting += new
+    return found
+
+
 def digest(source: Path, architecture: str) -> str:
     """A hash of all that decides the output: kernel, headers, NVRTC's version, options and architecture."""
     state = hashlib.sha256(repr((VERSION, OPTIONS, architecture)).encode())
-    for path in (source, *sorted(CUDA.rglob("*.cuh"))):
+    for path in (source, *sorted(headers(source))):
         state.update(path.relative_to(CUDA).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return state.hexdigest()
 

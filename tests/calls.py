@@ -227,6 +227,31 @@ def calls() -> dict[str, Call]:
             any_axes=True,
             empty={"x": (0, 64), "values": (0,), "columns": (0,), "pointers": (5,), "base": (0, 4)},
         ),
+        "w4a4": Call(
+            {
+                "x": words[:5].copy(),
+                "words": words,
+                "x_scale": scale[:5].copy(),
+                "w_scale": scale,
+                "x_outliers": integers[:, :3].copy(),
+                "w_outliers": codes[:, :3].astype(np.int8),
+                "x_outlier_scale": scale[:5, 0].copy(),
+                "w_outlier_scale": scale[:, 1].copy(),
+                "bias": x[0, :6].copy(),
+            },
+            {"group": 32},
+            empty={
+                "x": (0, 8),
+                "words": (6, 8),
+                "x_scale": (0, 2),
+                "w_scale": (6, 2),
+                "x_outliers": (0, 3),
+                "w_outliers": (6, 3),
+                "x_outlier_scale": (0,),
+                "w_outlier_scale": (6,),
+                "bias": (6,),
+            },
+        ),
         "w4a8": Call(
             {
                 "x": integers,
@@ -267,6 +292,17 @@ def calls() -> dict[str, Call]:
                 "bias": x[0, :3].copy(),
             },
             empty={"x": (0, 130), "weight": (3, 130), "x_scale": (1, 2), "w_scale": (3, 2)},
+        ),
+        "int4_fp8": Call(
+            {
+                "x": random.integers(0, 64, (5, 64), np.uint8),
+                "words": words,
+                "x_scale": scale[:5, 0].copy(),
+                "w_scale": bytes_of_scales // 2,
+                "bias": x[0, :6].copy(),
+            },
+            {"group": 32},
+            empty={"x": (0, 64), "words": (6, 8), "x_scale": (1,), "w_scale": (6, 2), "bias": (6,)},
         ),
         "fp8_grouped": Call(
             {

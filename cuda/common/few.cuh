@@ -3,7 +3,8 @@
 // for rows that are not there. What codes mean is the kernel's own.
 //
 //   TOKENS 8:  32 columns of y, 2 warps down, 4 along K      a chunk, 32 * EIGHTS columns: lane t of the four that share a row has
-//   TOKENS 16: 64 columns of y, 4 warps down, 2 along K      EIGHTS neighbouring eights of codes; x lies in shared memory the same way
+//   TOKENS 16: 64 columns of y, 4 warps down, 2 along K      EIGHTS neighbouring eights of codes; x lies in shared memory the same way.
+//                                                            Of 6 bits an eight begins in the middle of a word every other time.
 #pragma once
 #include "common/memory.cuh"
 #include "common/mma.cuh"
@@ -14,14 +15,17 @@ enum : unsigned { THREADS = 256, WARPS = THREADS / 32 };
 // BITS of a column's code, or of its part of one.
 template <unsigned BITS, unsigned EIGHTS, unsigned TOKENS> struct Shape {
     static constexpr unsigned DOWN = TOKENS / 4, ALONG = WARPS / DOWN, ACROSS = TOKENS / 8;  // warps, warps, tiles of mma
-    static constexpr unsigned COLUMNS = DOWN * 16, CHUNK = 32 * EIGHTS, WORDS = EIGHTS * BITS / 4;
+    static constexpr unsigned COLUMNS = DOWN * 16, CHUNK = 32 * EIGHTS, WORDS = (EIGHTS * BITS + 3) / 4;
     // Columns of K that all warps take in turn, 128 each, and between two barriers; more under way would not fit the registers.
-    static constexpr unsigned SLICE = ALONG * 128, STRETCH = SLICE * (BITS == 8 ? 2 : 4);
+    static constexpr unsigned SLICE = ALONG * 128, STRETCH = SLICE * (BITS > 4 ? 2 : 4);
     static constexpr unsigned PITCH = STRETCH * 2 + 64;  // bytes of a row of x in shared memory, so that rows meet other banks
     static constexpr unsigned STEPS = STRETCH / CHUNK / ALONG, TOGETHER = 128 / CHUNK;  // chunks of a warp in them; neighbours
     __device__ static unsigned chunk(unsigned step, unsigned along) {
         return (step / TOGETHER * ALONG + along) * TOGETHER + step % TOGETHER;
     }
+    // Of a row: where those of lane t begin, and the bits of that word that are another's.
+    __device__ static size_t word(unsigned chunk, unsigned t) { return (size_t(chunk) * 4 + t) * (EIGHTS * BITS) / 4; }
+    __device__ static unsigned shift(unsigned t) { return EIGHTS * BITS % 4 ? t % 2 * 16 : 0; }
 };
 
 // The words of one lane; zeros behind the end of the row.
@@ -113,8 +117,8 @@ __device__ void few_product(const T* x, const unsigned* words, const T* scale, c
         for (unsigned step = 0; step < S::STEPS; step++) {
             const unsigned chunk = k0 / S::CHUNK + S::chunk(step, along);
             for (unsigned half = 0; half < 2; half++) {
-                const size_t at = (size_t(chunk) * 4 + t) * S::WORDS;
-                read_codes(words + column[half] * row_words, row_words, chunk * S::CHUNK < end ? at : row_words, wide, codes[step][half]);
+                const size_t at = chunk * S::CHUNK < end ? S::word(chunk, t) : row_words;
+                read_codes(words + column[half] * row_words, row_words, at, wide, codes[step][half]);
             }
         }
         __syncthreads();  // the stretch before has been read by all

@@ -38,12 +38,12 @@ struct Scales {
     }
 };
 
-// The weight as a class has it: which codes of x it wants in a pair, its own pairs, and factors of SPAN columns, those of x's format
-// taken back.
+// The weight as a class has it: which codes of x it wants in a pair, its own pairs, and the factors of sums over `span` columns, 64 or
+// 128, those of x's format taken back.
 template <class Format_> struct Floats {
     using Format = Format_;
     using Codes = Tile<COLUMNS, DEPTH>;
-    static constexpr unsigned SPAN = 128;
+    static constexpr unsigned span = 128;
     const unsigned char* codes;
     Scales scales;
     __device__ static size_t bytes(size_t k) { return k; }
@@ -52,7 +52,7 @@ template <class Format_> struct Floats {
     __device__ static void widen(const unsigned char* tile, unsigned row, unsigned chunk, unsigned t, unsigned (&pairs)[4][2]) {
         widen_codes<Format>(load<Words<4>>(tile + Codes::place(row, chunk * CHUNK + t * 16)), pairs);
     }
-    __device__ float factor(unsigned n, unsigned k) const { return scales.at(n, k / SPAN) * (Format::SCALE * Format::SCALE); }
+    __device__ float factor(unsigned n, unsigned k) const { return scales.at(n, k / span) * (Format::SCALE * Format::SCALE); }
 };
 
 // Rows `m0` to `m_end` of y [M, N], ROWS of them, and COLUMNS columns from n0 on; slice blockIdx.y of K, `depth` columns of it.
@@ -106,8 +106,8 @@ __device__ void float8_product(const Rows& x, const Scales& x_scale, const Weigh
                 for (unsigned step = 0; step < 4; step++)
                     for (unsigned down = 0; down < DOWN; down++) mma(sum[down][across], a[down][step], b[step], F16{});
             }
-            const unsigned next = k0 + (chunk + 1) * CHUNK, k = next - Weight::SPAN;
-            if (next % Weight::SPAN || k >= end) continue;
+            const unsigned next = k0 + (chunk + 1) * CHUNK, k = next - weight.span;
+            if (next % weight.span || k >= end) continue;
             float of_row[DOWN][2], of_column[ACROSS][2];
 #pragma unroll
             for (unsigned down = 0; down < DOWN; down++) {

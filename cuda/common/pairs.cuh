@@ -81,10 +81,10 @@ template <unsigned BITS> __device__ inline unsigned code_pair(unsigned low, unsi
     else if constexpr (BITS == 4)
         return low >> 4 * i & 0x000f000f;
     else
-        return (low >> BITS * i & MASK) | (low >> BITS * (i + 4) & MASK) << 16;
+        return (low >> BITS * i & MASK) | ((BITS > 4 ? low >> 24 | high << 8 : low >> BITS * 4) >> BITS * i & MASK) << 16;
 }
 
-// Eight neighbouring codes from the low end of `low` on; of 8 bits the last four lie in `high`.
+// Eight neighbouring codes from the low end of `low` on; of 8 bits the last four lie in `high`, of 6 bits a part of them.
 struct Eight {
     unsigned low, high;
 };

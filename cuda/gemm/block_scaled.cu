@@ -1,5 +1,5 @@
 // block_scaled: y[m, n] = sum_k x[m, k] * code[n, k] * scale[n, k / block] * tensor_scale, with small floats or integers as codes.
-//   x [M, K] | words [N, ceil(K * BITS / 32)] u32: codes of 4 or 8 bits, layout "dense" | y [M, N]
+//   x [M, K] | words [N, ceil(K * BITS / 32)] u32: codes of 4, 6 or 8 bits, layout "dense" | y [M, N]
 //   scale [N, K / block] bytes: E8M0 (power 1), or E4M3 | block 16 or 32, which divides K
 //   parts, depth: as in wna16_mma.cu, depth a multiple of SLICE
 //   All row-major; x and y are both f16 or both bf16. M, N, K below 2^31.
@@ -17,9 +17,9 @@
 
 // Codes i and i + 4 of eight as a pair of 16-bit floats.
 template <unsigned BITS_, unsigned MIDDLE> struct Integer {  // two's complement: the highest bit turned, a code is the number plus MIDDLE
-    static constexpr unsigned BITS = BITS_, SIGNS = BITS == 4 ? 0x88888888 : 0x80808080;
+    static constexpr unsigned BITS = BITS_;
     template <class T> __device__ static unsigned pair(unsigned low, unsigned high, unsigned i, T type) {
-        return biased(code_pair<BITS>(low ^ SIGNS, high ^ SIGNS, i), MIDDLE, type);
+        return biased(code_pair<BITS>(low, high, i) ^ MIDDLE * 0x10001, MIDDLE, type);
     }
 };
 // What a 16-bit float has: bits of mantissa, bias, and itself for a power of two.
@@ -47,9 +47,12 @@ template <unsigned EXPONENT, unsigned MANTISSA, unsigned NAN_> struct Float {
     }
 };
 using E2m1 = Float<2, 1, 0>;
+using E2m3 = Float<2, 3, 0>;
+using E3m2 = Float<3, 2, 0>;
 using E4m3fn = Float<4, 3, 0x7f>;
 using E5m2 = Float<5, 2, 0x7c>;
 using Int8 = Integer<8, 128>;
+using Int6 = Integer<6, 32>;
 using Int4 = Integer<4, 8>;
 
 // The scales of one row of W. Beyond the last block they are 0: there is nothing behind it.
@@ -80,7 +83,7 @@ __device__ void block_scaled(const T* x, const unsigned* words, const unsigned c
     const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const unsigned down = warp % S::DOWN, along = warp / S::DOWN, n0 = blockIdx.x / downs * S::COLUMNS + down * 16 + g;
     const size_t row_words = (size_t(K) * BITS + 31) / 32, blocks = K / block;
-    const bool wide = (size_t(words) | row_words * 4) % 16 == 0;
+    const bool wide = BITS != 6 && (size_t(words) | row_words * 4) % 16 == 0;
     // What lies beyond the edges is that of the last column and row, and is not written.
     const size_t column[2] = {n0 < N ? n0 : N - 1, n0 + 8 < N ? n0 + 8 : N - 1};
     const Scales scales[2] = {{scale + column[0] * blocks, unsigned(blocks), power != 0, tensor_scale},
@@ -93,8 +96,8 @@ __device__ void block_scaled(const T* x, const unsigned* words, const unsigned c
         for (unsigned step = 0; step < S::STEPS; step++) {
             const unsigned chunk = k0 / CHUNK + S::chunk(step, along);
             for (unsigned half = 0; half < 2; half++) {
-                const size_t at = (size_t(chunk) * 4 + t) * S::WORDS;
-                read_codes(words + column[half] * row_words, row_words, chunk * CHUNK < end ? at : row_words, wide, codes[step][half]);
+                const size_t at = chunk * CHUNK < end ? S::word(chunk, t) : row_words;
+                read_codes(words + column[half] * row_words, row_words, at, wide, codes[step][half]);
             }
         }
         __syncthreads();  // the stretch before has been read by all
@@ -105,8 +108,11 @@ __device__ void block_scaled(const T* x, const unsigned* words, const unsigned c
             const unsigned in_tile = S::chunk(step, along), k = k0 + in_tile * CHUNK;
             if (k >= end) break;
             unsigned pairs[2][4];
-            for (unsigned half = 0; half < 2; half++)
-                for (unsigned i = 0; i < 4; i++) pairs[half][i] = Element::pair(codes[step][half][0], codes[step][half][S::WORDS - 1], i, T{});
+            for (unsigned half = 0; half < 2; half++) {
+                const unsigned first = codes[step][half][0], last = codes[step][half][S::WORDS - 1];
+                const unsigned low = unsigned((static_cast<unsigned long long>(last) << 32 | first) >> S::shift(t));
+                for (unsigned i = 0; i < 4; i++) pairs[half][i] = Element::pair(low, last >> S::shift(t), i, T{});
+            }
             for (unsigned of = 0; of < CHUNK / block; of++) {
                 const bool mine = block == CHUNK || t / 2 == of;
                 const float factors[2] = {scales[0].at(k / block + of), scales[1].at(k / block + of)};
@@ -142,7 +148,10 @@ __device__ void block_scaled(const T* x, const unsigned* words, const unsigned c
     ENTRY(block_scaled_##NAME##_bf16_m16, ELEMENT, 16, BF16)
 
 INSTANCES(e2m1, E2m1)
+INSTANCES(e2m3, E2m3)
+INSTANCES(e3m2, E3m2)
 INSTANCES(e4m3fn, E4m3fn)
 INSTANCES(e5m2, E5m2)
 INSTANCES(int8, Int8)
+INSTANCES(int6, Int6)
 INSTANCES(int4, Int4)

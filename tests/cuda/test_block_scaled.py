@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from subbyte import kernels
 from subbyte.cuda.gemm.block_scaled import ELEMENTS, SCALES, check
 from subbyte.errors import RangeError, ShapeError, UnknownNameError
 from tests.cuda.test_emulated import DTYPES, POISON, add
@@ -32,7 +33,7 @@ def run(
     parts = np.zeros((slices, m, n), np.float32) if slices > 1 else None
     numbers = [m, n, k, block, SCALES.index(scale_dtype), depth, float(tensor_scale)]
     args = [x.view(np.uint16), words.view(np.uint32), scale, y, parts, *numbers]
-    stretch = 4096 // tokens * (2 if ELEMENTS[element] == 8 else 4)
+    stretch = 4096 // tokens * (2 if ELEMENTS[element] > 4 else 4)
     grid, shared = (-(-m // tokens) * -(-n // (4 * tokens)), slices, 1), min(m, tokens) * (stretch * 2 + 64)
     entry, out = f"block_scaled_{element}_{dtype}_m{tokens}", [y] if parts is None else [parts]
     banks = emulated.launch(entry, grid, (256, 1, 1), args, out=out, shared=shared, **options)
@@ -67,19 +68,16 @@ def test_agrees_with_numpy(emulated: Emulated, element: str, block: int, scale_d
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("element", ELEMENTS)
 def test_every_code_is_exact(emulated: Emulated, element: str, dtype: str) -> None:
-    """Infinities and NaN too, each in a row of its own, alone among zeros."""
+    """Infinities and NaN too, each in a row of its own, alone among zeros; in the eights of two lanes, across words."""
     bits = ELEMENTS[element]
-    words = np.zeros((1 << bits, bits), np.int32)
-    words[:, 0] = np.arange(1 << bits) << 32 - bits if bits == 4 else np.arange(1 << bits) << 8
-    words = words.astype(np.uint32).view(np.int32)
-    column = 7 if bits == 4 else 1
-    x = np.zeros((1, 32), np.float32)
-    x[0, column] = 1
     options = {"element": element, "block": 32, "scale_dtype": "e8m0", "tensor_scale": 1.0}
-    given = Case("", (x, words, np.full((len(words), 1), 127, np.uint8)), options, lambda: 0)
-    got, _, _ = run(emulated, given, dtype)
-    weight = decoded(words, given.args[2], 32, *options.values())
-    np.testing.assert_array_equal(got[0].astype(np.float64), weight[:, column])
+    for column in (5, 10):
+        codes, x = np.zeros((1 << bits, 32), np.uint8), np.zeros((1, 32), np.float32)
+        codes[:, column], x[0, column] = np.arange(1 << bits), 1
+        words, scale = kernels.pack(codes, bits=bits), np.full((1 << bits, 1), 127, np.uint8)
+        got, _, _ = run(emulated, Case("", (x, words, scale), options, lambda: 0), dtype)
+        weight = decoded(words, scale, 32, *options.values())
+        np.testing.assert_array_equal(got[0].astype(np.float64), weight[:, column])
 
 
 @pytest.mark.parametrize("scale_dtype", SCALES)
@@ -131,7 +129,7 @@ def test_what_is_refused() -> None:
     x, words = on_gpu("x", (3, 64), "f16", 2), on_gpu("words", (5, 8), "i32", 4)
     scale = on_gpu("scale", (5, 2), "u8", 1)
     assert check(x, words, scale, "e2m1", 32, "e8m0", 1.0) == (3, 5, 64)
-    for options in (("e2m3", 32, "e8m0", 1.0), ("e2m1", 32, "f32", 1.0)):
+    for options in (("e5m3", 32, "e8m0", 1.0), ("e2m1", 32, "f32", 1.0)):
         with pytest.raises(UnknownNameError):
             check(x, words, scale, *options)
     for options in (("e2m1", 64, "e8m0", 1.0), ("e2m1", 32, "e8m0", 0.0), ("e2m1", 32, "e8m0", float("nan"))):

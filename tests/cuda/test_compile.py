@@ -30,7 +30,7 @@ ENTRIES = {
     },
     "block_scaled": {
         f"block_scaled_{element}_{dtype}_m{tokens}"
-        for element in ("e2m1", "e4m3fn", "e5m2", "int8", "int4")
+        for element in ("e2m1", "e2m3", "e3m2", "e4m3fn", "e5m2", "int8", "int6", "int4")
         for dtype in ("f16", "bf16")
         for tokens in (8, 16)
     },
@@ -51,6 +51,7 @@ ENTRIES = {
     "gather": {"gather"},
     "hadamard": {f"hadamard_{outer}{dtype}" for outer in ("", "outer_") for dtype in ("f32", "f16", "bf16")},
     "hadamard_quantize": tokens("hadamard_quantize") | tokens("hadamard_quantize_outer"),
+    "int4_fp8": {f"int4_fp8_{scales}_m{rows}" for scales in ("e4m3fn", "bf16") for rows in (16, 64)},
     "lookup": {f"lookup_w{bits}_{dtype}" for bits in range(1, 9) for dtype in ("f16", "bf16")},
     "lookup_few": {
         f"lookup_few_w{bits}_{dtype}_e{eights}_{tables}_m{tokens}"
@@ -68,6 +69,7 @@ ENTRIES = {
     "norm_quantize": tokens("norm_quantize"),
     "quantize_tokens": tokens("quantize_tokens"),
     "sum": {"sum_f16", "sum_bf16", "sum_f32"},
+    "w4a4": {"w4a4_m16", "w4a4_m128", "w4a4_groups_m16", "w4a4_groups_m64"},
     "w4a8": {"w4a8_m16", "w4a8_m128"},
     "w8a8": {"w8a8_m16", "w8a8_m128", "w8a8_sum"},
     "wna16": WNA16,
@@ -103,12 +105,14 @@ REGISTERS = {
     "gather": 32,
     "hadamard": 128,
     "hadamard_quantize": 128,
+    "int4_fp8": 255,
     "lookup": 64,
     "lookup_few": 128,
     "lookup_mma": 255,
     "norm_quantize": 64,
     "quantize_tokens": 64,
     "sum": 32,
+    "w4a4": 255,
     "w4a8": 255,
     "w8a8": 255,
     "wna16": 64,

@@ -26,9 +26,11 @@ from tests.oracles import (
     fp8_grouped,
     hadamard,
     hadamard_quantize,
+    int4_fp8,
     lookup,
     norm_quantize,
     quantize_tokens,
+    w4a4,
     w4a8,
     w8a8,
     wna16_grouped,
@@ -44,6 +46,7 @@ OTHERS = [
     *(("w8a8", case) for case in [*w8a8.cases(), w8a8.large(256, 512, 1024), w8a8.large(1, 512, 4096)]),
     *(("w4a8", case) for case in w4a8.cases() if case.kwargs["group"] % 16 == 0 or case.kwargs["group"] == -1),
     *(("w4a8", case) for case in [w4a8.large(1, 256, 4096, 128), w4a8.large(200, 256, 1024, -1)]),
+    *(("w4a4", case) for case in [*(case for case in w4a4.cases() if not case.bound), w4a4.large(200, 256, 1024, -1)]),
     *(("hadamard", case) for case in [*hadamard.cases(), *hadamard.halves()[:4], hadamard.large(4, 32768)]),
     *(("norm_quantize", case) for case in [*norm_quantize.cases(), norm_quantize.large(64, 4096)]),
     *(("hadamard_quantize", case) for case in hadamard_quantize.cases()),
@@ -136,6 +139,40 @@ def test_fp8_grouped_agrees_with_the_oracle(case: Case) -> None:
     got = kernels.fp8_grouped(*args, **options)
     assert (abs(got.cpu().numpy() - case.oracle(*case.args, **case.kwargs)) <= case.bound).all()
     assert torch.equal(got, kernels.fp8_grouped(*args, **options))
+
+
+W4A4 = [case for case in w4a4.cases() if case.bound and case.kwargs["group"] in (-1, 128, 256, 384)]
+
+
+@pytest.mark.parametrize("case", [*W4A4, w4a4.large(65, 132, 1024, 128, 128)], ids=str)
+def test_w4a4_agrees_with_the_oracle(case: Case) -> None:
+    args = [torch.from_numpy(each).cuda() for each in case.args]
+    options = {
+        name: torch.from_numpy(each).cuda() if isinstance(each, np.ndarray) else each
+        for name, each in case.kwargs.items()
+    }
+    got = kernels.w4a4(*args, **options)
+    case.check(got.cpu().numpy())
+    assert torch.equal(got, kernels.w4a4(*args, **options))
+
+
+INT4_FP8 = [case for case in int4_fp8.cases() if case.args[3].dtype == np.uint8 and case.kwargs["group"] != 20]
+
+
+@pytest.mark.parametrize("case", [*INT4_FP8, int4_fp8.case(33, 40, 768, 128, biased=True)], ids=str)
+@pytest.mark.parametrize("wide", [False, True], ids=["e4m3fn", "bf16"])
+def test_int4_fp8_agrees_with_the_oracle(case: Case, wide: bool) -> None:
+    x, words, x_scale, w_scale = (torch.from_numpy(each).cuda() for each in case.args)
+    if wide:  # E4M3 has fewer bits than bf16
+        w_scale = w_scale.view(torch.float8_e4m3fn).bfloat16()
+    options = {
+        name: torch.from_numpy(each).cuda() if isinstance(each, np.ndarray) else each
+        for name, each in case.kwargs.items()
+    }
+    got = kernels.int4_fp8(x, words, x_scale, w_scale, **options)
+    want = case.oracle(*case.args, **case.kwargs)
+    assert (abs(got.cpu().numpy() - want) <= case.bound).all()
+    assert torch.equal(got, kernels.int4_fp8(x, words, x_scale, w_scale, **options))
 
 
 @pytest.mark.parametrize("case", [*hadamard.mixed(), hadamard.large(3, 11008)], ids=str)

@@ -15,10 +15,10 @@ CODE = """
 #include "common/memory.cuh"
 #include "common/pairs.cuh"
 
-template <class T> void one_mma(const unsigned* a, const unsigned* b, float* sum) {
+template <class T, class Sum> void one_mma(const unsigned* a, const unsigned* b, Sum* sum) {
     const unsigned lane = threadIdx.x;
     unsigned as[4], bs[2];
-    float sums[4];
+    Sum sums[4];
     for (unsigned i = 0; i < 4; i++) as[i] = a[lane * 4 + i], sums[i] = sum[lane * 4 + i];
     for (unsigned i = 0; i < 2; i++) bs[i] = b[lane * 2 + i];
     mma(sums, as, bs, T{});
@@ -26,15 +26,9 @@ template <class T> void one_mma(const unsigned* a, const unsigned* b, float* sum
 }
 void mma_f16(const unsigned* a, const unsigned* b, float* sum) { one_mma<F16>(a, b, sum); }
 void mma_bf16(const unsigned* a, const unsigned* b, float* sum) { one_mma<BF16>(a, b, sum); }
-void mma_s8(const unsigned* a, const unsigned* b, int* sum) {
-    const unsigned lane = threadIdx.x;
-    unsigned as[4], bs[2];
-    int sums[4];
-    for (unsigned i = 0; i < 4; i++) as[i] = a[lane * 4 + i], sums[i] = sum[lane * 4 + i];
-    for (unsigned i = 0; i < 2; i++) bs[i] = b[lane * 2 + i];
-    mma(sums, as, bs);
-    for (unsigned i = 0; i < 4; i++) sum[lane * 4 + i] = sums[i];
-}
+void mma_s8(const unsigned* a, const unsigned* b, int* sum) { one_mma<S8>(a, b, sum); }
+void mma_s4(const unsigned* a, const unsigned* b, int* sum) { one_mma<S4>(a, b, sum); }
+void mma_s4_in_bytes(const unsigned* a, const unsigned* b, int* sum) { one_mma<S4InBytes>(a, b, sum); }
 
 void reads_at(const int* x, int* y, unsigned at) { y[threadIdx.x] = x[at]; }
 void reads_before(const int* x, int* y, unsigned at) { y[threadIdx.x] = *(x - at); }
@@ -151,6 +145,30 @@ def test_mma_of_fragments_as_in_the_isa(emulator: Emulated, name: str) -> None:
     emulator.launch(f"mma_{name}", (1, 1, 1), (32, 1, 1), given)
     expected = fragments(a.astype(dtype), b.astype(dtype), (a @ b + c).astype(wide))[2]
     np.testing.assert_array_equal(given[2], expected)  # whole numbers below 2^24: no rounding
+
+
+@pytest.mark.parametrize(("name", "unit"), [("s4", 1), ("s4_in_bytes", 256)])
+def test_mma_of_four_bits_as_in_the_isa(emulator: Emulated, name: str, unit: int) -> None:
+    """By the formulas of "Matrix Fragments for mma.m16n8k64"; all products of the extreme codes are among them."""
+    rng = np.random.default_rng(7)
+    a, b, c = (rng.integers(-8, 8, shape) for shape in ((16, 64), (64, 8), (16, 8)))
+    a[0], b[:, 0], b[:, 1] = -8, -8, 7
+    registers = np.zeros((32, 4), np.uint32), np.zeros((32, 2), np.uint32), np.zeros((2, 32, 4), np.int32)
+    for lane in range(32):
+        group, in_group = lane >> 2, lane % 4
+        for i in range(32):  # a_i
+            row = group if i < 8 or 16 <= i < 24 else group + 8
+            column = in_group * 8 + (i & 7) + (0 if i < 16 else 32)
+            registers[0][lane, i // 8] |= np.uint32(int(a[row, column]) % 16 << 4 * (i % 8))
+        for i in range(16):  # b_i
+            row = in_group * 8 + (i & 7) + (0 if i < 8 else 32)
+            registers[1][lane, i // 8] |= np.uint32(int(b[row, group]) % 16 << 4 * (i % 8))
+        for i in range(4):  # c_i
+            at = group if i < 2 else group + 8, in_group * 2 + (i & 1)
+            registers[2][:, lane, i] = c[at] * unit, (a @ b + c)[at] * unit
+    given, expected = [*registers[:2], registers[2][0].copy()], registers[2][1]
+    emulator.launch(f"mma_{name}", (1, 1, 1), (32, 1, 1), given)
+    np.testing.assert_array_equal(given[2], expected)
 
 
 def test_prmt(emulator: Emulated) -> None:

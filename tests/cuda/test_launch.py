@@ -86,6 +86,15 @@ for one in (w4a8.case(3, 5, 160, 32), w4a8.case(20, 5, 1100, many=False)):
     options = {name: ndarray(each) if isinstance(each, np.ndarray) else each for name, each in one.kwargs.items()}
     got = cuda.w4a8(*map(ndarray, one.args), **options)
     assert np.array_equal(got.array, kernels.w4a8(*one.args, **one.kwargs))
+from tests.oracles import w4a4
+for one in (
+    w4a4.case(3, 5, 1160, biased=True),  # two slices of K
+    w4a4.case(20, 5, 64),
+    w4a4.case(3, 5, 1280, 128, biased=True),  # the same
+    w4a4.case(20, 5, 256, 256, 40),
+):
+    options = {name: ndarray(each) if isinstance(each, np.ndarray) else each for name, each in one.kwargs.items()}
+    one.check(cuda.w4a4(*map(ndarray, one.args), **options).array)
 # Two slices of K.
 given = [random.integers(-128, 128, (2, 1100)).astype(np.int8) for _ in range(2)] + [np.ones(1, np.float32)] * 2
 assert np.array_equal(cuda.w8a8(*map(ndarray, given)).array, kernels.w8a8(*given))
@@ -97,6 +106,16 @@ for one in (
 ):
     given = [ndarray(each) if isinstance(each, np.ndarray) else each for each in one.args]
     assert (abs(cuda.fp8(*given).array - one.oracle(*one.args)) <= one.bound).all()
+from tests.oracles import int4_fp8
+# One tile, many rows, two slices of K.
+for one in (
+    int4_fp8.case(3, 5, 192, 64),
+    int4_fp8.case(20, 5, 128, biased=True, many=False),
+    int4_fp8.case(2, 3, 1152, 384),
+):
+    options = {name: ndarray(each) if isinstance(each, np.ndarray) else each for name, each in one.kwargs.items()}
+    got = cuda.int4_fp8(*map(ndarray, one.args), **options).array
+    assert (abs(got - one.oracle(*one.args, **one.kwargs)) <= one.bound).all()
 for n in (64, 512):
     x = random.standard_normal((2, n)).astype(np.float32)
     assert np.array_equal(cuda.hadamard(ndarray(x)).array, kernels.hadamard(x))
@@ -183,6 +202,8 @@ OTHER_KERNELS = (
     "wna16_mma",
     "fp8",
     "fp8_grouped",
+    "int4_fp8",
+    "w4a4",
     "w4a8",
     "w8a8",
     "hadamard",

@@ -99,6 +99,12 @@ def capability(index: int) -> tuple[int, int]:
 
 
 @functools.cache
+def name(index: int) -> str:
+    """What the driver calls a device, such as "NVIDIA H200"."""
+    return _device(index).name
+
+
+@functools.cache
 def multiprocessors(index: int) -> int:
     """How many a device has, such as 132."""
     (handle,) = call("cuDeviceGet", index)

@@ -265,6 +265,11 @@ def lookup(x: Tensor, words: Tensor) -> Tensor:
 
 
 @_fake
+def w4a4(x: Tensor, words: Tensor) -> Tensor:
+    return x.new_empty((x.shape[0], words.shape[0]), dtype=torch.float32)
+
+
+@_fake
 def w4a8(x: Tensor, words: Tensor) -> Tensor:
     return x.new_empty((x.shape[0], words.shape[0]), dtype=torch.float32)
 
@@ -282,6 +287,11 @@ def fp8(x: Tensor, weight: Tensor) -> Tensor:
 @_fake
 def fp8_grouped(x: Tensor, weight: Tensor, rows: Tensor | None) -> Tensor:
     return x.new_empty(((x if rows is None else rows).shape[0], weight.shape[1]), dtype=torch.float32)
+
+
+@_fake
+def int4_fp8(x: Tensor, words: Tensor) -> Tensor:
+    return x.new_empty((x.shape[0], words.shape[0]), dtype=torch.float32)
 
 
 @_fake

@@ -125,6 +125,61 @@ def lookup(x: Array, words: Array, scale: Array, table: Array, group: int = -1) 
     return call("lookup", {"x": x, "words": words, "scale": scale, "table": table}, group=group)
 
 
+def w4a4(
+    x: Array,
+    words: Array,
+    x_scale: Array,
+    w_scale: Array,
+    group: int = -1,
+    x_outliers: Array | None = None,
+    w_outliers: Array | None = None,
+    x_outlier_scale: Array | None = None,
+    w_outlier_scale: Array | None = None,
+    bias: Array | None = None,
+) -> Array:
+    """4-bit activations times 4-bit weights, with scales of groups on both sides and outliers of 8 bits beside them.
+
+    x                [M, K / 8] i32, K below 2 ** 17: the codes of x, packed in "dense" order at 4 bits, those of
+                     `quantize_symmetric` plus 8; contiguous; CPU or CUDA
+    words            [N, K / 8] i32: those of W
+    x_scale          [M, K / group] f32
+    w_scale          [N, K / group] f32
+    group            columns that share a scale in both, dividing K; on CUDA a multiple of 128 or all; -1: all
+    x_outliers       [M, C] i8, C below 2 ** 17: columns that are kept at 8 bits; or None, like the three that follow
+    w_outliers       [N, C] i8
+    x_outlier_scale  [M] f32
+    w_outlier_scale  [N] f32
+    bias             [N] f32, or None
+    returns          [M, N] f32: sum_g s_g * x_scale_g * w_scale_g + o * x_outlier_scale * w_outlier_scale + bias, with
+                     the sums s_g of the products of a group and o of the outliers'
+
+    The product under Atom (Zhao et al., 2024): groups of 128, two neighbouring rows of W with the same scales, 128
+    outlier columns; with one group and no outliers that under QuaRot (Ashkboos et al., 2024), whose sum is exact,
+    rounded to f32 once, then scaled in this order: every path gives the same bits. With more, sums of a group, or of
+    128 columns of it, are exact and the rest is f32: off by at most about (K / 128 + C / 64 + 6) * 2 ** -23 *
+    sum|terms|, with K / group for K / 128 where that is more. Raises RangeError (K, C), ShapeError, DtypeError,
+    StrideError, DeviceError; on CUDA also DriverError and DependencyError.
+
+    >>> import numpy as np
+    >>> from subbyte.kernels import pack
+    >>> x, w = (pack(np.array([codes], np.uint8), bits=4) for codes in ([9, 10, 8, 0] * 2, [15, 8, 8, 9] * 2))
+    >>> w4a4(x, w, np.float32([[0.5, 2]]), np.float32([[1, 1]]), group=4)
+    array([[-2.5]], dtype=float32)
+    """
+    arrays = {
+        "x": x,
+        "words": words,
+        "x_scale": x_scale,
+        "w_scale": w_scale,
+        "x_outliers": x_outliers,
+        "w_outliers": w_outliers,
+        "x_outlier_scale": x_outlier_scale,
+        "w_outlier_scale": w_outlier_scale,
+        "bias": bias,
+    }
+    return call("w4a4", arrays, group=group)
+
+
 def w4a8(
     x: Array,
     words: Array,
@@ -280,6 +335,42 @@ def fp8_grouped(
     return call("fp8_grouped", arrays, format=format)
 
 
+def int4_fp8(
+    x: Array,
+    words: Array,
+    x_scale: Array,
+    w_scale: Array,
+    group: int = -1,
+    tensor_scale: float = 1.0,
+    bias: Array | None = None,
+) -> Array:
+    """E4M3 activations times 4-bit weights: out = (x W^T) * x_scale * tensor_scale + bias, W = w_scale * (code - 8).
+
+    x             [M, K] u8, codes of E4M3; contiguous; CPU or CUDA
+    words         [N, ceil(K / 8)] i32: the codes of W, packed in "dense" order at 4 bits
+    x_scale       [M] or [1] f32
+    w_scale       [N, K / group] u8: codes of E4M3; or bf16, on the CPU also f32 or f16
+    group         columns of W that share a scale, dividing K; on CUDA a multiple of 64 or all; -1: all
+    tensor_scale  a normal number above 0: the inverse of the power of two that W was raised by before it was rounded
+    bias          [N] f32, or None
+    returns       [M, N] f32
+
+    The product under FireQ (arXiv 2505.20839), whose own kernel rounds w_scale * code to E4M3 once more; here no
+    weight is rounded. Sums are f32: off by at most about K * 2 ** -23 * sum|x W| |x_scale| tensor_scale. NaN and
+    infinity spread. Does not depend on the number of threads. Raises RangeError (tensor_scale), ShapeError, DtypeError,
+    StrideError, DeviceError; on CUDA also DriverError and DependencyError.
+
+    >>> import numpy as np
+    >>> from subbyte.kernels import encode_minifloat, pack
+    >>> x = encode_minifloat(np.float32([[1, -2, 3, 4]]), "e4m3fn")
+    >>> words, scale = pack(np.array([[8, 9, 10, 0]], np.uint8), bits=4), np.float32([[2, 0.5]])
+    >>> int4_fp8(x, words, np.float32([0.25]), encode_minifloat(scale, "e4m3fn"), group=2)
+    array([[-4.25]], dtype=float32)
+    """
+    arrays = {"x": x, "words": words, "x_scale": x_scale, "w_scale": w_scale, "bias": bias}
+    return call("int4_fp8", arrays, group=group, tensor_scale=tensor_scale)
+
+
 def block_scaled(
     x: Array,
     words: Array,
@@ -295,7 +386,7 @@ def block_scaled(
     words         [N, ceil(K * bits / 32)] i32: the codes of `quantize_block`, packed in "dense" order at the bits of
                   `element`: 4, 6 or 8
     scale         [N, K / block] u8, the bits of the scales
-    element       as in `quantize_block`, like `block` and `scale_dtype`; on CUDA those of 4 and 8 bits
+    element       as in `quantize_block`, like `block` and `scale_dtype`
     tensor_scale  a normal number above 0
     returns       [..., N], dtype of x: x W^T, W[n, k] = code * scale * tensor_scale as `dequantize_block` gives it
 

@@ -305,15 +305,15 @@ impl Floats {
     }
 }
 
-/// Zero points: codes, or one of the float dtypes.
-pub enum Zeros {
-    /// Whole numbers.
+/// Parameters of groups: codes, or one of the float dtypes.
+pub enum Parameters {
+    /// What a byte stands for is the kernel's own.
     Codes(Input<u8>),
     /// Any numbers.
     Floats(Floats),
 }
 
-impl Zeros {
+impl Parameters {
     /// Takes `object`, called `what` in errors.
     pub fn take(what: &'static str, object: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = object.py();
@@ -344,25 +344,25 @@ impl Zeros {
     }
 
     /// The elements, still in their dtype.
-    pub fn narrow(&self) -> NarrowZeros<'_> {
+    pub fn narrow(&self) -> NarrowParameters<'_> {
         match self {
-            Self::Codes(zero) => NarrowZeros::Codes(zero.slice()),
-            Self::Floats(zero) => NarrowZeros::Floats(zero.narrow()),
+            Self::Codes(zero) => NarrowParameters::Codes(zero.slice()),
+            Self::Floats(zero) => NarrowParameters::Floats(zero.narrow()),
         }
     }
 }
 
-/// The elements of [`Zeros`], without anything of Python.
+/// The elements of [`Parameters`], without anything of Python.
 #[derive(Clone, Copy)]
-pub enum NarrowZeros<'a> {
+pub enum NarrowParameters<'a> {
     /// The values.
     Codes(&'a [u8]),
     /// The values or their bits.
     Floats(Narrow<'a>),
 }
 
-impl<'a> NarrowZeros<'a> {
-    /// As a kernel takes them, in `room` if need be.
+impl<'a> NarrowParameters<'a> {
+    /// As a kernel takes zero points, in `room` if need be.
     pub fn widen(self, on: &Machine, room: &'a mut [f32]) -> subbyte_kernels::Result<quantize::Zeros<'a>> {
         match self {
             Self::Codes(zero) => Ok(quantize::Zeros::Codes(zero)),

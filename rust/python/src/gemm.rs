@@ -3,11 +3,11 @@
 use pyo3::prelude::*;
 use subbyte_kernels as kernels;
 use subbyte_kernels::codebook::Table;
-use subbyte_kernels::gemm::Codebook;
+use subbyte_kernels::gemm::{Codebook, GroupScales};
 use subbyte_kernels::minifloat::{E2m1, E2m3, E3m2, E4m3fn, E5m2, Int};
 use subbyte_kernels::{gemm, pack};
 
-use crate::array::{Buffer, Floats, Input, NarrowPlaces, Output, Places, Zeros};
+use crate::array::{Buffer, Floats, Input, NarrowParameters, NarrowPlaces, Output, Parameters, Places};
 use crate::codebook::lattice;
 use crate::errors::error;
 use crate::machine::{Machine, run};
@@ -63,7 +63,7 @@ fn weighed(
     on: Option<&Bound<'_, Machine>>,
 ) -> PyResult<Buffer> {
     let (x, words, scale) = (Floats::take("x", x)?, Input::take("words", words)?, Floats::take("scale", scale)?);
-    let zero = zero.map(|zero| Zeros::take("zero", zero)).transpose()?;
+    let zero = zero.map(|zero| Parameters::take("zero", zero)).transpose()?;
     let order = order.map(|order| Input::<i32>::take("order", order)).transpose()?;
     let (others, depth) = x.last_axis(py, "x")?;
     let rows = others.iter().product();
@@ -80,8 +80,8 @@ fn weighed(
     }
     let shape = [others, &[cols]].concat();
     let (mut wide_x, mut wide_scale) = (x.room()?, scale.room()?);
-    let mut wide_zero = zero.as_ref().map_or_else(|| Output::zeroed(&[0]), Zeros::room)?;
-    let (words, zero, room_zero) = (words.slice(), zero.as_ref().map(Zeros::narrow), wide_zero.slice_mut());
+    let mut wide_zero = zero.as_ref().map_or_else(|| Output::zeroed(&[0]), Parameters::room)?;
+    let (words, zero, room_zero) = (words.slice(), zero.as_ref().map(Parameters::narrow), wide_zero.slice_mut());
     let (narrow_x, narrow_scale) = (x.narrow(), scale.narrow());
     let (room_x, room_scale) = (wide_x.slice_mut(), wide_scale.slice_mut());
     let order = order.as_ref().map(Input::slice);
@@ -112,7 +112,7 @@ pub fn wna16_grouped(
     on: Option<&Bound<'_, Machine>>,
 ) -> PyResult<Buffer> {
     let (x, words, scale) = (Floats::take("x", x)?, Input::take("words", words)?, Floats::take("scale", scale)?);
-    let zero = zero.map(|zero| Zeros::take("zero", zero)).transpose()?;
+    let zero = zero.map(|zero| Parameters::take("zero", zero)).transpose()?;
     let offsets = Input::<i32>::take("offsets", offsets)?;
     let order = rows.map(|rows| Input::<i32>::take("rows", rows)).transpose()?;
     let ([tokens, depth], [experts, cols, _]) = (x.axes(py, "x")?, words.axes(py)?);
@@ -125,8 +125,8 @@ pub fn wna16_grouped(
     offsets.expect(py, &[experts + 1])?;
     let [rows] = order.as_ref().map_or(Ok([tokens]), |order| order.axes(py))?;
     let (mut wide_x, mut wide_scale) = (x.room()?, scale.room()?);
-    let mut wide_zero = zero.as_ref().map_or_else(|| Output::zeroed(&[0]), Zeros::room)?;
-    let (words, zero, room_zero) = (words.slice(), zero.as_ref().map(Zeros::narrow), wide_zero.slice_mut());
+    let mut wide_zero = zero.as_ref().map_or_else(|| Output::zeroed(&[0]), Parameters::room)?;
+    let (words, zero, room_zero) = (words.slice(), zero.as_ref().map(Parameters::narrow), wide_zero.slice_mut());
     let (narrow_x, narrow_scale) = (x.narrow(), scale.narrow());
     let (room_x, room_scale) = (wide_x.slice_mut(), wide_scale.slice_mut());
     let (offsets, order) = (offsets.slice(), order.as_ref().map(Input::slice));
@@ -206,6 +206,68 @@ pub fn w8a8(
     let (x, weight, to) = (x.slice(), weight.slice(), out.slice_mut());
     let (x_scale, w_scale, bias) = (x_scale.slice(), w_scale.slice(), bias.as_ref().map(Input::slice));
     run(py, on, |m| gemm::w8a8(m, x, weight, x_scale, w_scale, bias, rows, cols, depth, to))?;
+    Ok(out.finish())
+}
+
+#[pyfunction]
+#[pyo3(signature = (
+    x, words, x_scale, w_scale, group = -1, x_outliers = None, w_outliers = None, x_outlier_scale = None,
+    w_outlier_scale = None, bias = None, *, on = None
+))]
+#[expect(clippy::too_many_arguments, reason = "two operands with their scales and outliers")]
+pub fn w4a4(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    words: &Bound<'_, PyAny>,
+    x_scale: &Bound<'_, PyAny>,
+    w_scale: &Bound<'_, PyAny>,
+    group: i64,
+    x_outliers: Option<&Bound<'_, PyAny>>,
+    w_outliers: Option<&Bound<'_, PyAny>>,
+    x_outlier_scale: Option<&Bound<'_, PyAny>>,
+    w_outlier_scale: Option<&Bound<'_, PyAny>>,
+    bias: Option<&Bound<'_, PyAny>>,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    let (x, words) = (Input::take("x", x)?, Input::take("words", words)?);
+    let (x_scale, w_scale) = (Input::take("x_scale", x_scale)?, Input::take("w_scale", w_scale)?);
+    let beside = [x_outliers, w_outliers, x_outlier_scale, w_outlier_scale];
+    if beside.iter().any(Option::is_some) && beside.iter().any(Option::is_none) {
+        let given = format!("{} of four arrays", beside.iter().flatten().count());
+        return Err(error(py, "ShapeError", "outliers", given, "both matrices and both scales, or none", ""));
+    }
+    let outliers = |what, given: Option<&Bound<'_, PyAny>>| given.map(|given| Input::take(what, given)).transpose();
+    let scales = |what, given: Option<&Bound<'_, PyAny>>| given.map(|given| Input::take(what, given)).transpose();
+    let (x_outliers, w_outliers) = (outliers("x_outliers", x_outliers)?, outliers("w_outliers", w_outliers)?);
+    let x_outlier_scale = scales("x_outlier_scale", x_outlier_scale)?;
+    let w_outlier_scale = scales("w_outlier_scale", w_outlier_scale)?;
+    let bias = bias.map(|bias| Input::take("bias", bias)).transpose()?;
+    let ([rows, width], [cols, _]) = (x.axes(py)?, words.axes(py)?);
+    let depth = width * 8;
+    let (group, count) = groups(py, depth, group)?;
+    words.expect(py, &[cols, width])?;
+    x_scale.expect(py, &[rows, count])?;
+    w_scale.expect(py, &[cols, count])?;
+    let mut beside = None;
+    if let (Some(x), Some(w), Some(x_scale), Some(w_scale)) =
+        (&x_outliers, &w_outliers, &x_outlier_scale, &w_outlier_scale)
+    {
+        let [_, count] = x.axes(py)?;
+        x.expect(py, &[rows, count])?;
+        w.expect(py, &[cols, count])?;
+        x_scale.expect(py, &[rows])?;
+        w_scale.expect(py, &[cols])?;
+        let (x_scale, w_scale) = (x_scale.slice(), w_scale.slice());
+        beside = Some(gemm::Outliers { x: x.slice(), w: w.slice(), x_scale, w_scale, count });
+    }
+    if let Some(bias) = &bias {
+        bias.expect(py, &[cols])?;
+    }
+    let mut out = Output::stale(&[rows, cols])?;
+    let x = gemm::Operand { words: x.slice(), scale: x_scale.slice() };
+    let w = gemm::Operand { words: words.slice(), scale: w_scale.slice() };
+    let (bias, to) = (bias.as_ref().map(Input::slice), out.slice_mut());
+    run(py, on, |m| gemm::w4a4(m, x, w, beside, bias, rows, cols, depth, group, to))?;
     Ok(out.finish())
 }
 
@@ -340,6 +402,44 @@ pub fn fp8_grouped(
         Fp8::E5m2 => gemm::fp8_grouped::<E5m2>,
     };
     run(py, on, |m| kernel(m, x, weight, x_scale, w_scale, offsets, bias, order, tokens, cols, depth, to))?;
+    Ok(out.finish())
+}
+
+#[pyfunction]
+#[pyo3(signature = (x, words, x_scale, w_scale, group = -1, tensor_scale = 1.0, bias = None, *, on = None))]
+#[expect(clippy::too_many_arguments, reason = "two operands with their scales")]
+pub fn int4_fp8(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    words: &Bound<'_, PyAny>,
+    x_scale: &Bound<'_, PyAny>,
+    w_scale: &Bound<'_, PyAny>,
+    group: i64,
+    tensor_scale: f32,
+    bias: Option<&Bound<'_, PyAny>>,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    let (x, words) = (Input::take("x", x)?, Input::take("words", words)?);
+    let (x_scale, w_scale) = (Input::take("x_scale", x_scale)?, Parameters::take("w_scale", w_scale)?);
+    let bias = bias.map(|bias| Input::take("bias", bias)).transpose()?;
+    let ([rows, depth], [cols, _], [_]) = (x.axes(py)?, words.axes(py)?, x_scale.axes(py)?);
+    let (group, count) = groups(py, depth, group)?;
+    words.expect(py, &[cols, pack::words_per_row(depth, 4)])?;
+    w_scale.expect(py, "w_scale", &[cols, count])?;
+    if let Some(bias) = &bias {
+        bias.expect(py, &[cols])?;
+    }
+    let (mut out, mut wide_scale) = (Output::stale(&[rows, cols])?, w_scale.room()?);
+    let (narrow_scale, room_scale, to) = (w_scale.narrow(), wide_scale.slice_mut(), out.slice_mut());
+    let (x, words, x_scale) = (x.slice(), words.slice(), x_scale.slice());
+    let bias = bias.as_ref().map(Input::slice);
+    run(py, on, move |m| {
+        let scale = match narrow_scale {
+            NarrowParameters::Codes(codes) => GroupScales::E4m3fn(codes),
+            NarrowParameters::Floats(values) => GroupScales::Floats(values.widen(m, room_scale)?),
+        };
+        gemm::int4_fp8(m, x, words, x_scale, scale, tensor_scale, bias, rows, cols, depth, group, to)
+    })?;
     Ok(out.finish())
 }
 

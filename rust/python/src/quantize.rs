@@ -6,7 +6,7 @@ use subbyte_kernels::minifloat::E4m3fn;
 use subbyte_kernels::quantize as kernels;
 use subbyte_kernels::quantize::{Int8, Norm};
 
-use crate::array::{Buffer, Floats, Input, Output, Zeros};
+use crate::array::{Buffer, Floats, Input, Output, Parameters};
 use crate::machine::{Machine, run};
 use crate::numbers::{GridOptions, bits, groups, named, natural};
 
@@ -95,7 +95,8 @@ pub fn dequantize_affine(
     group: i64,
     on: Option<&Bound<'_, Machine>>,
 ) -> PyResult<Buffer> {
-    let (codes, scale, zero) = (Input::take("codes", codes)?, Input::take("scale", scale)?, Zeros::take("zero", zero)?);
+    let (codes, scale, zero) =
+        (Input::take("codes", codes)?, Input::take("scale", scale)?, Parameters::take("zero", zero)?);
     let [rows, cols] = codes.axes(py)?;
     let (group, count) = groups(py, cols, group)?;
     scale.expect(py, &[rows, count])?;

@@ -15,7 +15,7 @@ from subbyte.errors import RangeError, ShapeError, UnknownNameError
 __all__ = ["block_scaled"]
 
 #: Bits of a code.
-ELEMENTS = {"e2m1": 4, "e4m3fn": 8, "e5m2": 8, "int8": 8, "int4": 4}
+ELEMENTS = {"e2m1": 4, "e2m3": 6, "e3m2": 6, "e4m3fn": 8, "e5m2": 8, "int8": 8, "int6": 6, "int4": 4}
 SCALES = ("e4m3fn", "e8m0")
 BLOCKS = (16, 32)
 
@@ -31,12 +31,13 @@ def block_scaled(
     *,
     stream: object = None,
 ) -> Any:
-    """16-bit activations times weights whose scale 16 or 32 neighbouring columns share: MXFP4, MXFP8, MXINT8, NVFP4.
+    """16-bit activations times weights whose scale 16 or 32 neighbouring columns share: MXFP4, MXFP6, MXFP8,
+    MXINT8, NVFP4.
 
     x             [..., K] f16 or bf16, torch, CuPy or JAX, contiguous, on a CUDA device; the others beside it
     words         [N, ceil(K * bits / 32)] i32, codes in layout "dense"
     scale         [N, K / block] u8
-    element       "e2m1", "e4m3fn", "e5m2", "int8" or "int4": those of 4 and 8 bits
+    element       "e2m1", "e2m3", "e3m2", "e4m3fn", "e5m2", "int8", "int6" or "int4"
     block         16 or 32, which divides K
     scale_dtype   "e8m0" or "e4m3fn"
     tensor_scale  a normal number above 0

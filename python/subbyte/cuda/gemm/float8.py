@@ -27,12 +27,16 @@ def product(
     numbers: Sequence[int | float],
     room: int,
     stream: object,
+    step: int = DEPTH,
+    slices: int = 0,
 ) -> Any:
     """Launches an entry of cuda/gemm/<kernel>.cu on `operands`, x first; y of `shape` [rows, N] f32 beside x.
 
     blocks   tiles of y
     numbers  what the entry wants in front of the columns of a slice of K
     room     bytes of shared memory of a block
+    step     columns of K in a stage
+    slices   of K, at most; 0: as many as occupy the card
     """
     seen, (m, n) = operands[0], shape
     assert seen is not None
@@ -40,7 +44,7 @@ def product(
     if blocks == 0:
         return y
     result = exported("y", y)
-    slices, depth = split(blocks, k, driver.multiprocessors(seen.device), DEPTH)
+    slices, depth = split(blocks, k, driver.multiprocessors(seen.device), step, slices=slices)
     parts = exported("parts", empty(x, seen.framework, (slices, m, n), "float32")) if slices > 1 else None
     arrays, values = [*operands, result, parts], [*numbers, depth]
     start(kernel, entry, seen, (blocks, slices), THREADS, arrays, values, shared=room, stream=stream)

@@ -7,6 +7,7 @@ from typing import Any
 
 from subbyte.cuda.arrays import View, view
 from subbyte.cuda.gemm.float8 import COLUMNS, expect_bias, product, shared
+from subbyte.cuda.gemm.tuned import choose
 from subbyte.errors import RangeError, ShapeError, UnknownNameError
 
 __all__ = ["fp8"]
@@ -41,9 +42,10 @@ def fp8(
     others = view("weight", weight), view("x_scale", x_scale), view("w_scale", w_scale)
     addend = None if bias is None else view("bias", bias)
     m, n, k, *grids = check(seen, *others, format, addend)
-    rows = 16 if m <= 16 else 64
+    rows, slices = choose("fp8", seen.device, (m, n, k))
     entry, blocks = f"fp8_{format}_m{rows}", math.ceil(m / rows) * math.ceil(n / COLUMNS)
-    return product("fp8", entry, x, [seen, *others, addend], (m, n), k, blocks, [m, n, k, *grids], shared(rows), stream)
+    operands, sizes, room = [seen, *others, addend], [m, n, k, *grids], shared(rows)
+    return product("fp8", entry, x, operands, (m, n), k, blocks, sizes, room, stream, slices=slices)
 
 
 def check(

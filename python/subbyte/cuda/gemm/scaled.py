@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from subbyte.cuda import driver
 from subbyte.cuda.arrays import View, empty, exported
 from subbyte.cuda.gemm.split import split
+from subbyte.cuda.gemm.tuned import choose
 from subbyte.cuda.start import start
 from subbyte.errors import RangeError, ShapeError
 
@@ -19,41 +21,46 @@ DEPTH, SUM_THREADS = 128, 256  # columns of K in a stage; threads of w8a8_sum
 
 @dataclass(frozen=True)
 class Tile:
-    """What a block computes: rows and columns of y, by that many threads, with so many stages of `DEPTH` columns."""
+    """What a block computes: rows and columns of y, by that many threads, with so many stages of `depth` columns."""
 
     entry: str
     rows: int
     columns: int
     threads: int
     stages: int
+    depth: int = DEPTH
 
 
 def product(
-    tile: Tile,
+    kernel: str,
+    tiles: Sequence[Tile],
     x: Any,
     operands: list[View | None],
     scales: list[View | None],
     sizes: list[int],
-    shared: int,
+    row_bytes: tuple[int, int],
     stream: object,
 ) -> Any:
     """Launches an entry on `operands`, x first, and `scales` (x_scale, w_scale, bias); y [M, N] f32 beside x.
 
-    sizes   M, N, K and what else the entry wants
-    shared  bytes of a stage
+    tiles      those of few and of many rows, of cuda/gemm/<kernel>.cu
+    sizes      M, N, K and what else the entry wants
+    row_bytes  of a row of x, and of the weight, in a stage
     """
     seen, (m, n, k, *_) = operands[0], sizes
     assert seen is not None
     y = empty(x, seen.framework, (m, n), "float32")
+    rows, slices = choose(kernel, seen.device, (m, n, k))
+    tile = next(tile for tile in tiles if tile.rows == rows)
     blocks = math.ceil(m / tile.rows) * math.ceil(n / tile.columns)
     if blocks == 0:
         return y
     result, steps = exported("y", y), [int(each is not None and each.shape[0] > 1) for each in scales[:2]]
-    slices, depth = split(blocks, k, driver.multiprocessors(seen.device), DEPTH)
+    slices, depth = split(blocks, k, driver.multiprocessors(seen.device), tile.depth, slices=slices)
     parts = exported("parts", empty(x, seen.framework, (slices, m, n), "int32")) if slices > 1 else None
     arrays, numbers = [*operands, *scales, result, parts], [*sizes, *steps, depth]
-    kernel, grid = tile.entry.partition("_")[0], (blocks, slices)
-    start(kernel, tile.entry, seen, grid, tile.threads, arrays, numbers, shared=tile.stages * shared, stream=stream)
+    grid, shared = (blocks, slices), tile.stages * (tile.rows * row_bytes[0] + tile.columns * row_bytes[1])
+    start(kernel, tile.entry, seen, grid, tile.threads, arrays, numbers, shared=shared, stream=stream)
     if parts is not None:
         grid, arrays = (math.ceil(m * n / SUM_THREADS), 1), [parts, *scales, result]
         start("w8a8", "w8a8_sum", seen, grid, SUM_THREADS, arrays, [slices, m, n, *steps], stream=stream)

@@ -13,15 +13,18 @@ SLICE = 512  # columns of K below which another slice costs more than it brings
 THREADS = 256
 
 
-def split(tiles: int, k: int, multiprocessors: int, step: int = 64, together: int = 2) -> tuple[int, int]:
+def split(
+    tiles: int, k: int, multiprocessors: int, step: int = 64, together: int = 2, slices: int = 0
+) -> tuple[int, int]:
     """Slices of K and their length, a multiple of `step`, so that few tiles still occupy all multiprocessors.
 
     together  blocks that a multiprocessor runs at once
+    slices    how many are wanted, at most; 0: as many as that
 
     >>> split(tiles=32, k=4096, multiprocessors=132), split(tiles=512, k=4096, multiprocessors=132)
     ((8, 512), (1, 4096))
     """
-    slices = max(1, min(together * multiprocessors // max(tiles, 1), k // SLICE))
+    slices = slices or max(1, min(together * multiprocessors // max(tiles, 1), k // SLICE))
     depth = max(1, math.ceil(k / slices / step)) * step
     return max(1, math.ceil(k / depth)), depth
 

@@ -48,9 +48,8 @@ def w4a8(
     zeros = None if zero is None else view("zero", zero)
     addend = None if bias is None else view("bias", bias)
     sizes = check(seen, codes, of_x, of_w, levels, zeros, addend, group)
-    tile = FEW if sizes[0] <= FEW.rows else MANY
-    shared = (tile.rows + tile.columns // 2) * DEPTH
-    return product(tile, x, [seen, codes, levels, zeros], [of_x, of_w, addend], list(sizes), shared, stream)
+    operands, scales = [seen, codes, levels, zeros], [of_x, of_w, addend]
+    return product("w4a8", (FEW, MANY), x, operands, scales, list(sizes), (DEPTH, DEPTH // 2), stream)
 
 
 def check(

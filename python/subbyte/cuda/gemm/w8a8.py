@@ -30,9 +30,8 @@ def w8a8(x: Any, weight: Any, x_scale: Any, w_scale: Any, bias: Any | None = Non
     others = view("weight", weight), view("x_scale", x_scale), view("w_scale", w_scale)
     addend = None if bias is None else view("bias", bias)
     m, n, k = check(seen, *others, addend)
-    tile = FEW if m <= FEW.rows else MANY
-    shared = (tile.rows + tile.columns) * DEPTH
-    return product(tile, x, [seen, others[0]], [*others[1:], addend], [m, n, k], shared, stream)
+    scales = [*others[1:], addend]
+    return product("w8a8", (FEW, MANY), x, [seen, others[0]], scales, [m, n, k], (DEPTH, DEPTH), stream)
 
 
 def check(x: View, weight: View, x_scale: View, w_scale: View, bias: View | None) -> tuple[int, int, int]:

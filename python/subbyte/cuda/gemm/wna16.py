@@ -47,7 +47,7 @@ def mma(rows: int, bits: int) -> Tile:
 def few(tokens: int, bits: int) -> Tile:
     """cuda/gemm/wna16_few.cu: a stretch of each row of x, and 64 bytes that keep rows in different banks."""
     along = 32 // tokens
-    stretch = along * 128 * (2 if bits == 8 else 4)
+    stretch = along * 128 * (2 if bits > 4 else 4)
     return Tile("wna16_few", tokens, tokens * 4, along * 128, lambda m: m * (stretch * 2 + 64))
 
 

@@ -261,6 +261,55 @@ fn fp8_scales_each_block_of_columns() {
 }
 
 #[test]
+fn w4a4_scales_groups_and_adds_outliers() {
+    // 1, 2, 0, -8 and 7, 0, 0, 1, twice each: -1 a half
+    let [x_words, w_words] = [[0x08a9_08a9_u32.cast_signed()], [0x988f_988f_u32.cast_signed()]];
+    let beside = Outliers { x: &[3, -128], w: &[2, 1], x_scale: &[0.5], w_scale: &[1.0], count: 2 };
+    for m in machines() {
+        let product = |x_scale, w_scale, outliers, group| {
+            let mut out = [f32::NAN];
+            let (x, w) = (Operand { words: &x_words, scale: x_scale }, Operand { words: &w_words, scale: w_scale });
+            w4a4(&m, x, w, outliers, Some(&[0.25]), 1, 1, 8, group, &mut out).map(|()| out[0])
+        };
+        assert_eq!(product(&[0.5], &[2.0], None, 8).unwrap(), -2.0 + 0.25);
+        assert_eq!(product(&[0.5, 2.0], &[1.0, 3.0], None, 4).unwrap(), -0.5 - 6.0 + 0.25);
+        assert_eq!(product(&[0.5], &[2.0], Some(beside), 8).unwrap(), -2.0 - 61.0 + 0.25);
+        assert!(matches!(product(&[0.5], &[2.0], None, 4), Err(Error::Shape(_))));
+    }
+    assert!(matches!(
+        w4a4(
+            &machines()[0],
+            Operand { words: &[], scale: &[] },
+            Operand { words: &[], scale: &[] },
+            None,
+            None,
+            0,
+            0,
+            12,
+            12,
+            &mut []
+        ),
+        Err(Error::Shape(_))
+    ));
+}
+
+#[test]
+fn int4_fp8_scales_groups_rows_and_all() {
+    let m = Machine::detect();
+    // 1, -2, 0.5, 1; codes 9, 8, 7, 0 are 1, 0, -1, -8
+    let (x, words) = ([0x38, 0xc0, 0x30, 0x38], [0x0789]);
+    let mut out = [0.0; 1];
+    let mut product = |scale, tensor_scale| {
+        int4_fp8(&m, &x, &words, &[2.0], scale, tensor_scale, Some(&[0.25]), 1, 1, 4, 2, &mut out).map(|()| out[0])
+    };
+    // (1 * 1) * 2 + (-0.5 - 8) * 0.5
+    assert_eq!(product(GroupScales::Floats(&[2.0, 0.5]), 1.0).unwrap(), (2.0 - 4.25) * 2.0 + 0.25);
+    assert_eq!(product(GroupScales::E4m3fn(&[0x40, 0x30]), 0.5).unwrap(), (2.0 - 4.25) + 0.25);
+    assert!(matches!(product(GroupScales::Floats(&[2.0]), 1.0), Err(Error::Shape(_))));
+    assert!(matches!(product(GroupScales::Floats(&[2.0, 0.5]), 0.0), Err(Error::Range(_))));
+}
+
+#[test]
 fn fp8_grouped_gives_each_row_to_its_expert() {
     let m = Machine::detect();
     let (one, two) = (0x38, 0x40); // of E4M3

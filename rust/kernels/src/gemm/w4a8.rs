@@ -76,9 +76,9 @@ pub fn w4a8(
     if depth > DEPTH_LIMIT {
         return Err(Error::range("depth", depth, format!("at most {DEPTH_LIMIT}")));
     }
-    let (groups, row_bytes) = (groups(depth, codes.group)?, 4 * depth.div_ceil(8));
+    let groups = groups(depth, codes.group)?;
     expect_shape("x", x.len(), &[rows, depth])?;
-    expect_shape("words", codes.words.len(), &[cols, row_bytes / 4])?;
+    expect_shape("words", codes.words.len(), &[cols, depth.div_ceil(8)])?;
     codes.factor.expect(cols, groups)?;
     codes.zero.map_or(Ok(()), |zero| expect_shape("zero", zero.len(), &[cols, groups]))?;
     expect_scale("x_scale", x_scale.len(), rows)?;
@@ -91,7 +91,23 @@ pub fn w4a8(
         let scaled = sum * x_scale * w_scale;
         bias.map_or(scaled, |bias| scaled + bias[n])
     };
-    let x = Operand::of(m, x, codes, rows, depth);
+    product(m, x, None, codes, [rows, cols, depth], finish, out);
+    Ok(())
+}
+
+/// `out[t, n] = finish(t, n, sum)`, the sum of the groups' sums times the factor of the weight and that of `x`, `[rows, depth / group]`,
+/// if there is one; then the weight's is no whole number.
+pub(super) fn product(
+    m: &Machine,
+    x: &[i8],
+    x_factors: Option<&[f32]>,
+    codes: Codes<'_>,
+    [rows, cols, depth]: [usize; 3],
+    finish: impl Fn(usize, usize, f32) -> f32 + Sync,
+    out: &mut [f32],
+) {
+    let (groups, row_bytes) = (depth / codes.group.max(1), 4 * depth.div_ceil(8));
+    let x = Operand::of(m, x, x_factors, codes, rows, depth);
     m.each(columns(out, cols, PANEL), |Columns { range, rows: mut out }| {
         let parameters = range.start * groups..range.end * groups;
         let factors: Vec<_> = match codes.factor {
@@ -121,7 +137,6 @@ pub fn w4a8(
             }
         }
     });
-    Ok(())
 }
 
 /// One row of the weight.
@@ -138,57 +153,69 @@ struct Row<'a> {
 
 /// `x` as the body that multiplies it wants it.
 enum Operand<'a> {
-    /// As it is, in rows of so many columns.
-    Codes(&'a [i8], usize),
-    /// In spans of one block, each half a group.
+    /// As it is, in rows of so many columns, and with the factors of their groups.
+    Codes(&'a [i8], Option<&'a [f32]>, usize),
+    /// In spans.
     #[cfg(target_arch = "x86_64")]
-    Halves(Spans<1>),
-    /// In spans of so many blocks, each part of one group.
+    Plain(Cut<()>),
+    /// In spans with the factors of their groups.
     #[cfg(target_arch = "x86_64")]
-    One(Spans<1>),
-    /// The same.
-    #[cfg(target_arch = "x86_64")]
-    Two(Spans<2>),
-    /// The same.
-    #[cfg(target_arch = "x86_64")]
-    Four(Spans<4>),
+    Scaled(Cut<Lanes>),
+}
+
+/// Into spans of so many blocks, each part of one group or, the first, of two halves.
+#[cfg(target_arch = "x86_64")]
+enum Cut<F> {
+    Halves(Spans<1, F>),
+    One(Spans<1, F>),
+    Two(Spans<2, F>),
+    Four(Spans<4, F>),
 }
 
 impl<'a> Operand<'a> {
-    fn of(m: &Machine, x: &'a [i8], codes: Codes<'_>, rows: usize, depth: usize) -> Self {
+    fn of(m: &Machine, x: &'a [i8], factors: Option<&'a [f32]>, codes: Codes<'_>, rows: usize, depth: usize) -> Self {
         match m.path() {
-            // Sums of 16 bits are made for zero points that are codes.
+            // Sums of 16 bits are made for zero points that are codes, and spans for groups that they do not cross.
             #[cfg(target_arch = "x86_64")]
-            Path::Avx512 | Path::Avx2 if codes.zero.is_none_or(|zero| zero.iter().all(|&zero| zero < 16)) => {
-                let (group, blocks) = (codes.group, codes.group.div_ceil(BLOCK));
-                match blocks % 4 {
-                    _ if group == BLOCK / 2 => Self::Halves(Spans::of(m, x, rows, depth)),
-                    _ if group != depth && !group.is_multiple_of(BLOCK) => Self::Codes(x, depth),
-                    0 => Self::Four(Spans::of(m, x, rows, depth)),
-                    2 => Self::Two(Spans::of(m, x, rows, depth)),
-                    _ => Self::One(Spans::of(m, x, rows, depth)),
+            Path::Avx512 | Path::Avx2
+                if codes.zero.is_none_or(|zero| zero.iter().all(|&zero| zero < 16))
+                    && (codes.group == depth || codes.group.is_multiple_of(BLOCK) || codes.group == BLOCK / 2) =>
+            {
+                match factors {
+                    None => Self::Plain(Cut::of(m, x, &[], codes.group, rows, depth)),
+                    Some(factors) => Self::Scaled(Cut::of(m, x, factors, codes.group, rows, depth)),
                 }
             }
-            Path::Avx512 | Path::Avx2 | Path::Scalar => Self::Codes(x, depth),
+            Path::Avx512 | Path::Avx2 | Path::Scalar => Self::Codes(x, factors, depth),
         }
     }
 
-    /// `sums[t] = sum_g factor * sum_k x[first + t, k] * (code[k] - zero)`, up to `HEIGHT` rows from a multiple of that on.
+    /// `sums[t] = sum_g factor * x_factor[t] * sum_k x[first + t, k] * (code[k] - zero)`, up to `HEIGHT` rows from a multiple of that on.
     fn multiply(&self, first: usize, row: Row<'_>, sums: &mut [f32]) {
         match self {
-            Self::Codes(x, depth) => portable::multiply(&x[first * depth..(first + sums.len()) * depth], row, sums),
+            Self::Codes(x, factors, depth) => {
+                let (rows, groups) = (first..first + sums.len(), row.factors.len());
+                let factors = factors.map(|factors| &factors[rows.start * groups..rows.end * groups]);
+                portable::multiply(&x[rows.start * depth..rows.end * depth], factors, row, sums);
+            }
             #[cfg(target_arch = "x86_64")]
             // SAFETY: only a machine with AVX2 and FMA makes this operand.
-            Self::Halves(x) => unsafe { avx2::multiply::<1, true>(x.tile(first, sums.len()), row, sums) },
+            Self::Plain(x) => unsafe { avx2::multiply(x, first, row, sums) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: only a machine with AVX2 and FMA makes this operand.
-            Self::One(x) => unsafe { avx2::multiply::<1, false>(x.tile(first, sums.len()), row, sums) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: only a machine with AVX2 and FMA makes this operand.
-            Self::Two(x) => unsafe { avx2::multiply::<2, false>(x.tile(first, sums.len()), row, sums) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: only a machine with AVX2 and FMA makes this operand.
-            Self::Four(x) => unsafe { avx2::multiply::<4, false>(x.tile(first, sums.len()), row, sums) },
+            Self::Scaled(x) => unsafe { avx2::multiply(x, first, row, sums) },
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl<F: Factors> Cut<F> {
+    fn of(m: &Machine, x: &[i8], factors: &[f32], group: usize, rows: usize, depth: usize) -> Self {
+        match group.div_ceil(BLOCK) % 4 {
+            _ if group == BLOCK / 2 => Self::Halves(Spans::of(m, x, factors, group, rows, depth)),
+            0 => Self::Four(Spans::of(m, x, factors, group, rows, depth)),
+            2 => Self::Two(Spans::of(m, x, factors, group, rows, depth)),
+            _ => Self::One(Spans::of(m, x, factors, group, rows, depth)),
         }
     }
 }
@@ -196,7 +223,7 @@ impl<'a> Operand<'a> {
 mod portable {
     use super::Row;
 
-    pub fn multiply(x: &[i8], row: Row<'_>, sums: &mut [f32]) {
+    pub fn multiply(x: &[i8], factors: Option<&[f32]>, row: Row<'_>, sums: &mut [f32]) {
         let depth = x.len() / sums.len().max(1);
         for (t, sum) in sums.iter_mut().enumerate() {
             let groups = x[t * depth..(t + 1) * depth].chunks(row.group.max(1)).enumerate().map(|(g, x)| {
@@ -210,7 +237,10 @@ mod portable {
             *sum = if row.whole {
                 groups.map(|(factor, sum)| factor.wrapping_mul(sum)).fold(0, i32::wrapping_add) as f32
             } else {
-                groups.map(|(factor, sum)| f32::from_bits(factor as u32) * sum as f32).fold(0.0, |all, sum| all + sum)
+                let of_x = |g| factors.map_or(1.0, |factors| factors[t * row.factors.len() + g]);
+                let scaled =
+                    groups.enumerate().map(|(g, (factor, sum))| f32::from_bits(factor as u32) * of_x(g) * sum as f32);
+                scaled.fold(0.0, |all, sum| all + sum)
             };
         }
     }
@@ -220,35 +250,71 @@ mod portable {
 #[cfg(target_arch = "x86_64")]
 const BLOCK: usize = 64;
 
+/// A number for each 32 bits of a vector: the first half those of the first half of a span.
+#[cfg(target_arch = "x86_64")]
+type Lanes = [f32; 8];
+
+/// What `x` has for each span beside its codes: nothing, or the factor of its group.
+#[cfg(target_arch = "x86_64")]
+trait Factors: Copy + Send + Sync {
+    /// Of two halves that may belong to two groups.
+    fn of(halves: impl Fn(usize) -> f32) -> Self;
+    fn lanes(&self) -> Option<&Lanes>;
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Factors for () {
+    fn of(_: impl Fn(usize) -> f32) {}
+    fn lanes(&self) -> Option<&Lanes> {
+        None
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Factors for Lanes {
+    fn of(halves: impl Fn(usize) -> f32) -> Self {
+        std::array::from_fn(|lane| halves(lane / 4))
+    }
+    fn lanes(&self) -> Option<&Lanes> {
+        Some(self)
+    }
+}
+
 /// `S` blocks of `x`, at most four: `(4 * 4) * 15 * 128` fits an i16.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
-struct Span<const S: usize> {
+struct Span<const S: usize, F> {
     /// The 32 even columns of a block before the odd ones.
     blocks: [[[i8; BLOCK / 2]; 2]; S],
     /// Over the columns whose products one lane of 16 bits gathers: four neighbours of each block.
     sums: [i16; BLOCK / 4],
+    factors: F,
 }
 
 /// Rows padded with zeros to whole spans; `HEIGHT` rows together, first the first span of each.
 #[cfg(target_arch = "x86_64")]
-struct Spans<const S: usize> {
-    spans: Vec<Span<S>>,
+struct Spans<const S: usize, F> {
+    spans: Vec<Span<S, F>>,
     stride: usize,
 }
 
 #[cfg(target_arch = "x86_64")]
-impl<const S: usize> Spans<S> {
-    fn of(m: &Machine, x: &[i8], rows: usize, depth: usize) -> Self {
+impl<const S: usize, F: Factors> Spans<S, F> {
+    fn of(m: &Machine, x: &[i8], factors: &[f32], group: usize, rows: usize, depth: usize) -> Self {
         let stride = depth.div_ceil(S * BLOCK);
-        let mut spans = vec![Span { blocks: [[[0; BLOCK / 2]; 2]; S], sums: [0; BLOCK / 4] }; rows * stride];
+        let empty = Span { blocks: [[[0; BLOCK / 2]; 2]; S], sums: [0; BLOCK / 4], factors: F::of(|_| 0.0) };
+        let mut spans = vec![empty; rows * stride];
         if depth > 0 {
-            let tiles = spans.chunks_mut(HEIGHT * stride).zip(x.chunks(HEIGHT * depth)).collect();
-            m.each(tiles, |(to, from): (&mut [Span<S>], &[i8])| {
+            let tiles = spans.chunks_mut(HEIGHT * stride).zip(x.chunks(HEIGHT * depth)).enumerate().collect();
+            m.each(tiles, |(tile, (to, from)): (usize, (&mut [Span<S, F>], &[i8]))| {
                 let height = from.len() / depth;
                 for (row, from) in from.chunks(depth).enumerate() {
-                    for (to, from) in to.iter_mut().skip(row).step_by(height).zip(from.chunks(S * BLOCK)) {
+                    let factors = factors.chunks(depth / group).nth(tile * HEIGHT + row).unwrap_or_default();
+                    let spans = to.iter_mut().skip(row).step_by(height).zip(from.chunks(S * BLOCK)).enumerate();
+                    for (at, (to, from)) in spans {
                         to.fill(from);
+                        let of_column = |column: usize| factors[(column / group).min(factors.len() - 1)];
+                        to.factors = F::of(|half| of_column((2 * at + half) * S * BLOCK / 2));
                     }
                 }
             });
@@ -256,13 +322,13 @@ impl<const S: usize> Spans<S> {
         Self { spans, stride }
     }
 
-    fn tile(&self, first: usize, height: usize) -> &[Span<S>] {
+    fn tile(&self, first: usize, height: usize) -> &[Span<S, F>] {
         &self.spans[first * self.stride..(first + height) * self.stride]
     }
 }
 
 #[cfg(target_arch = "x86_64")]
-impl<const S: usize> Span<S> {
+impl<const S: usize, F> Span<S, F> {
     fn fill(&mut self, from: &[i8]) {
         for ([even, odd], from) in self.blocks.iter_mut().zip(from.chunks(BLOCK)) {
             for (k, pair) in from.chunks(2).enumerate() {
@@ -278,37 +344,57 @@ impl<const S: usize> Span<S> {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::{BLOCK, Row, Span};
-    use crate::simd::{load_i8x32, load_i16x16, load_u8x32, sum_f32x8, sum_i32x8};
+    use super::{BLOCK, Cut, Factors, Row, Span, Spans};
+    use crate::simd::{load_f32x8, load_i8x32, load_i16x16, load_u8x32, sum_f32x8, sum_i32x8};
     use std::arch::x86_64::*;
 
     type Bytes = [u8; BLOCK / 2];
 
+    #[target_feature(enable = "avx2,fma")]
+    pub fn multiply<F: Factors>(x: &Cut<F>, first: usize, row: Row<'_>, sums: &mut [f32]) {
+        match x {
+            Cut::Halves(x) => spans::<1, true, F>(x, first, row, sums),
+            Cut::One(x) => spans::<1, false, F>(x, first, row, sums),
+            Cut::Two(x) => spans::<2, false, F>(x, first, row, sums),
+            Cut::Four(x) => spans::<4, false, F>(x, first, row, sums),
+        }
+    }
+
     /// Groups are whole spans or, with `HALVES`, half a span.
     #[target_feature(enable = "avx2,fma")]
-    pub fn multiply<const S: usize, const HALVES: bool>(x: &[Span<S>], row: Row<'_>, sums: &mut [f32]) {
+    fn spans<const S: usize, const HALVES: bool, F: Factors>(
+        x: &Spans<S, F>,
+        first: usize,
+        row: Row<'_>,
+        sums: &mut [f32],
+    ) {
+        let x = x.tile(first, sums.len());
         if row.whole {
-            rows::<S, HALVES, true>(x, row, sums);
+            rows::<S, HALVES, true, F>(x, row, sums);
         } else {
-            rows::<S, HALVES, false>(x, row, sums);
+            rows::<S, HALVES, false, F>(x, row, sums);
         }
     }
 
     #[target_feature(enable = "avx2,fma")]
-    fn rows<const S: usize, const HALVES: bool, const WHOLE: bool>(x: &[Span<S>], row: Row<'_>, sums: &mut [f32]) {
+    fn rows<const S: usize, const HALVES: bool, const WHOLE: bool, F: Factors>(
+        x: &[Span<S, F>],
+        row: Row<'_>,
+        sums: &mut [f32],
+    ) {
         match sums.len() {
-            1 => tile::<1, S, HALVES, WHOLE>(x, row, sums),
-            2 => tile::<2, S, HALVES, WHOLE>(x, row, sums),
-            3 => tile::<3, S, HALVES, WHOLE>(x, row, sums),
-            4 => tile::<4, S, HALVES, WHOLE>(x, row, sums),
-            5 => tile::<5, S, HALVES, WHOLE>(x, row, sums),
-            _ => tile::<6, S, HALVES, WHOLE>(x, row, sums),
+            1 => tile::<1, S, HALVES, WHOLE, F>(x, row, sums),
+            2 => tile::<2, S, HALVES, WHOLE, F>(x, row, sums),
+            3 => tile::<3, S, HALVES, WHOLE, F>(x, row, sums),
+            4 => tile::<4, S, HALVES, WHOLE, F>(x, row, sums),
+            5 => tile::<5, S, HALVES, WHOLE, F>(x, row, sums),
+            _ => tile::<6, S, HALVES, WHOLE, F>(x, row, sums),
         }
     }
 
     #[target_feature(enable = "avx2,fma")]
-    fn tile<const R: usize, const S: usize, const HALVES: bool, const WHOLE: bool>(
-        x: &[Span<S>],
+    fn tile<const R: usize, const S: usize, const HALVES: bool, const WHOLE: bool, F: Factors>(
+        x: &[Span<S, F>],
         row: Row<'_>,
         sums: &mut [f32],
     ) {
@@ -322,7 +408,7 @@ mod avx2 {
                 let (high_factor, high_zero) = spread::<WHOLE>(factors[1], zeros[1]);
                 let factor = _mm256_blend_epi32::<0xf0>(factor, high_factor);
                 let zero = _mm256_blend_epi32::<0xf0>(zero, high_zero);
-                add::<R, S, WHOLE>(x, codes, factor, zero, &mut all);
+                add::<R, S, WHOLE, F>(x, codes, factor, zero, &mut all);
             }
         } else {
             let spans = row.group.div_ceil(S * BLOCK).max(1);
@@ -330,7 +416,7 @@ mod avx2 {
             for ((x, codes), (&factor, &zero)) in groups.zip(row.factors.iter().zip(row.zeros)) {
                 let (factor, zero) = spread::<WHOLE>(factor, zero);
                 for (x, codes) in x.iter().zip(codes) {
-                    add::<R, S, WHOLE>(x, codes, factor, zero, &mut all);
+                    add::<R, S, WHOLE, F>(x, codes, factor, zero, &mut all);
                 }
             }
         }
@@ -339,7 +425,7 @@ mod avx2 {
             last.as_flattened_mut()[..rest.len() * BLOCK / 2].copy_from_slice(rest.as_flattened());
             last.as_flattened_mut()[rest.len() * BLOCK / 2..][..tail.len()].copy_from_slice(tail);
             let (factor, zero) = spread::<WHOLE>(factor, zero);
-            add::<R, S, WHOLE>(x, &last, factor, zero, &mut all);
+            add::<R, S, WHOLE, F>(x, &last, factor, zero, &mut all);
         }
         for (sum, all) in sums.iter_mut().zip(all) {
             *sum = if WHOLE { sum_i32x8(all) as f32 } else { sum_f32x8(_mm256_castsi256_ps(all)) };
@@ -357,8 +443,8 @@ mod avx2 {
     /// Adds a span to the sums of each row: products and zero points in 16 bits, then times the factor in 32.
     #[target_feature(enable = "avx2,fma")]
     #[inline]
-    fn add<const R: usize, const S: usize, const WHOLE: bool>(
-        x: &[Span<S>; R],
+    fn add<const R: usize, const S: usize, const WHOLE: bool, F: Factors>(
+        x: &[Span<S, F>; R],
         codes: &[Bytes; S],
         factor: __m256i,
         zero: __m256i,
@@ -383,7 +469,9 @@ mod avx2 {
                 _mm256_add_epi32(*all, _mm256_madd_epi16(products, factor))
             } else {
                 let sums = _mm256_cvtepi32_ps(_mm256_madd_epi16(products, _mm256_set1_epi16(1)));
-                _mm256_castps_si256(_mm256_fmadd_ps(sums, _mm256_castsi256_ps(factor), _mm256_castsi256_ps(*all)))
+                let factor = _mm256_castsi256_ps(factor);
+                let factor = x.factors.lanes().map_or(factor, |of_x| _mm256_mul_ps(load_f32x8(of_x), factor));
+                _mm256_castps_si256(_mm256_fmadd_ps(sums, factor, _mm256_castsi256_ps(*all)))
             };
         }
     }
