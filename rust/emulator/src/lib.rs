@@ -6,7 +6,8 @@
 //!
 //! Instructions that the processor does have clear the upper half of the register they write, if they are of AVX, and
 //! compilers count on it (`vpxor xmm0, xmm0, xmm0` makes all of zmm0 zero). So as long as an upper half is not zero, the thread goes
-//! on in single steps, and the handler of SIGTRAP sees each instruction before it runs. Hence:
+//! on in single steps, and the handler of SIGTRAP sees each instruction before it runs; the plainest ones of loops it carries out
+//! itself (`general.rs`), as a trap takes far longer. Hence:
 //!
 //! - Only what the kernels of this tree use is known: `vectors.rs`, `masks.rs` and `tiles.rs`. Anything else ends the process
 //!   and names the instruction; it is then a line to add, and one in `tests.rs`.
@@ -14,6 +15,8 @@
 //! - Nothing is known of an instruction's time.
 //! - Debuggers that step, and valgrind, use the same signals: there `SUBBYTE_EMULATOR=off` makes [`install`] decline.
 
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod general;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod masks;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

@@ -68,6 +68,10 @@ impl<'a> Registers<'a> {
         *flags = if set { *flags | flag } else { *flags & !flag };
     }
 
+    pub fn flags(&self) -> i64 {
+        self.saved.uc_mcontext.gregs[libc::REG_EFL as usize]
+    }
+
     pub fn any_upper(&self) -> bool {
         self.kept.upper.iter().flatten().any(|&byte| byte != 0)
     }

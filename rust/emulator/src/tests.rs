@@ -271,6 +271,84 @@ fn instructions_of_avx_clear_the_upper_half() {
     assert_eq!(spilled, operands[0]);
 }
 
+/// A value and the flags after a plain instruction on two numbers: run by the processor, and again where an upper half is in use.
+macro_rules! twice {
+    ($line:literal, $a:expr, $b:expr) => {{
+        macro_rules! once {
+                ($before:literal) => {{
+                    let (mut value, flags): (u64, u64);
+                    let place: [u64; 2] = [$b; 2];
+                    // SAFETY: reads two numbers; clobbers only what a call may.
+                    unsafe {
+                        asm!(
+                            "vzeroupper", $before, "cmp rdx, rsi", $line, "pushfq", "pop rdi", "vzeroupper",
+                            inout("rdx") $a => value, inout("rsi") $b => _, out("rdi") flags, in("rcx") &place,
+                            out("rax") _, out("xmm1") _,
+                        );
+                    }
+                    // neither the adjust flag, which some instructions leave open, nor the trap flag
+                    (value, flags & 0x8c5)
+                }};
+            }
+        assert_eq!(once!(""), once!("vpternlogd zmm1, zmm1, zmm1, 0xff"), "{} {:x} {:x}", $line, $a, $b);
+    }};
+}
+
+#[test]
+fn plain_instructions_are_those_of_the_processor() {
+    assert!(install());
+    let numbers = [
+        0u64,
+        1,
+        2,
+        0x7fff_ffff,
+        0x8000_0000,
+        0xffff_ffff,
+        i64::MAX as u64,
+        i64::MIN as u64,
+        u64::MAX,
+        0x1234_5678_9abc_def0,
+    ];
+    for (a, b) in numbers.into_iter().flat_map(|a| numbers.map(|b| (a, b))) {
+        twice!("add rdx, rsi", a, b);
+        twice!("add edx, esi", a, b);
+        twice!("sub rdx, [rcx + 8]", a, b);
+        twice!("sub edx, 5", a, b);
+        twice!("cmp rdx, rsi", a, b);
+        twice!("cmp edx, esi", a, b);
+        twice!("and edx, esi", a, b);
+        twice!("or rdx, rsi", a, b);
+        twice!("xor edx, [rcx]", a, b);
+        twice!("test rdx, rsi", a, b);
+        twice!("inc edx", a, b);
+        twice!("dec rdx", a, b);
+        twice!("mov edx, esi", a, b);
+        twice!("mov rdx, -7", a, b);
+        twice!("mov [rcx], rsi\nmov rdx, [rcx]", a, b);
+        twice!("lea rdx, [rdx + 4*rsi + 3]", a, b);
+        twice!("movzx edx, word ptr [rcx]", a, b);
+        twice!("movsx rdx, byte ptr [rcx + 3]", a, b);
+        twice!("movsxd rdx, dword ptr [rcx + 4]", a, b);
+        twice!("ja 2f\nmov edx, 1\n2:", a, b);
+        twice!("jbe 2f\nmov edx, 1\n2:", a, b);
+        twice!("jae 2f\nmov edx, 1\n2:", a, b);
+        twice!("jb 2f\nmov edx, 1\n2:", a, b);
+        twice!("je 2f\nmov edx, 1\n2:", a, b);
+        twice!("jne 2f\nmov edx, 1\n2:", a, b);
+        twice!("jl 2f\nmov edx, 1\n2:", a, b);
+        twice!("jge 2f\nmov edx, 1\n2:", a, b);
+        twice!("jle 2f\nmov edx, 1\n2:", a, b);
+        twice!("jg 2f\nmov edx, 1\n2:", a, b);
+        twice!("js 2f\nmov edx, 1\n2:", a, b);
+        twice!("jns 2f\nmov edx, 1\n2:", a, b);
+        twice!("jo 2f\nmov edx, 1\n2:", a, b);
+        twice!("jno 2f\nmov edx, 1\n2:", a, b);
+        twice!("jp 2f\nmov edx, 1\n2:", a, b);
+        twice!("jnp 2f\nmov edx, 1\n2:", a, b);
+        twice!("jmp 2f\nmov edx, 1\n2:", a, b);
+    }
+}
+
 #[test]
 fn masks_move_and_combine() {
     assert!(install());

@@ -1,7 +1,7 @@
 //! The signals, and the decision who carries out an instruction.
 
 use crate::registers::{Kept, Registers};
-use crate::{masks, tiles, vectors};
+use crate::{general, masks, tiles, vectors};
 use iced_x86::{Decoder, DecoderOptions, EncodingKind, Instruction, Mnemonic, OpKind, Register};
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
@@ -67,6 +67,11 @@ extern "C" fn handle(signal: libc::c_int, _: *mut libc::siginfo_t, saved: *mut l
             let code = unsafe { &*ptr::with_exposed_provenance::<[u8; LONGEST]>(at as usize) };
             let instruction = decode(code, at);
             if !(refused || ours(&instruction)) {
+                let plain = registers.any_upper().then(|| general::run(&mut registers, &instruction));
+                if let Some(next) = plain.flatten() {
+                    registers.go_to(next);
+                    continue;
+                }
                 clear(&instruction, &mut registers);
                 break;
             }
