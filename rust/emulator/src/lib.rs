@@ -9,8 +9,8 @@
 //! on in single steps, and the handler of SIGTRAP sees each instruction before it runs; the plainest ones of loops it carries out
 //! itself (`general.rs`), as a trap takes far longer. Hence:
 //!
-//! - Only what the kernels of this tree use is known: `vectors.rs`, `masks.rs` and `tiles.rs`. Anything else ends the process
-//!   and names the instruction; it is then a line to add, and one in `tests.rs`.
+//! - Only what kernels needed so far is known: `vectors.rs`, `masks.rs` and `tiles.rs`. Anything else ends the process and names
+//!   the instruction; it is then a line to add, and one in `tests.rs`.
 //! - Rounding is to nearest even, and MXCSR is neither read nor written. What a NaN carries may differ.
 //! - Nothing is known of an instruction's time.
 //! - Debuggers that step, and valgrind, use the same signals: there `SUBBYTE_EMULATOR=off` makes [`install`] decline.

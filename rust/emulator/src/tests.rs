@@ -275,21 +275,21 @@ fn instructions_of_avx_clear_the_upper_half() {
 macro_rules! twice {
     ($line:literal, $a:expr, $b:expr) => {{
         macro_rules! once {
-                ($before:literal) => {{
-                    let (mut value, flags): (u64, u64);
-                    let place: [u64; 2] = [$b; 2];
-                    // SAFETY: reads two numbers; clobbers only what a call may.
-                    unsafe {
-                        asm!(
-                            "vzeroupper", $before, "cmp rdx, rsi", $line, "pushfq", "pop rdi", "vzeroupper",
-                            inout("rdx") $a => value, inout("rsi") $b => _, out("rdi") flags, in("rcx") &place,
-                            out("rax") _, out("xmm1") _,
-                        );
+                        ($before:literal) => {{
+                            let (mut value, flags): (u64, u64);
+                            let place: [u64; 2] = [$b; 2];
+                            // SAFETY: reads two numbers; clobbers only what a call may.
+                            unsafe {
+                                asm!(
+                                    "vzeroupper", $before, "cmp rdx, rsi", $line, "pushfq", "pop rdi", "vzeroupper",
+                                    inout("rdx") $a => value, inout("rsi") $b => _, out("rdi") flags, in("rcx") &place,
+                                    out("rax") _, out("xmm1") _,
+                                );
+                            }
+                            // neither the adjust flag, which some instructions leave open, nor the trap flag
+                            (value, flags & 0x8c5)
+                        }};
                     }
-                    // neither the adjust flag, which some instructions leave open, nor the trap flag
-                    (value, flags & 0x8c5)
-                }};
-            }
         assert_eq!(once!(""), once!("vpternlogd zmm1, zmm1, zmm1, 0xff"), "{} {:x} {:x}", $line, $a, $b);
     }};
 }

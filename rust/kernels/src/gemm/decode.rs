@@ -58,9 +58,9 @@ pub(super) fn decode(m: &Machine, row: Row<'_>, out: &mut [f32]) {
     match m.path() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a machine with this path has AVX2.
-        Path::Avx512 | Path::Avx2 => unsafe { avx2::decode(row, out) },
+        Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::decode(row, out) },
         #[cfg(not(target_arch = "x86_64"))]
-        Path::Avx512 | Path::Avx2 => portable::decode(row, out),
+        Path::Amx | Path::Avx512 | Path::Avx2 => portable::decode(row, out),
         Path::Scalar => portable::decode(row, out),
     }
 }
@@ -70,9 +70,9 @@ pub(super) fn dot(m: &Machine, row: Row<'_>, x: &[f32]) -> f32 {
     match m.path() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a machine with this path has AVX2 and FMA.
-        Path::Avx512 | Path::Avx2 => unsafe { avx2::dot(row, x) },
+        Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::dot(row, x) },
         #[cfg(not(target_arch = "x86_64"))]
-        Path::Avx512 | Path::Avx2 => portable::dot(row, x),
+        Path::Amx | Path::Avx512 | Path::Avx2 => portable::dot(row, x),
         Path::Scalar => portable::dot(row, x),
     }
 }

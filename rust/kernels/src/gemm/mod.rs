@@ -12,6 +12,8 @@ mod lookup;
 mod tables;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod tiled;
 mod w4a8;
 mod w8a8;
 mod wna16;
