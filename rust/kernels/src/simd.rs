@@ -448,13 +448,17 @@ pub(crate) fn load_f32x16(from: &[f32; 16]) -> __m512 {
     unsafe { _mm512_loadu_ps(from.as_ptr()) }
 }
 
-/// Sixteen floats.
+/// Adds a vector to the floats of `to`, at most sixteen.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 #[inline]
-pub(crate) fn store_f32x16(to: &mut [f32; 16], value: __m512) {
-    // SAFETY: an unaligned write of the whole array.
-    unsafe { _mm512_storeu_ps(to.as_mut_ptr(), value) }
+pub(crate) fn add_f32x16(to: &mut [f32], value: __m512) {
+    let mask = (0xffff_u32 >> (16 - to.len().min(16))) as u16;
+    // SAFETY: only what the slice has is read and written.
+    unsafe {
+        let before = _mm512_maskz_loadu_ps(mask, to.as_ptr());
+        _mm512_mask_storeu_ps(to.as_mut_ptr(), mask, _mm512_add_ps(before, value));
+    }
 }
 
 /// The sum of eight floats: of the halves, then of the quarters, then of the last two.

@@ -150,8 +150,8 @@ mod avx2 {
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
-    use super::{Line, WIDTH, put};
-    use crate::simd::{load_f32x16, prefetch, store_f32x16};
+    use super::Line;
+    use crate::simd::{add_f32x16, load_f32x16, prefetch};
     use std::arch::x86_64::*;
 
     /// Rows of a tile: eight sums hide a multiplication's latency.
@@ -169,9 +169,7 @@ mod avx512 {
                 }
             }
             for (row, sum) in rows.chunks_mut(stride).zip(sums) {
-                let mut line = [0.0; WIDTH];
-                store_f32x16(&mut line, sum);
-                put(&line, row, width);
+                add_f32x16(&mut row[..width], sum);
             }
         }
     }
