@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-RUST := $(shell find rust -name '*.rs') Cargo.toml rust/kernels/Cargo.toml rust/python/Cargo.toml
+RUST := $(shell find rust -name '*.rs') Cargo.toml rust/emulator/Cargo.toml rust/kernels/Cargo.toml rust/python/Cargo.toml
 CUDA := $(shell find cuda -name '*.cu' -o -name '*.cuh' -o -name '*.py') python/build_backend.py
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 HOST_NAME = $(shell echo $(HOST) | tr a-z- A-Z_)
@@ -50,9 +50,9 @@ lint: $(VENV)/.dev  ## formatting, clippy, ruff, mypy, import directions
 	@$(BIN)/mypy --strict python/build_backend.py
 	@$(BIN)/lint-imports --no-logo
 
-rust-test: $(VENV)/.dev  ## cargo tests of the kernels
+rust-test: $(VENV)/.dev  ## cargo tests of the kernels, and of the emulator that runs their AVX-512 and AMX where the processor cannot
 	@echo "==> cargo test"
-	@cargo test --quiet --release -p subbyte-kernels
+	@cargo test --quiet --release -p subbyte-kernels -p subbyte-emulator
 
 python-test: $(VENV)/.dev  ## pytest, doctests, and each bench once
 	@echo "==> pytest"
@@ -83,11 +83,11 @@ bench-check: $(VENV)/.bench  ## the same, compared with what is kept of this pro
 instructions: $(VENV)/.dev  ## count the instructions of a few kernels under valgrind, compared with what is kept
 	@$(BIN)/python -m benches.instructions --check
 
-asan: ## the kernels' own tests under AddressSanitizer, on every path of this processor
+asan: ## the kernels' own tests under AddressSanitizer, on every path
 	@RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test --quiet --release -p subbyte-kernels --lib --target $(HOST) --target-dir target/asan
 
-valgrind: ## the same under valgrind, which knows the scalar and AVX2 paths
-	@CARGO_TARGET_$(HOST_NAME)_RUNNER="valgrind --quiet --error-exitcode=1" cargo test --quiet --release -p subbyte-kernels --lib --target $(HOST)
+valgrind: ## the same under valgrind, which knows the scalar and AVX2 paths; the emulator needs single steps, which it has not
+	@SUBBYTE_EMULATOR=off CARGO_TARGET_$(HOST_NAME)_RUNNER="valgrind --quiet --error-exitcode=1" cargo test --quiet --release -p subbyte-kernels --lib --target $(HOST)
 
 gpu-check: $(VENV)/.dev  ## the CUDA kernels on this machine's card: tests, then benches/results/<card>.json
 	@$(BIN)/python -m benches.gpu_check

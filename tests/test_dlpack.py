@@ -558,11 +558,11 @@ def test_forced_nests_and_stays_in_its_thread() -> None:
 def test_forced_refuses_what_is_not_there() -> None:
     from subbyte.errors import RangeError, UnknownNameError
 
-    with pytest.raises(UnknownNameError, match="scalar, avx2, avx512"), kernels.forced("neon"):
+    with pytest.raises(UnknownNameError, match="scalar, avx2, avx512, amx"), kernels.forced("neon"):
         pass
     with pytest.raises(RangeError, match="threads"), kernels.forced(threads=0):
         pass
-    for path in {"avx2", "avx512"} - set(kernels.paths()):
+    for path in {"avx2", "avx512", "amx"} - set(kernels.paths()):
         with pytest.raises(DeviceError, match=path), kernels.forced(path):
             pass
     machine = _rust.Machine("scalar", 2)

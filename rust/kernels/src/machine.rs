@@ -11,11 +11,13 @@ pub enum Path {
     Avx2,
     /// AVX-512 F, BW, DQ, VL and VNNI: Ice Lake, Zen 4 and later.
     Avx512,
+    /// AMX for bytes, on Linux: Sapphire Rapids and later. Not timed on such a processor so far.
+    Amx,
 }
 
 impl Path {
     /// All levels, lowest first.
-    pub const ALL: [Self; 3] = [Self::Scalar, Self::Avx2, Self::Avx512];
+    pub const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Amx];
 
     /// The name used in `SUBBYTE_SIMD` and `kernels.forced`.
     pub const fn name(self) -> &'static str {
@@ -23,6 +25,7 @@ impl Path {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Amx => "amx",
         }
     }
 
@@ -31,8 +34,16 @@ impl Path {
         Self::ALL.into_iter().find(|path| path.name() == name)
     }
 
-    /// Whether this processor has it.
+    /// Whether it can run here: this processor has it or, in the tests of this crate, an emulator stands in.
     pub fn available(self) -> bool {
+        #[cfg(test)]
+        return self.detected() || subbyte_emulator::install();
+        #[cfg(not(test))]
+        return self.detected();
+    }
+
+    /// Whether this processor has it.
+    fn detected(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         return match self {
             Self::Scalar => true,
@@ -40,13 +51,14 @@ impl Path {
                 is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
             }
             Self::Avx512 => {
-                Self::Avx2.available()
+                Self::Avx2.detected()
                     && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vnni")
             }
+            Self::Amx => Self::Avx512.detected() && crate::simd::amx::lent(),
         };
         #[cfg(not(target_arch = "x86_64"))]
         return matches!(self, Self::Scalar);
@@ -63,7 +75,7 @@ pub struct Machine {
 impl Machine {
     /// The best path of this processor on all of its cores.
     pub fn detect() -> Self {
-        let path = Path::ALL.into_iter().rev().find(|path| path.available()).unwrap_or(Path::Scalar);
+        let path = Path::ALL.into_iter().rev().find(|path| path.detected()).unwrap_or(Path::Scalar);
         Self { path, threads: std::thread::available_parallelism().map_or(1, usize::from) }
     }
 

@@ -439,6 +439,28 @@ pub(crate) fn load_u8x64(from: &[u8; 64]) -> __m512i {
     unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
 }
 
+/// Sixteen floats.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(crate) fn load_f32x16(from: &[f32; 16]) -> __m512 {
+    // SAFETY: an unaligned read of the whole array.
+    unsafe { _mm512_loadu_ps(from.as_ptr()) }
+}
+
+/// Adds a vector to the floats of `to`, at most sixteen.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(crate) fn add_f32x16(to: &mut [f32], value: __m512) {
+    let mask = (0xffff_u32 >> (16 - to.len().min(16))) as u16;
+    // SAFETY: only what the slice has is read and written.
+    unsafe {
+        let before = _mm512_maskz_loadu_ps(mask, to.as_ptr());
+        _mm512_mask_storeu_ps(to.as_mut_ptr(), mask, _mm512_add_ps(before, value));
+    }
+}
+
 /// The sum of eight floats: of the halves, then of the quarters, then of the last two.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
@@ -457,4 +479,140 @@ pub(crate) fn sum_i32x8(value: __m256i) -> i32 {
     let four = _mm_add_epi32(_mm256_castsi256_si128(value), _mm256_extracti128_si256::<1>(value));
     let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b1110>(four));
     _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b01>(two)))
+}
+
+/// AMX: eight tiles of sixteen rows of 64 bytes, and their products of bytes. The compiler knows nothing of tiles, so nothing else touches
+/// them.
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod amx {
+    use std::arch::asm;
+    use std::arch::x86_64::{__cpuid_count, _xgetbv};
+    use std::marker::PhantomData;
+    use std::sync::OnceLock;
+
+    /// Rows of a tile, and 32-bit numbers of a row.
+    pub const SIDE: usize = 16;
+    /// Bytes of a row.
+    const WIDTH: usize = 64;
+
+    /// Whether the processor has tiles, with products of bytes, and the system lends them: it is asked once, and answers for all
+    /// threads.
+    pub fn lent() -> bool {
+        static LENT: OnceLock<bool> = OnceLock::new();
+        *LENT.get_or_init(|| {
+            // CPUID leaf 7: AMX-TILE, AMX-INT8
+            let present = 1 << 24 | 1 << 25;
+            let known = std::arch::x86_64::__cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & present == present;
+            // SAFETY: the first says that the processor and the system have what the second needs.
+            known && is_x86_feature_detected!("xsave") && unsafe { saved() } && asked()
+        })
+    }
+
+    /// Whether the system saves tiles and their configuration with a thread.
+    #[target_feature(enable = "xsave")]
+    fn saved() -> bool {
+        let tiles = 0b11 << 17;
+        // SAFETY: register 0 exists wherever XGETBV does.
+        unsafe { _xgetbv(0) & tiles == tiles }
+    }
+
+    /// Asks Linux to let this process use tiles, `arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)`.
+    #[cfg(target_os = "linux")]
+    fn asked() -> bool {
+        let mut result: i64 = 158;
+        // SAFETY: the call reads no memory of ours; it clobbers rcx and r11.
+        unsafe {
+            asm!(
+                "syscall",
+                inout("rax") result, in("rdi") 0x1023, in("rsi") 18, lateout("rcx") _, lateout("r11") _,
+                options(nostack),
+            );
+        }
+        result == 0
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn asked() -> bool {
+        false
+    }
+
+    /// The tiles of this thread, all of full size; released when this goes.
+    pub struct Tiles(PhantomData<*mut ()>);
+
+    /// Calls `work` with the tiles of this thread.
+    ///
+    /// # Safety
+    /// The machine's path is AMX, and `work` does not call this again.
+    pub unsafe fn with_tiles(work: impl FnOnce(&mut Tiles)) {
+        let mut configuration = [0u8; WIDTH];
+        configuration[0] = 1;
+        for tile in 0..8 {
+            (configuration[16 + 2 * tile], configuration[48 + tile]) = (WIDTH as u8, SIDE as u8);
+        }
+        // SAFETY: the processor has AMX; the configuration is 64 bytes, of palette 1.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &configuration, options(nostack, readonly, preserves_flags)) };
+        work(&mut Tiles(PhantomData));
+    }
+
+    impl Drop for Tiles {
+        fn drop(&mut self) {
+            // SAFETY: a thread that has tiles may give them back.
+            unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) };
+        }
+    }
+
+    // SAFETY of all methods: `Tiles` exists only while the tiles are configured; the compiler has nothing in them, and keeps
+    // the order of what it cannot see.
+    impl Tiles {
+        /// All numbers of a tile become zero.
+        #[inline(always)]
+        pub fn zero<const TILE: usize>(&mut self) {
+            const { assert!(TILE < 8) };
+            // SAFETY: above.
+            unsafe { asm!("tilezero tmm{}", const TILE, options(nostack, nomem, preserves_flags)) };
+        }
+
+        /// Sixteen rows of 64 bytes, `stride` bytes apart.
+        #[inline(always)]
+        pub fn load<const TILE: usize>(&mut self, from: &[i8], stride: usize) {
+            const { assert!(TILE < 8) };
+            assert!(from.len() >= (SIDE - 1) * stride + WIDTH, "a tile reaches beyond its codes");
+            // SAFETY: above; all rows are inside.
+            unsafe {
+                asm!(
+                    "tileloadd tmm{}, [{} + {}]", const TILE, in(reg) from.as_ptr(), in(reg) stride,
+                    options(nostack, readonly, preserves_flags),
+                );
+            }
+        }
+
+        /// All numbers of a tile.
+        #[inline(always)]
+        pub fn sums<const TILE: usize>(&self) -> [[i32; SIDE]; SIDE] {
+            const { assert!(TILE < 8) };
+            let mut sums = [[0; SIDE]; SIDE];
+            // SAFETY: above; the array is as large as a tile.
+            unsafe {
+                asm!(
+                    "tilestored [{} + {}], tmm{}", in(reg) &mut sums, in(reg) WIDTH, const TILE,
+                    options(nostack, preserves_flags),
+                );
+            }
+            sums
+        }
+
+        /// Adds to number `n` of row `m` of `TO` the products of the signed bytes of row `m` of `A` with those of `B` at places
+        /// `4 n` to `4 n + 3` of all rows.
+        #[inline(always)]
+        pub fn multiply<const TO: usize, const A: usize, const B: usize>(&mut self) {
+            const { assert!(TO < 8 && A < 8 && B < 8 && TO != A && TO != B && A != B) };
+            // SAFETY: above; the three tiles differ.
+            unsafe {
+                asm!(
+                    "tdpbssd tmm{}, tmm{}, tmm{}", const TO, const A, const B,
+                    options(nostack, nomem, preserves_flags),
+                );
+            }
+        }
+    }
 }

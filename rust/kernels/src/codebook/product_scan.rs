@@ -136,7 +136,7 @@ pub fn product_scan(
 fn scan<const Q: usize>(path: Path, blocks: &[u8], width: usize, bytes: [&Bytes; Q], to: [&mut [f32]; Q]) {
     match path {
         // SAFETY: whoever has this path of a machine has AVX2.
-        Path::Avx512 | Path::Avx2 => unsafe { avx2::scan(blocks, width, bytes, to) },
+        Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::scan(blocks, width, bytes, to) },
         Path::Scalar => portable::scan(blocks, width, bytes, to),
     }
 }

@@ -81,7 +81,7 @@ impl Search {
             let points = &points[..tiles * self.depth];
             match path {
                 // SAFETY: a machine with this path has AVX2 and FMA.
-                Path::Avx512 | Path::Avx2 => unsafe { avx2::search(self, points, &mut found, index) },
+                Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::search(self, points, &mut found, index) },
                 Path::Scalar => portable::search(self, points, &mut found, index),
             }
         }

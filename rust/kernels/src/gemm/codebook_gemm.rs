@@ -88,7 +88,9 @@ pub fn codebook_gemm(
                 let values = values.as_chunks_mut::<EIGHT>().0;
                 match m.path() {
                     // SAFETY: a machine with this path has AVX2 and FMA.
-                    Path::Avx512 | Path::Avx2 => unsafe { avx2::eights(decoder, lattice, strip(s), values) },
+                    Path::Amx | Path::Avx512 | Path::Avx2 => unsafe {
+                        avx2::eights(decoder, lattice, strip(s), values)
+                    },
                     Path::Scalar => portable::eights(decoder, lattice, strip(s), values),
                 }
             };
@@ -103,7 +105,7 @@ pub fn codebook_gemm(
 fn dot(m: &Machine, decoder: &Decoder, lattice: Lattice, stream: &[u8], x: &[f32]) -> f32 {
     match m.path() {
         // SAFETY: a machine with this path has AVX2 and FMA.
-        Path::Avx512 | Path::Avx2 => unsafe { avx2::dot(decoder, lattice, stream, x) },
+        Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::dot(decoder, lattice, stream, x) },
         Path::Scalar => portable::dot(decoder, lattice, stream, x),
     }
 }

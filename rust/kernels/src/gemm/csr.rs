@@ -116,9 +116,9 @@ fn tiled<C: Column, const N: usize>(m: &Machine, sparse: &Sparse<'_, C>, x: &[f3
     m.each(tasks.collect(), |(panel, tile)| match m.path() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a machine with this path has AVX2.
-        Path::Avx512 | Path::Avx2 => unsafe { avx2::multiply(sparse, tile, panel) },
+        Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::multiply(sparse, tile, panel) },
         #[cfg(not(target_arch = "x86_64"))]
-        Path::Avx512 | Path::Avx2 => multiply::<C, [f32; 8], N>(sparse, tile, panel),
+        Path::Amx | Path::Avx512 | Path::Avx2 => multiply::<C, [f32; 8], N>(sparse, tile, panel),
         Path::Scalar => multiply::<C, [f32; 8], N>(sparse, tile, panel),
     });
 }

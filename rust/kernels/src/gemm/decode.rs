@@ -79,9 +79,9 @@ pub(super) fn decode(m: &Machine, row: Row<'_>, out: &mut [f32]) {
     match m.path() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a machine with this path has AVX2.
-        Path::Avx512 | Path::Avx2 => unsafe { avx2::decode(row, out) },
+        Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::decode(row, out) },
         #[cfg(not(target_arch = "x86_64"))]
-        Path::Avx512 | Path::Avx2 => portable::decode(row, out),
+        Path::Amx | Path::Avx512 | Path::Avx2 => portable::decode(row, out),
         Path::Scalar => portable::decode(row, out),
     }
 }
@@ -106,10 +106,12 @@ impl<'a> Vector<'a> {
         match (m.path(), self.kind) {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a machine with this path has AVX2 and FMA.
-            (Path::Avx512 | Path::Avx2, Some(kind)) => unsafe { super::nibbles::avx2::dot(kind, row, &self.numbers) },
+            (Path::Amx | Path::Avx512 | Path::Avx2, Some(kind)) => unsafe {
+                super::nibbles::avx2::dot(kind, row, &self.numbers)
+            },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above, and F16C.
-            (Path::Avx512 | Path::Avx2, None) => unsafe { avx2::dot(row, &self.numbers) },
+            (Path::Amx | Path::Avx512 | Path::Avx2, None) => unsafe { avx2::dot(row, &self.numbers) },
             _ => portable::dot(row, &self.numbers),
         }
     }

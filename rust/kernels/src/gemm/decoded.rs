@@ -133,9 +133,9 @@ fn multiply<const ROWS: usize>(
     match path {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a machine with this path has AVX2 and FMA.
-        Path::Avx512 | Path::Avx2 => unsafe { avx2::multiply(weight, x, sums) },
+        Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::multiply(weight, x, sums) },
         #[cfg(not(target_arch = "x86_64"))]
-        Path::Avx512 | Path::Avx2 => portable::multiply(weight, x, sums),
+        Path::Amx | Path::Avx512 | Path::Avx2 => portable::multiply(weight, x, sums),
         Path::Scalar => portable::multiply(weight, x, sums),
     }
 }

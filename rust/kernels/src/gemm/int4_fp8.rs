@@ -7,6 +7,7 @@ use super::{decoded, expect_scale};
 use crate::error::expect_shape;
 use crate::minifloat::{E4m3fn, decode};
 use crate::quantize::groups;
+use crate::simd::bytes;
 use crate::{Error, Machine, Result};
 use std::borrow::Cow;
 
@@ -74,7 +75,7 @@ pub fn int4_fp8(
     decode::<E4m3fn>(m, x, &mut wide)?;
     let scale = w_scale.widen(m)?;
     let row = |n: usize| Row {
-        words: &words[n * width..(n + 1) * width],
+        bytes: bytes(&words[n * width..(n + 1) * width]),
         bits: 4,
         scale: &scale[n * groups..(n + 1) * groups],
         meaning: Meaning::Affine(None),

@@ -14,6 +14,8 @@ mod nibbles;
 mod tables;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod tiled;
 mod w4a4;
 mod w4a8;
 mod w8a8;

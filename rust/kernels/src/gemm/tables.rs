@@ -213,7 +213,9 @@ fn sums<const ROWS: usize, const CHAINS: usize>(
     let x = x.as_chunks::<ROWS>().0;
     match path {
         // SAFETY: a machine with this path has AVX2 and FMA.
-        Path::Avx512 | Path::Avx2 => unsafe { avx2::sum::<ROWS, CHAINS>(x, streams, table, lane, &mut sums) },
+        Path::Amx | Path::Avx512 | Path::Avx2 => unsafe {
+            avx2::sum::<ROWS, CHAINS>(x, streams, table, lane, &mut sums)
+        },
         Path::Scalar => portable::sum::<ROWS, CHAINS>(x, streams, table, lane, &mut sums),
     }
     sums

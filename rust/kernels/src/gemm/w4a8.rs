@@ -3,7 +3,7 @@
 //!
 //! Codes are multiplied as they lie in memory, low nibbles by the even columns of `x` and high ones by the odd columns, and
 //! summed in 16 bits as far as they fit. Zero points come off there, times sums of `x`: so the rest of the way has only the
-//! magnitude of the result. Limit: multiplications, for few rows of `x` the reading of the codes.
+//! magnitude of the result. Many rows on AMX: a panel of codes, zero points off and levels on, becomes bytes. Limit: multiplications, for few rows of `x` the reading of the codes.
 
 use super::{Columns, columns, expect_scale};
 use crate::error::expect_shape;
@@ -107,6 +107,11 @@ pub(super) fn product(
     out: &mut [f32],
 ) {
     let (groups, row_bytes) = (depth / codes.group.max(1), 4 * depth.div_ceil(8));
+    #[cfg(target_arch = "x86_64")]
+    if m.path() == Path::Amx && x_factors.is_none() && amx::fits(codes, rows, depth) {
+        amx::product(m, x, codes, [cols, depth], finish, out);
+        return;
+    }
     let x = Operand::of(m, x, x_factors, codes, rows, depth);
     m.each(columns(out, cols, PANEL), |Columns { range, rows: mut out }| {
         let parameters = range.start * groups..range.end * groups;
@@ -177,7 +182,7 @@ impl<'a> Operand<'a> {
         match m.path() {
             // Sums of 16 bits are made for zero points that are codes, and spans for groups that they do not cross.
             #[cfg(target_arch = "x86_64")]
-            Path::Avx512 | Path::Avx2
+            Path::Amx | Path::Avx512 | Path::Avx2
                 if codes.zero.is_none_or(|zero| zero.iter().all(|&zero| zero < 16))
                     && (codes.group == depth || codes.group.is_multiple_of(BLOCK) || codes.group == BLOCK / 2) =>
             {
@@ -186,7 +191,7 @@ impl<'a> Operand<'a> {
                     Some(factors) => Self::Scaled(Cut::of(m, x, factors, codes.group, rows, depth)),
                 }
             }
-            Path::Avx512 | Path::Avx2 | Path::Scalar => Self::Codes(x, factors, depth),
+            Path::Amx | Path::Avx512 | Path::Avx2 | Path::Scalar => Self::Codes(x, factors, depth),
         }
     }
 
@@ -473,6 +478,100 @@ mod avx2 {
                 let factor = x.factors.lanes().map_or(factor, |of_x| _mm256_mul_ps(load_f32x8(of_x), factor));
                 _mm256_castps_si256(_mm256_fmadd_ps(sums, factor, _mm256_castsi256_ps(*all)))
             };
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod amx {
+    use super::{Codes, Factor, PANEL};
+    use crate::Machine;
+    use crate::gemm::tiled::{MANY, Packed, Panel, STEP, multiply};
+    use crate::gemm::{Columns, columns};
+    use crate::simd::amx::{SIDE, with_tiles};
+    use crate::simd::bytes;
+
+    /// Rows of `x` whose sums are kept at a time.
+    const ROWS: usize = 6 * SIDE;
+
+    /// Whether there are rows enough, groups are whole bytes of codes and, where each has a float, whole steps.
+    pub fn fits(codes: Codes<'_>, rows: usize, depth: usize) -> bool {
+        let multiple = if matches!(codes.factor, Factor::Scale(_)) { STEP } else { 2 };
+        rows >= MANY && depth > 0 && (codes.group == depth || codes.group.is_multiple_of(multiple))
+    }
+
+    /// All of the product, `finish(t, n, sum)` of each sum; only for the path AMX.
+    pub fn product(
+        m: &Machine,
+        x: &[i8],
+        codes: Codes<'_>,
+        [cols, depth]: [usize; 2],
+        finish: impl Fn(usize, usize, f32) -> f32 + Sync,
+        out: &mut [f32],
+    ) {
+        let (groups, row_bytes) = (depth / codes.group, 4 * depth.div_ceil(8));
+        let stride = depth.next_multiple_of(STEP);
+        let x = Packed::new(m, x, depth);
+        m.each(columns(out, cols, PANEL), |Columns { range, rows: mut out }| {
+            let mut numbers = vec![0; range.len().next_multiple_of(SIDE) * stride];
+            for (n, numbers) in range.clone().zip(numbers.chunks_mut(stride)) {
+                let row = &bytes(codes.words)[n * row_bytes..(n + 1) * row_bytes];
+                let parts = numbers.chunks_mut(codes.group).zip(row.chunks(codes.group.div_ceil(2)));
+                for ((numbers, row), at) in parts.zip(n * groups..(n + 1) * groups) {
+                    let zero = codes.zero.map_or(8, |zero| zero[at]);
+                    let level = if let Factor::Level(level) = codes.factor { level[at] } else { 1 };
+                    // SAFETY: the path AMX includes AVX2.
+                    unsafe { decode(row, zero, level, numbers) };
+                }
+            }
+            let panel = Panel { codes: &numbers, stride };
+            // Sums of groups, or of whole rows where these stay exact.
+            let parts = if matches!(codes.factor, Factor::Scale(_)) { groups } else { 1 };
+            let steps = (depth / parts).div_ceil(STEP);
+            for (at, out) in out.chunks_mut(ROWS).enumerate() {
+                let mut sums = [0.0; ROWS * PANEL];
+                let first = at * ROWS / SIDE;
+                let blocks = first..first + out.len().div_ceil(SIDE);
+                let add = |part: usize, n: usize, block: usize, all: &[[i32; SIDE]; SIDE]| {
+                    let sums = &mut sums[(block - first) * SIDE * PANEL + n..];
+                    for (i, all) in all.iter().enumerate().take(range.len().saturating_sub(n)) {
+                        let scale = match codes.factor {
+                            Factor::Scale(scale) => scale[(range.start + n + i) * groups + part],
+                            _ => 1.0,
+                        };
+                        sums[i..].iter_mut().step_by(PANEL).zip(all).for_each(|(to, sum)| *to += scale * *sum as f32);
+                    }
+                };
+                // SAFETY: the machine's path is AMX, and `add` knows nothing of tiles.
+                unsafe {
+                    with_tiles(|tiles| {
+                        let mut add = add;
+                        for part in 0..parts {
+                            let (blocks, steps) = (blocks.clone(), part * steps..(part + 1) * steps);
+                            multiply(tiles, panel, &x, blocks, steps, |n, block, all| add(part, n, block, all));
+                        }
+                    });
+                }
+                for (t, (out, sums)) in out.iter_mut().zip(sums.chunks(PANEL)).enumerate() {
+                    for ((y, sum), n) in out.iter_mut().zip(sums).zip(range.clone()) {
+                        *y = finish(at * ROWS + t, n, *sum);
+                    }
+                }
+            }
+        });
+    }
+
+    /// `level * (code - zero)` of one group; what comes behind an odd number of codes is multiplied by zeros.
+    #[target_feature(enable = "avx2")]
+    fn decode(codes: &[u8], zero: u8, level: u8, numbers: &mut [i8]) {
+        let (zero, level) = (zero.cast_signed(), level.cast_signed());
+        let number = |code: u8| code.cast_signed().wrapping_sub(zero).wrapping_mul(level);
+        let (pairs, last) = numbers.as_chunks_mut::<2>();
+        for (pair, &byte) in pairs.iter_mut().zip(codes) {
+            *pair = [number(byte & 15), number(byte >> 4)];
+        }
+        if let (Some(last), Some(&byte)) = (last.first_mut(), codes.get(pairs.len())) {
+            *last = number(byte & 15);
         }
     }
 }

@@ -3,8 +3,12 @@
 //! Both operands lie along the sum, so a tile of some rows of `x` times some rows of `w` is a handful of dot products that
 //! share their loads; nothing is transposed. Limit: multiplications, for few rows of `x` the reading of `w`.
 
+#[cfg(target_arch = "x86_64")]
+use super::tiled;
 use super::{Columns, columns, expect_scale};
 use crate::error::expect_shape;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::amx::with_tiles;
 use crate::{Error, Machine, Path, Result};
 use std::ops::Range;
 
@@ -12,7 +16,7 @@ use std::ops::Range;
 const DEPTH_LIMIT: usize = (1 << 17) - 1;
 /// Rows of `w` in one task: with `STRETCH` columns of each they stay in the second cache.
 const PANEL: usize = 64;
-/// Rows of `x` whose sums are kept at a time; a multiple of `HEIGHT`.
+/// Rows of `x` whose sums are kept at a time; a multiple of `HEIGHT` and of a tile's.
 const ROWS: usize = 96;
 /// Codes of a row that a tile multiplies at a time: a tile of `x` stays in the first cache. A multiple of every step.
 const STRETCH: usize = 2048;
@@ -86,17 +90,24 @@ enum Operand<'a> {
     /// Raised by 128, for the multiplier of unsigned by signed bytes.
     #[cfg(target_arch = "x86_64")]
     Raised(Tiles<u8>),
+    /// In the tiles of AMX.
+    #[cfg(target_arch = "x86_64")]
+    Packed(tiled::Packed),
 }
 
 impl<'a> Operand<'a> {
     fn of(m: &Machine, x: &'a [i8], rows: usize, depth: usize) -> Self {
         match m.path() {
             #[cfg(target_arch = "x86_64")]
-            Path::Avx512 => Self::Raised(Tiles::new::<{ avx512::STEP }>(m, x, rows, depth, |x| x as u8 ^ 0x80)),
+            Path::Amx if rows >= tiled::MANY => Self::Packed(tiled::Packed::new(m, x, depth)),
+            #[cfg(target_arch = "x86_64")]
+            Path::Amx | Path::Avx512 => {
+                Self::Raised(Tiles::new::<{ avx512::STEP }>(m, x, rows, depth, |x| x as u8 ^ 0x80))
+            }
             #[cfg(target_arch = "x86_64")]
             Path::Avx2 => Self::Wide(Tiles::new::<{ avx2::STEP }>(m, x, rows, depth, i16::from)),
             #[cfg(not(target_arch = "x86_64"))]
-            Path::Avx512 | Path::Avx2 => Self::Codes(x),
+            Path::Amx | Path::Avx512 | Path::Avx2 => Self::Codes(x),
             Path::Scalar => Self::Codes(x),
         }
     }
@@ -111,6 +122,9 @@ impl<'a> Operand<'a> {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: only a machine with this path makes this operand, and it has AVX-512 VNNI.
             Self::Raised(x) => unsafe { avx512::multiply(x, rows, weight, depth, sums) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: only a machine with this path makes this operand, and it has AMX.
+            Self::Packed(x) => unsafe { with_tiles(|tiles| amx::multiply(tiles, x, rows, weight, depth, sums)) },
         }
     }
 }
@@ -312,5 +326,26 @@ mod avx512 {
                 *all = _mm512_dpbusd_epi32(*all, x, *w);
             }
         }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod amx {
+    use super::PANEL;
+    use crate::gemm::tiled::{Packed, Panel, STEP, multiply as products};
+    use crate::simd::amx::{SIDE, Tiles};
+    use std::ops::Range;
+
+    pub fn multiply(tiles: &mut Tiles, x: &Packed, rows: Range<usize>, weight: &[i8], depth: usize, sums: &mut [i32]) {
+        let mut room = Vec::new();
+        let weight = Panel::of(weight, depth, &mut room);
+        let (first, steps) = (rows.start / SIDE, 0..depth.div_ceil(STEP));
+        let blocks = first..rows.end.div_ceil(SIDE);
+        products(tiles, weight, x, blocks, steps, |n, block, all| {
+            let sums = &mut sums[(block - first) * SIDE * PANEL + n..];
+            for (n, all) in all.iter().enumerate() {
+                sums[n..].iter_mut().step_by(PANEL).zip(all).for_each(|(to, sum)| *to = *sum);
+            }
+        });
     }
 }

@@ -115,7 +115,7 @@ impl Transform {
         let factor = if self.order > 1 { 1.0 } else { self.scale };
         match path {
             // SAFETY: whoever has this path of a machine has AVX2.
-            Path::Avx512 | Path::Avx2 => unsafe { avx2::hadamard(from, x, self.span, factor) },
+            Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::hadamard(from, x, self.span, factor) },
             Path::Scalar => portable::hadamard(from, x, self.span, factor),
         }
         if self.order > 1 {

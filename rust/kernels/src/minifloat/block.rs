@@ -207,7 +207,7 @@ pub fn quantize_block<E: Element>(
             let (codes, scale) = (&mut codes[at..at + x.len()], &mut scale[at / block..(at + x.len()) / block]);
             match m.path() {
                 // SAFETY: a machine with this path has AVX2.
-                Path::Avx512 | Path::Avx2 => unsafe { avx2::quantize::<E>(x, block, by, codes, scale) },
+                Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::quantize::<E>(x, block, by, codes, scale) },
                 Path::Scalar => portable::quantize::<E>(x, block, by, codes, scale),
             }
         });
@@ -234,7 +234,7 @@ pub fn dequantize_block<E: Element>(
         let (codes, scale) = (&codes[range.start * block..range.end * block], &scale[range]);
         match m.path() {
             // SAFETY: a machine with this path has AVX2.
-            Path::Avx512 | Path::Avx2 => unsafe {
+            Path::Amx | Path::Avx512 | Path::Avx2 => unsafe {
                 avx2::dequantize::<E>(codes, scale, block, power, tensor_scale, x.all());
             },
             Path::Scalar => portable::dequantize::<E>(codes, scale, block, power, tensor_scale, x.all()),

@@ -157,7 +157,9 @@ pub fn encode<F: Format>(
             let (start, codes) = (start + at, &mut codes[at..at + x.len()]);
             match m.path() {
                 // SAFETY: a machine with this path has AVX2.
-                Path::Avx512 | Path::Avx2 => unsafe { avx2::encode::<F>(x, start, rounding, saturate, codes) },
+                Path::Amx | Path::Avx512 | Path::Avx2 => unsafe {
+                    avx2::encode::<F>(x, start, rounding, saturate, codes)
+                },
                 Path::Scalar => portable::encode::<F>(x, start, rounding, saturate, codes),
             }
         });
@@ -182,7 +184,7 @@ pub fn decode<F: Format>(m: &Machine, codes: &[F::Code], x: &mut [f32]) -> Resul
 pub(crate) fn decode_some<F: Format>(path: Path, codes: &[F::Code], x: &mut [f32]) {
     match path {
         // SAFETY: whoever has this path of a machine has AVX2.
-        Path::Avx512 | Path::Avx2 => unsafe { avx2::decode::<F>(codes, x) },
+        Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::decode::<F>(codes, x) },
         Path::Scalar => portable::decode::<F>(codes, x),
     }
 }

@@ -55,7 +55,7 @@ pub fn pack(
         for (codes, words) in codes.chunks(piece).zip(words.all().chunks_mut(width)) {
             union |= match m.path() {
                 // SAFETY: a machine with this path has AVX2.
-                Path::Avx512 | Path::Avx2 => unsafe { avx2::pack(codes, bits, order, bytes_mut(words)) },
+                Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::pack(codes, bits, order, bytes_mut(words)) },
                 Path::Scalar => portable::pack(codes, bits, order, bytes_mut(words)),
             };
         }
@@ -94,7 +94,7 @@ pub fn unpack(
         for (words, codes) in words.chunks(width).zip(codes.all().chunks_mut(piece)) {
             match m.path() {
                 // SAFETY: a machine with this path has AVX2.
-                Path::Avx512 | Path::Avx2 => unsafe { avx2::unpack(bytes(words), bits, order, codes) },
+                Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::unpack(bytes(words), bits, order, codes) },
                 Path::Scalar => portable::unpack(bytes(words), bits, order, codes),
             }
         }

@@ -39,7 +39,9 @@ pub fn quantize_affine(
         let codes = codes.all();
         let fine = match m.path() {
             // SAFETY: a machine with this path has AVX2.
-            Path::Avx512 | Path::Avx2 => unsafe { avx2::quantize(x, start, group, top, scale, zero, codes) },
+            Path::Amx | Path::Avx512 | Path::Avx2 => unsafe {
+                avx2::quantize(x, start, group, top, scale, zero, codes)
+            },
             Path::Scalar => portable::quantize(x, start, group, top, scale, zero, codes),
         };
         finite.fetch_and(fine, Ordering::Relaxed);
@@ -80,7 +82,9 @@ pub fn quantize_symmetric(
         let codes = codes.all();
         let fine = match m.path() {
             // SAFETY: a machine with this path has AVX2.
-            Path::Avx512 | Path::Avx2 => unsafe { avx2::quantize_signed(x, start, group, lo, hi, scale, codes) },
+            Path::Amx | Path::Avx512 | Path::Avx2 => unsafe {
+                avx2::quantize_signed(x, start, group, lo, hi, scale, codes)
+            },
             Path::Scalar => portable::quantize_signed(x, start, group, lo, hi, scale, codes),
         };
         finite.fetch_and(fine, Ordering::Relaxed);
@@ -113,7 +117,7 @@ pub fn dequantize_affine(
         let out = out.all();
         match m.path() {
             // SAFETY: a machine with this path has AVX2.
-            Path::Avx512 | Path::Avx2 => unsafe { avx2::dequantize(codes, start, group, scale, zero, out) },
+            Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::dequantize(codes, start, group, scale, zero, out) },
             Path::Scalar => portable::dequantize(codes, start, group, scale, zero, out),
         }
     });

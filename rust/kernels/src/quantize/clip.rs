@@ -54,7 +54,9 @@ pub fn search_clip(
                 let w = &w[row * cols + g * group..][..group];
                 clip[i * count + g] = match m.path() {
                     // SAFETY: a machine with this path has AVX2.
-                    Path::Avx512 | Path::Avx2 => unsafe { avx2::search(grid, w, form, shrink_grid, steps, &mut d) },
+                    Path::Amx | Path::Avx512 | Path::Avx2 => unsafe {
+                        avx2::search(grid, w, form, shrink_grid, steps, &mut d)
+                    },
                     Path::Scalar => portable::search::<[f32; 8]>(grid, w, form, shrink_grid, steps, &mut d),
                 };
             }

@@ -52,7 +52,7 @@ pub fn fit_affine(
 pub(crate) fn fit_group(m: &Machine, grid: &Grid, x: &[f32]) -> Option<(f32, u8)> {
     match m.path() {
         // SAFETY: a machine with this path has AVX2.
-        Path::Avx512 | Path::Avx2 => unsafe { avx2::fit(grid, x) },
+        Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::fit(grid, x) },
         Path::Scalar => portable::fit::<[f32; 8]>(grid, x),
     }
 }

@@ -46,7 +46,7 @@ pub fn norm_quantize<F: Token>(
         let x = &x[row * cols..(row + 1) * cols];
         match path {
             // SAFETY: a machine with this path has AVX2.
-            Path::Avx512 | Path::Avx2 => unsafe { avx2::normalize(x, norm, room) },
+            Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::normalize(x, norm, room) },
             Path::Scalar => portable::normalize(x, norm, room),
         }
         None

@@ -35,7 +35,7 @@ pub fn quantize_table(
         let codes = codes.all();
         let fine = match m.path() {
             // SAFETY: a machine with this path has AVX2.
-            Path::Avx512 | Path::Avx2 => unsafe { avx2::quantize(x, start, group, scale, &tables, codes) },
+            Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::quantize(x, start, group, scale, &tables, codes) },
             Path::Scalar => portable::quantize(x, start, group, scale, &tables, codes),
         };
         finite.fetch_and(fine, Ordering::Relaxed);

@@ -83,7 +83,7 @@ pub(crate) fn by_row<'a, F: Token>(
             let (x, codes) = (given.unwrap_or(&room), &mut codes[i * cols..(i + 1) * cols]);
             *scale = match m.path() {
                 // SAFETY: a machine with this path has AVX2.
-                Path::Avx512 | Path::Avx2 => unsafe { avx2::quantize::<F>(x, eps, codes) },
+                Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::quantize::<F>(x, eps, codes) },
                 Path::Scalar => portable::quantize::<F>(x, eps, codes),
             };
         }

@@ -84,7 +84,7 @@ fn tiles(path: Path, left: &[Line], right: &[Line], gram: &mut [f32], stride: us
         Path::Avx2 => unsafe { avx2::tiles(left, right, gram, stride, width) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Path::Avx512 => unsafe { avx512::tiles(left, right, gram, stride, width) },
+        Path::Amx | Path::Avx512 => unsafe { avx512::tiles(left, right, gram, stride, width) },
         #[cfg(not(target_arch = "x86_64"))]
         _ => portable::tiles(left, right, gram, stride, width),
     }
@@ -150,8 +150,8 @@ mod avx2 {
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
-    use super::{Line, WIDTH, put};
-    use crate::simd::prefetch;
+    use super::Line;
+    use crate::simd::{add_f32x16, load_f32x16, prefetch};
     use std::arch::x86_64::*;
 
     /// Rows of a tile: eight sums hide a multiplication's latency.
@@ -163,17 +163,13 @@ mod avx512 {
             rows.iter().step_by(stride).for_each(prefetch);
             let mut sums = [_mm512_setzero_ps(); ROWS];
             for (left, right) in left.iter().zip(right) {
-                // SAFETY: an unaligned read of the whole line.
-                let right = unsafe { _mm512_loadu_ps(right.as_ptr()) };
+                let right = load_f32x16(right);
                 for (sum, &x) in sums.iter_mut().zip(&left.as_chunks::<ROWS>().0[half]) {
                     *sum = _mm512_fmadd_ps(_mm512_set1_ps(x), right, *sum);
                 }
             }
             for (row, sum) in rows.chunks_mut(stride).zip(sums) {
-                let mut line = [0.0; WIDTH];
-                // SAFETY: an unaligned write of the whole line.
-                unsafe { _mm512_storeu_ps(line.as_mut_ptr(), sum) };
-                put(&line, row, width);
+                add_f32x16(&mut row[..width], sum);
             }
         }
     }

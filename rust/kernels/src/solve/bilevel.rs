@@ -181,7 +181,9 @@ fn solve(m: &Machine, problem: &Problem<'_>, chunk: &mut Found<'_>) {
         let mut errors = vec![0.0; rows * (end - start)];
         match m.path() {
             // SAFETY: a machine with this path has AVX2.
-            Path::Avx512 | Path::Avx2 => unsafe { avx2::block(problem, chunk, start, end, &mut errors, &mut sums) },
+            Path::Amx | Path::Avx512 | Path::Avx2 => unsafe {
+                avx2::block(problem, chunk, start, end, &mut errors, &mut sums)
+            },
             Path::Scalar => portable::block(problem, chunk, start, end, &mut errors, &mut sums),
         }
         if let Some(factor) = problem.factor

@@ -162,7 +162,7 @@ fn solve(m: &Machine, hessian: &[f32], cols: usize, descent: &Descent<'_>, chunk
                 };
                 match m.path() {
                     // SAFETY: a machine with this path has AVX2.
-                    Path::Avx512 | Path::Avx2 => unsafe { avx2::round(&columns, &mut tile) },
+                    Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::round(&columns, &mut tile) },
                     Path::Scalar => portable::round(&columns, &mut tile),
                 }
             }

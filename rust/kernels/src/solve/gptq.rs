@@ -186,7 +186,7 @@ fn solve(m: &Machine, problem: &Problem<'_>, chunk: Chunk<'_>) -> Result<()> {
             };
             match m.path() {
                 // SAFETY: a machine with this path has AVX2.
-                Path::Avx512 | Path::Avx2 => unsafe { avx2::round(&columns, &mut tile) },
+                Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::round(&columns, &mut tile) },
                 Path::Scalar => portable::round(&columns, &mut tile),
             }
         }

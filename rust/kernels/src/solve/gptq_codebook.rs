@@ -126,7 +126,7 @@ impl Problem<'_> {
                 let behind = &self.factor[j * cols + j + 1..j * cols + end];
                 match path {
                     // SAFETY: a machine with this path has AVX2.
-                    Path::Avx512 | Path::Avx2 => unsafe { avx2::update(later, error, behind) },
+                    Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::update(later, error, behind) },
                     Path::Scalar => portable::update(later, error, behind),
                 }
             }

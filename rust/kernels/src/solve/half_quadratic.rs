@@ -200,7 +200,9 @@ impl Task<'_> {
             self.zero[i] = dtype.nearest(self.history[i * (steps + 1) + pass]);
             match m.path() {
                 // SAFETY: a machine with this path has AVX2.
-                Path::Avx512 | Path::Avx2 => unsafe { avx2::round(weight, self.scale[i], self.zero[i], top, codes) },
+                Path::Amx | Path::Avx512 | Path::Avx2 => unsafe {
+                    avx2::round(weight, self.scale[i], self.zero[i], top, codes)
+                },
                 Path::Scalar => portable::round(weight, self.scale[i], self.zero[i], top, codes),
             }
         }
@@ -210,7 +212,7 @@ impl Task<'_> {
 fn range(m: &Machine, weight: &[f32]) -> Option<(f32, f32)> {
     match m.path() {
         // SAFETY: a machine with this path has AVX2.
-        Path::Avx512 | Path::Avx2 => unsafe { avx2::range(weight) },
+        Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::range(weight) },
         Path::Scalar => quantize::range::<[f32; 8]>(weight),
     }
 }
@@ -219,7 +221,7 @@ fn range(m: &Machine, weight: &[f32]) -> Option<(f32, f32)> {
 fn sweep(m: &Machine, weight: &[f32], scale: f32, zero: f32, top: f32, shrinkage: Shrinkage) -> (f64, f32) {
     match m.path() {
         // SAFETY: a machine with this path has AVX2.
-        Path::Avx512 | Path::Avx2 => unsafe { avx2::sweep(weight, scale, zero, top, shrinkage) },
+        Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::sweep(weight, scale, zero, top, shrinkage) },
         Path::Scalar => portable::sweep::<[f32; 8]>(weight, scale, zero, top, shrinkage),
     }
 }

@@ -364,7 +364,7 @@ fn inverse(hessian: &[f32], cols: usize, first: usize, dim: usize) -> Square {
 fn push(path: Path, errors: &[f32], rates: &[f32], place: [usize; 3], to: &mut [f32], stride: usize) {
     match path {
         // SAFETY: a machine with this path has AVX2.
-        Path::Avx512 | Path::Avx2 => unsafe { avx2::push(errors, rates, place, to, stride) },
+        Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::push(errors, rates, place, to, stride) },
         Path::Scalar => portable::push(errors, rates, place, to, stride),
     }
 }

@@ -77,7 +77,7 @@ fn best_swap(row: &Row<'_>, low: u8, panel: &mut Vec<f32>) -> Option<(u32, u32)>
     let step = row.levels[usize::from(low) + 1] - row.levels[usize::from(low)];
     match row.problem.path {
         // SAFETY: a machine with this path has AVX2.
-        Path::Avx512 | Path::Avx2 => unsafe { avx2::best_swap(row, step, &ups, &downs, panel) },
+        Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::best_swap(row, step, &ups, &downs, panel) },
         Path::Scalar => portable::best_swap::<[f32; 8]>(row, step, &ups, &downs, panel),
     }
 }

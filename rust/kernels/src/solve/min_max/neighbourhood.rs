@@ -92,7 +92,7 @@ fn worst(row: &Row<'_>, free: &[u32], count: usize, random: &mut Random) -> Vec<
 fn score(row: &Row<'_>) -> Vec<f32> {
     match row.problem.path {
         // SAFETY: a machine with this path has AVX2.
-        Path::Avx512 | Path::Avx2 => unsafe { avx2::score(row) },
+        Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::score(row) },
         Path::Scalar => portable::score::<[f32; 8]>(row),
     }
 }

@@ -123,7 +123,7 @@ impl<'a> Row<'a> {
         let (up, down) = (self.column(up), down.map(|down| self.column(down)));
         match self.problem.path {
             // SAFETY: a machine with this path has AVX2.
-            Path::Avx512 | Path::Avx2 => unsafe { avx2::after(&self.gap, step, up, down, bound) },
+            Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::after(&self.gap, step, up, down, bound) },
             Path::Scalar => portable::after::<[f32; 8]>(&self.gap, step, up, down, bound),
         }
     }
@@ -148,7 +148,7 @@ impl<'a> Row<'a> {
         let (first, second) = (self.column(up), down.map(|down| self.column(down)));
         self.size = match self.problem.path {
             // SAFETY: a machine with this path has AVX2.
-            Path::Avx512 | Path::Avx2 => unsafe { avx2::shift(&mut self.gap, step, first, second) },
+            Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::shift(&mut self.gap, step, first, second) },
             Path::Scalar => portable::shift::<[f32; 8]>(&mut self.gap, step, first, second),
         };
         self.risen += self.rise(step, up, down);
