@@ -65,7 +65,8 @@ format: $(VENV)/.dev  ## rewrite the sources in the house format
 	@$(BIN)/ruff check --quiet --fix .
 	@$(BIN)/ruff format --quiet .
 
-BENCH := $(BIN)/python -m pytest benches --quiet --benchmark-only --benchmark-quiet --benchmark-max-time=0.3 --benchmark-min-rounds=1
+# All of them, or KERNELS="wna16 fp8".
+BENCH := $(BIN)/python -m pytest $(or $(KERNELS:%=benches/bench_%.py),benches) --quiet --benchmark-only --benchmark-quiet --benchmark-max-time=0.3 --benchmark-min-rounds=1
 
 $(VENV)/.bench: $(VENV)/.dev
 	@echo "==> installing the peers of the kernels"

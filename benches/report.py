@@ -1,7 +1,8 @@
 """One table of all kernels: time, ratio to the best peer, fraction of the machine's limit.
 
 python -m benches.report RAW.json           keep what `pytest benches --benchmark-json RAW.json` measured, in
-                                            benches/results/, write docs/performance.md and print the table
+                                            benches/results/, beside the kernels that it left out; write
+                                            docs/performance.md and print the table
 python -m benches.report RAW.json --check   change nothing: compare with what is kept there of the same processor;
                                             fails where a ratio lost more than a quarter
 python -m benches.report                    write docs/performance.md again from benches/results/
@@ -170,8 +171,8 @@ def gpu_lines(cards: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def store(raw: dict[str, Any]) -> dict[str, Any]:
-    """What is kept of a run."""
+def store(raw: dict[str, Any], kept: Iterable[Row]) -> dict[str, Any]:
+    """What is kept of a processor: these rows, and what machine a run was made on."""
     import torch
 
     cpu = raw["machine_info"]["cpu"]
@@ -179,8 +180,14 @@ def store(raw: dict[str, Any]) -> dict[str, Any]:
         "processor": f"{cpu['brand_raw']} ({processor(raw).rpartition('-')[2].upper()})",
         "cores": cpu["count"],
         "versions": f"Python {raw['machine_info']['python_version']}, torch {torch.__version__.partition('+')[0]}.",
-        "rows": [asdict(row) for row in rows(raw)],
+        "rows": [asdict(row) for row in kept],
     }
+
+
+def beside(before: Iterable[Row], now: Sequence[Row]) -> list[Row]:
+    """A run, and what is kept of the kernels that it left out."""
+    measured = {row.kernel for row in now}
+    return sorted([*(row for row in before if row.kernel not in measured), *now], key=lambda row: row.kernel)
 
 
 def lost(before: Iterable[Row], now: Iterable[Row]) -> list[str]:
@@ -210,13 +217,14 @@ def main() -> None:
     if given.raw is not None:
         raw = json.loads(given.raw.read_text("utf-8"))
         path = RESULTS / f"{processor(raw)}.json"
+        known = [Row(**row) for row in json.loads(path.read_text("utf-8"))["rows"]] if path.exists() else []
         if given.check:
-            if not path.exists():
+            if not known:
                 sys.exit(f"nothing is kept of this processor ({path.name}): run `make bench` on the version before")
-            worse = lost([Row(**row) for row in json.loads(path.read_text("utf-8"))["rows"]], rows(raw))
+            worse = lost(known, rows(raw))
             print("\n".join(worse) or "no kernel lost more than a quarter")
             sys.exit(bool(worse))
-        path.write_text(json.dumps(store(raw), indent=1) + "\n", "utf-8")
+        path.write_text(json.dumps(store(raw, beside(known, rows(raw))), indent=1) + "\n", "utf-8")
         table = Table(*HEAD)
         for row in rows(raw):
             table.add_row(*cells(row))

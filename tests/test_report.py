@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 import pytest
-from benches.report import Row, lost, page, rows
+from benches.report import Row, beside, lost, page, rows
 
 
 def bench(who: str, seconds: float, threads: int = 1, group: str = "pack 4x8", **info: Any) -> dict[str, Any]:
@@ -44,6 +44,14 @@ def test_a_loss_is_what_every_measure_of_a_kernel_says() -> None:
     assert lost([before], [now(1.4, torch=5.6, numpy=8.0)]) == []  # the machine was slow, torch too
     assert len(lost([before], [now(2.0)])) == 1  # the limit alone
     assert lost([before], [dataclasses.replace(before, case="other", seconds=9.0)]) == []
+
+
+def test_a_run_of_some_kernels_keeps_the_others() -> None:
+    old, other, new = (
+        Row(kernel, case, 1, 1.0, {}, "copy", 0.5)
+        for kernel, case in (("pack", "4x8"), ("csr", "4x8"), ("pack", "9x9"))
+    )
+    assert beside([old, other], [new]) == [other, new]  # no case of a kernel that was measured is an older one
 
 
 def test_the_page_names_processors_and_cards() -> None:
