@@ -111,7 +111,7 @@ REGISTERS = {
     "lookup_mma": 255,
     "norm_quantize": 64,
     "quantize_tokens": 64,
-    "sum": 32,
+    "sum": 64,
     "w4a4": 255,
     "w4a8": 255,
     "w8a8": 255,
