@@ -101,33 +101,26 @@ def check(
         group = max(k, 1)
     if group < 1 or k % group or (group % SPAN and group != k and k):
         raise ShapeError("group", group, f"a divisor of K = {k} and a multiple of {SPAN}, or -1 for all of it")
-    count = 0
-    if any(each is not None for each in outliers):
-        of_x, of_w, *scales = (each for each in outliers if each is not None)
-        if len(scales) != 2:
-            given = sum(each is not None for each in outliers)
-            raise ShapeError("outliers", f"{given} of four arrays", "both matrices and both scales, or none")
-        for columns in (of_x, of_w):
+    beside, count = [each for each in outliers if each is not None], 0
+    if len(beside) not in (0, len(outliers)):
+        raise ShapeError("outliers", f"{len(beside)} of four arrays", "both matrices and both scales, or none")
+    fitting: list[tuple[View, tuple[int, ...]]] = [(x_scale, (m, k // group)), (w_scale, (n, k // group))]
+    if beside:
+        for columns in beside[:2]:
             columns.expect("i8", beside=x)
             if len(columns.shape) != 2:
                 raise ShapeError(columns.what, columns.shape, "[rows, C]")
-        count = of_x.shape[1]
-        fitting = [(of_x, (m, count)), (of_w, (n, count)), (scales[0], (m,)), (scales[1], (n,))]
-    else:
-        fitting = []
-    of_groups = f" for groups of {group}"
-    for array, expected, why in [
-        (x_scale, (m, k // group), of_groups),
-        (w_scale, (n, k // group), of_groups),
-        *((array, expected, "") for array, expected in fitting),
-    ]:
-        array.expect("i8" if len(expected) == 2 and not why else "f32", beside=x)
+        count = beside[0].shape[1]
+        fitting += zip(beside, ((m, count), (n, count), (m,), (n,)), strict=True)
+    for scale in (x_scale, w_scale, *beside[2:]):
+        scale.expect("f32", beside=x)
+    for array, expected in fitting:
         if array.shape != expected:
-            raise ShapeError(array.what, array.shape, f"{expected}{why}")
+            raise ShapeError(array.what, array.shape, f"{expected} for groups of {group} and {count} outliers")
     float8.expect_bias(bias, x, (n,))
     for what, given in (("K", k), ("C", count)):
         if given >= 2**17:
             raise RangeError(what, given, "below 2^17, so that 32 bits hold every sum")
     if max(m, n, math.ceil(m / 16) * math.ceil(n / 64)) >= 2**31:
         raise RangeError("x and words", f"M, N = {m}, {n}", "each, and the tiles of the result, below 2^31")
-    return Sizes(m, n, k, group, count, exact=not fitting and group == k)
+    return Sizes(m, n, k, group, count, exact=not beside and group == k)
