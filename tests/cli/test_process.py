@@ -7,6 +7,7 @@ import pty
 import signal
 import subprocess
 import sys
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -44,11 +45,16 @@ def test_a_terminal_gets_colour() -> None:
 
 
 def test_ctrl_c_keeps_finished_blocks_and_resume_goes_on(tmp_path: Path) -> None:
-    # Enough samples that blocks take long beside the time in which the signal arrives.
-    options = ["--system", "awq", "--group-size", "64", "--samples", "16"]
+    options = ["--system", "awq", "--group-size", "64", "--samples", "2"]
     command = [*COMMAND, "quantize", MODEL, str(tmp_path / "out"), *options]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        # Tests that a shell runs in its background inherit that Ctrl-C is ignored.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:
