@@ -95,11 +95,12 @@ gpu-check: $(VENV)/.dev  ## the CUDA kernels on this machine's card: tests, then
 
 peers: $(foreach peer,$(PEERS),.venv-$(firstword $(subst ==, ,$(peer)))/.done)  ## virtual environments of the peers that `make results` measures
 
-.venv-%/.done:
+.venv-%/.done: $(VENV)/.dev
 	@echo "==> installing $*"
 	@$(PYTHON) -m venv .venv-$*
-	@# This package as its users have it; the others beside what loads the model for them.
-	@.venv-$*/bin/python -m pip install --quiet $(if $(filter subbyte,$*),--editable '.[hf]',$(filter $*==%,$(PEERS)) transformers)
+	@# This package as its users have it; the others beside what loads the model for them. uv, as pip takes an hour to
+	@# find versions that suit each other.
+	@$(BIN)/uv pip install --quiet --python .venv-$*/bin/python $(if $(filter subbyte,$*),--editable '.[hf]',$(filter $*==%,$(PEERS)) transformers)
 	@touch $@
 
 results: $(VENV)/.dev peers  ## measure quality, time and memory again and write docs/results.md
