@@ -3,9 +3,11 @@
 //! One row of `x`: packed codes are multiplied where they are decoded; limit: the decoding. A few: four rows of weights at a time
 //! are decoded into a scratch that stays in the second cache and multiplied by three of `x` at a time, whose sums stay in
 //! registers; limit: the decoding, or multiplications. Many: a panel of rows is decoded and handed to a dense product, which
-//! packs it anew; limit: multiplications.
+//! packs it anew; limit: multiplications. On AMX from 16 rows on: `halves`.
 
 use super::decode::{self, Row, Vector};
+#[cfg(target_arch = "x86_64")]
+use super::halves;
 use super::{Columns, columns};
 use crate::{Machine, Path};
 use faer::linalg::matmul::matmul;
@@ -38,15 +40,25 @@ pub(super) fn packed<'a>(
     row: impl Fn(usize) -> Row<'a> + Sync,
     out: &mut [f32],
 ) {
-    if rows != 1 || cols == 0 || depth == 0 {
-        return product(m, x, [rows, cols, depth], |n, values| decode::decode(m, row(n), values), out);
+    if rows == 1 && cols > 0 && depth > 0 {
+        let x = Vector::of(m, x, row(0));
+        m.each(out.chunks_mut(TASK).enumerate().collect(), |(chunk, sums)| {
+            for (at, sum) in sums.iter_mut().enumerate() {
+                *sum = x.dot(m, row(TASK * chunk + at));
+            }
+        });
+        return;
     }
-    let x = Vector::of(m, x, row(0));
-    m.each(out.chunks_mut(TASK).enumerate().collect(), |(chunk, sums)| {
-        for (at, sum) in sums.iter_mut().enumerate() {
-            *sum = x.dot(m, row(TASK * chunk + at));
-        }
-    });
+    let decode = |n: usize, values: &mut [f32]| decode::decode(m, row(n), values);
+    #[cfg(target_arch = "x86_64")]
+    if m.path() == Path::Amx && cols > 0 && halves::suit(rows, depth, row(0).group) {
+        // What the codes mean, which is often exact in bf16; the scales come last.
+        let ones = vec![1.0; row(0).scale.len()];
+        let values = |n: usize, values: &mut [f32]| decode::decode(m, Row { scale: &ones, ..row(n) }, values);
+        let weight = halves::Weight { group: row(0).group, values, scale: |n| row(n).scale };
+        return halves::product(m, x, [cols, depth], weight, |x, columns| dense(x, depth, decode, columns), out);
+    }
+    product(m, x, [rows, cols, depth], decode, out);
 }
 
 /// `out = x W^T` for `x` `[rows, depth]`, `W` `[cols, depth]`, `out` `[rows, cols]`. `decode(n, values)` writes row `n` of `W`.
@@ -60,23 +72,32 @@ pub(super) fn product(
     if depth == 0 {
         return out.fill(0.0);
     }
+    #[cfg(target_arch = "x86_64")]
+    if m.path() == Path::Amx && halves::suit(rows, depth, depth) {
+        let weight = halves::Weight { group: depth, values: &decode, scale: |_| &[1.0][..] };
+        return halves::product(m, x, [cols, depth], weight, |x, columns| dense(x, depth, &decode, columns), out);
+    }
     if rows <= FEW {
         return few(m, x, depth, decode, columns(out, cols, TASK));
     }
+    m.each(columns(out, cols, PANEL), |columns| dense(x, depth, &decode, columns));
+}
+
+/// Some columns of [`product`], from a copy of the decoded weight.
+fn dense(x: &[f32], depth: usize, decode: impl Fn(usize, &mut [f32]), columns: Columns<'_>) {
+    let Columns { range, rows: mut out } = columns;
+    let (rows, width) = (out.len(), range.len());
+    let (mut weight, mut product) = (vec![0.0; width * depth], vec![0.0; rows * width]);
+    for (n, values) in range.zip(weight.chunks_exact_mut(depth)) {
+        decode(n, values);
+    }
     let x = MatRef::from_row_major_slice(x, rows, depth);
-    m.each(columns(out, cols, PANEL), |Columns { range, rows: mut out }| {
-        let width = range.len();
-        let (mut weight, mut product) = (vec![0.0; width * depth], vec![0.0; rows * width]);
-        for (n, values) in range.zip(weight.chunks_exact_mut(depth)) {
-            decode(n, values);
-        }
-        let weight = MatRef::from_row_major_slice(&weight, width, depth);
-        let target = MatMut::from_row_major_slice_mut(&mut product, rows, width);
-        matmul(target, Accum::Replace, x, weight.transpose(), 1.0, Par::Seq);
-        for (row, sums) in out.iter_mut().zip(product.chunks_exact(width)) {
-            row.copy_from_slice(sums);
-        }
-    });
+    let weight = MatRef::from_row_major_slice(&weight, width, depth);
+    let target = MatMut::from_row_major_slice_mut(&mut product, rows, width);
+    matmul(target, Accum::Replace, x, weight.transpose(), 1.0, Par::Seq);
+    for (row, sums) in out.iter_mut().zip(product.chunks_exact(width)) {
+        row.copy_from_slice(sums);
+    }
 }
 
 /// [`product`] without a copy of the decoded weight.
