@@ -1,6 +1,7 @@
-// How an exact int32 sum becomes a float: times the scale of its row of x, times that of its row of the weight, plus bias.
+// The scales of sums: of whole ones, and of those over blocks of K.
 #pragma once
 
+// How an exact int32 sum becomes a float: times the scale of its row of x, times that of its row of the weight, plus bias.
 struct Epilogue {
     const float *x_scale, *w_scale, *bias;  // bias may be null
     unsigned x_step, w_step;                // 1 for a scale per row, 0 for a single one
@@ -9,4 +10,15 @@ struct Epilogue {
         const float scaled = __fmul_rn(__fmul_rn(float(sum), x_scale[m * x_step]), w_scale[n * w_step]);
         return bias ? __fadd_rn(scaled, bias[n]) : scaled;
     }
+};
+
+// Row r of a matrix has the scales of row min(r / tall, rows - 1), all columns those of block 0 if there is one.
+struct Scales {
+    const float* values;
+    unsigned rows, blocks, tall;
+    __device__ const float* place(unsigned row, unsigned block) const {
+        const unsigned r = row / tall < rows ? row / tall : rows - 1, b = block < blocks ? block : blocks - 1;
+        return values + (size_t(r) * blocks + b);
+    }
+    __device__ float at(unsigned row, unsigned block) const { return *place(row, block); }
 };

@@ -9,8 +9,8 @@
 //   |error| <= (K + 3) * 2^-23 * (sum_k |x w| x_scale w_scale + |bias|). NaN and infinity spread.
 //
 // On sm_80 there are no tensor cores for 8-bit floats, and on sm_90 mma has none of its own: both decode (three to seven operations
-// for four codes) and use those for f16. wgmma would be twice as fast for many rows. Limit: bandwidth for few rows, the f16 rate and the
-// decoding for many. Not timed on a GPU so far.
+// for four codes) and use those for f16. For more than 16 rows sm_90a has wgmma: fp8_sm90a.cu. Limit: bandwidth for few rows, the f16
+// rate and the decoding for many. Not timed on a GPU so far.
 //
 //   ROWS 16: 8 warps side by side, each 16 x 16 of y        ROWS 64: 2 x 4 warps, each 32 x 32 of y
 #include "common/float8.cuh"

@@ -121,11 +121,22 @@ def test_the_bits_of_the_cpu(kernel: str, case: Case) -> None:
         torch.testing.assert_close(one.cpu(), other, rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("case", fp8.cases(), ids=str)
+#: Many rows: full tiles and odd ones, more stages than a ring holds; whole numbers, whose sums wgmma does not cut.
+FP8 = [
+    fp8.case(*shape, (1, 128), grid, format, whole=whole)
+    for shape in ((64, 128, 384), (130, 70, 400), (257, 40, 300), (20, 9, 1100))
+    for grid in ((128, 128), (1, 0))
+    for format in ("e4m3fn", "e5m2")
+    for whole in (False, True)
+]
+
+
+@pytest.mark.parametrize("case", [*fp8.cases(), *FP8], ids=str)
 def test_fp8_agrees_with_the_oracle(case: Case) -> None:
     given = [torch.tensor(each).cuda() if isinstance(each, np.ndarray) else each for each in case.args]
     got = kernels.fp8(*given)
-    assert (abs(got.cpu().numpy() - case.oracle(*case.args)) <= case.bound).all()
+    cut = torch.cuda.get_device_capability() == (9, 0) and len(case.args[0]) > 16 and not case.id.endswith("whole")
+    assert (abs(got.cpu().numpy() - case.oracle(*case.args)) <= (fp8.cut_bound(case) if cut else case.bound)).all()
     assert torch.equal(got, kernels.fp8(*given))
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from subbyte.cuda.gemm.float8 import shared
+from subbyte.cuda.gemm.float8 import block
 from subbyte.cuda.gemm.fp8_grouped import check
 from subbyte.errors import DtypeError, ShapeError, UnknownNameError
 from tests.cuda.test_emulated import add
@@ -47,9 +47,8 @@ def run(
     arrays = [x, weight, x_scale, w_scale, offsets.view(np.uint32), bias, chosen, y, parts]
     numbers = [tokens, experts, r, n, k, *grids, 1 if w_scale.shape[1] == n else 128, depth]
     grid = ((r // rows + min(experts, r)) * -(-n // 128), slices, 1)
-    out, room = [y] if parts is None else [parts], shared(rows)
-    entry = f"fp8_grouped_{format}_m{rows}"
-    emulated.launch(entry, grid, (256, 1, 1), [*arrays, *numbers], out=out, shared=room, **options)
+    out, of = [y] if parts is None else [parts], block("fp8_grouped", format, rows)
+    emulated.launch(of.entry, grid, (of.threads, 1, 1), [*arrays, *numbers], out=out, shared=of.shared, **options)
     if summed is not None and parts is not None:
         add(summed, parts, y)
     assert not (y == np.float32(1e30)).any()

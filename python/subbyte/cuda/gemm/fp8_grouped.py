@@ -8,7 +8,7 @@ from typing import Any
 
 from subbyte.cuda.arrays import View, view
 from subbyte.cuda.gemm.experts import expect_experts, row_tiles
-from subbyte.cuda.gemm.float8 import COLUMNS, expect_bias, product, shared
+from subbyte.cuda.gemm.float8 import COLUMNS, block, expect_bias, product
 from subbyte.cuda.gemm.fp8 import FORMATS, grid
 from subbyte.errors import RangeError, ShapeError, UnknownNameError
 
@@ -49,8 +49,8 @@ def fp8_grouped(
     problem = check(seen, *others, starts, format, addend, order)
     r, n, k = problem.r, problem.n, problem.k
     numbers = [seen.shape[0], problem.experts, r, n, k, *problem.grids]
-    arrays, entry = [seen, *others, starts, addend, order], f"fp8_grouped_{format}_m{problem.tall}"
-    return product("fp8_grouped", entry, x, arrays, (r, n), k, problem.blocks, numbers, shared(problem.tall), stream)
+    arrays, entry = [seen, *others, starts, addend, order], block("fp8_grouped", format, problem.tall)
+    return product(entry, x, arrays, (r, n), k, problem.blocks, numbers, stream)
 
 
 @dataclass(frozen=True)

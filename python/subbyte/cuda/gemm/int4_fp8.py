@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from subbyte.cuda.arrays import View, view
-from subbyte.cuda.gemm.float8 import COLUMNS, DEPTH, expect_bias, product, shared
+from subbyte.cuda.gemm.float8 import COLUMNS, DEPTH, block, expect_bias, product
 from subbyte.cuda.gemm.tuned import choose
 from subbyte.errors import RangeError, ShapeError
 
@@ -47,10 +47,10 @@ def int4_fp8(
     addend = None if bias is None else view("bias", bias)
     m, n, k, group = check(seen, codes, of_x, of_w, group, tensor_scale, addend)
     rows, slices = choose("int4_fp8", seen.device, (m, n, k))
-    entry, blocks = f"int4_fp8_{SCALES[of_w.dtype]}_m{rows}", math.ceil(m / rows) * math.ceil(n / COLUMNS)
+    entry = block("int4_fp8", SCALES[of_w.dtype], rows, row_bytes=DEPTH // 2)
     numbers = [m, n, k, group, of_x.shape[0], float(tensor_scale)]
-    operands, room = [seen, codes, of_x, of_w, addend], shared(rows, DEPTH // 2)
-    return product("int4_fp8", entry, x, operands, (m, n), k, blocks, numbers, room, stream, slices=slices)
+    operands, blocks = [seen, codes, of_x, of_w, addend], math.ceil(m / rows) * math.ceil(n / COLUMNS)
+    return product(entry, x, operands, (m, n), k, blocks, numbers, stream, slices=slices)
 
 
 def check(
