@@ -7,7 +7,7 @@
 //   wgmma_fence                        once the accumulators have been touched by anything else
 //   wgmma, wgmma_commit                any number of them, then the end of their group
 //   wgmma_wait<N>(sum)                 all groups but the last N are done; `sum` may be touched, and their operands overwritten by all
-//                                      behind the next __syncthreads
+//                                      behind the next __syncthreads; without `sum` for the sake of the operands alone
 // int8 sums in int32, exactly. How 8-bit floats sum in f32 the ISA leaves open. As measured bit for bit (MMA-Sim, arXiv 2511.10909), the
 // 32 products and the sum before are aligned to the largest exponent, cut behind 13 bits of fraction, added, and cut to 13 bits again;
 // the exponent of a product is that of its factors, a subnormal's that of the smallest normal number. The twin does that.
@@ -52,6 +52,7 @@ __device__ inline void wgmma(int (&sum)[64], unsigned long long a, unsigned long
     WGMMA("s32.s8.s8", "+r", "");
 }
 __device__ inline void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <unsigned PENDING> __device__ inline void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory"); }
 // The accumulators go through the wait, or the compiler would read them in front of it.
 template <unsigned PENDING> __device__ inline void wgmma_wait(float (&sum)[64]) {
     asm volatile("wgmma.wait_group.sync.aligned %64;" : SUM("+f") : "n"(PENDING) : "memory");
@@ -70,6 +71,7 @@ template <unsigned PENDING> __device__ inline void wgmma_wait(int (&sum)[64]) {
 inline unsigned long long descriptor(const void* tile) { return descriptor_of(emulator::shared_address(tile)); }
 inline void wgmma_fence() { emulator::wgmma_fence(); }
 inline void wgmma_commit() { emulator::wgmma_commit(); }
+template <unsigned PENDING> inline void wgmma_wait() { emulator::wgmma_wait(PENDING); }
 template <unsigned PENDING, class Sum> inline void wgmma_wait(Sum (&)[64]) { emulator::wgmma_wait(PENDING); }
 
 // A number as significand * 2^exponent, the exponent as a tensor core has it.

@@ -49,6 +49,7 @@ ENTRIES = {
     "fp8": {f"fp8_{format}_m{rows}" for format in ("e4m3fn", "e5m2") for rows in (16, 64)},
     "fp8_sm90a": {f"fp8_sm90a_{format}_m{rows}" for format in ("e4m3fn", "e5m2") for rows in (64, 128)},
     "fp8_grouped": {f"fp8_grouped_{format}_m{rows}" for format in ("e4m3fn", "e5m2") for rows in (16, 64)},
+    "fp8_grouped_sm90a": {f"fp8_grouped_sm90a_{format}_m{rows}" for format in ("e4m3fn", "e5m2") for rows in (64, 128)},
     "gather": {"gather"},
     "hadamard": {f"hadamard_{outer}{dtype}" for outer in ("", "outer_") for dtype in ("f32", "f16", "bf16")},
     "hadamard_quantize": tokens("hadamard_quantize") | tokens("hadamard_quantize_outer"),
@@ -73,6 +74,7 @@ ENTRIES = {
     "w4a4": {"w4a4_m16", "w4a4_m128", "w4a4_groups_m16", "w4a4_groups_m64"},
     "w4a8": {"w4a8_m16", "w4a8_m128"},
     "w8a8": {"w8a8_m16", "w8a8_m128", "w8a8_sum"},
+    "w8a8_sm90a": {"w8a8_sm90a_m64", "w8a8_sm90a_m128"},
     "wna16": WNA16,
     "wna16_few": {
         f"wna16_few_w{bits}_{dtype}_e{eights}_m{tokens}"
@@ -104,6 +106,7 @@ REGISTERS = {
     "fp8": 255,
     "fp8_sm90a": 255,
     "fp8_grouped": 255,
+    "fp8_grouped_sm90a": 255,
     "gather": 32,
     "hadamard": 128,
     "hadamard_quantize": 128,
@@ -117,6 +120,7 @@ REGISTERS = {
     "w4a4": 255,
     "w4a8": 255,
     "w8a8": 255,
+    "w8a8_sm90a": 255,
     "wna16": 64,
     "wna16_few": 128,
     "wna16_grouped": 255,

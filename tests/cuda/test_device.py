@@ -43,7 +43,10 @@ except SubbyteError as error:
     pytest.skip(f"needs a GPU: {error}", allow_module_level=True)
 
 OTHERS = [
-    *(("w8a8", case) for case in [*w8a8.cases(), w8a8.large(256, 512, 1024), w8a8.large(1, 512, 4096)]),
+    *(
+        ("w8a8", case)
+        for case in [*w8a8.cases(), w8a8.large(256, 512, 1024), w8a8.large(300, 260, 1100), w8a8.large(1, 512, 4096)]
+    ),
     *(("w4a8", case) for case in w4a8.cases() if case.kwargs["group"] % 16 == 0 or case.kwargs["group"] == -1),
     *(("w4a8", case) for case in [w4a8.large(1, 256, 4096, 128), w4a8.large(200, 256, 1024, -1)]),
     *(("w4a4", case) for case in [*(case for case in w4a4.cases() if not case.bound), w4a4.large(200, 256, 1024, -1)]),
@@ -140,7 +143,18 @@ def test_fp8_agrees_with_the_oracle(case: Case) -> None:
     assert torch.equal(got, kernels.fp8(*given))
 
 
-@pytest.mark.parametrize("case", [*fp8_grouped.cases(), fp8_grouped.case((0,) * 40 + (200, 1), 130, 1088)], ids=str)
+#: More experts than a warp has lanes; many rows of each, in whole numbers, whose sums wgmma does not cut.
+FP8_GROUPED = [
+    fp8_grouped.case((0,) * 40 + (200, 1), 130, 1088),
+    *(
+        fp8_grouped.case(counts, 130, 400, (1, 128), (128, 128), format, True, tokens=50, whole=True)
+        for counts in ((64, 65), (300, 0, 1))
+        for format in ("e4m3fn", "e5m2")
+    ),
+]
+
+
+@pytest.mark.parametrize("case", [*fp8_grouped.cases(), *FP8_GROUPED], ids=str)
 def test_fp8_grouped_agrees_with_the_oracle(case: Case) -> None:
     args = [torch.from_numpy(each).cuda() for each in case.args]
     options = {

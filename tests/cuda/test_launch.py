@@ -149,7 +149,7 @@ for one in (
     assert (abs(got.astype(float) - one.oracle(*one.args, **one.kwargs)) <= 2 * one.bound).all()
 for one in (
     fp8_grouped.case((0, 3, 14), 5, 200, (1, 128), (128, 128), biased=True, tokens=6),
-    fp8_grouped.case((70, 1), 5, 96, format="e5m2"),
+    fp8_grouped.case((70, 1), 5, 96, format="e5m2", whole=True),
     fp8_grouped.case((1, 1), 3, 1100, biased=True),  # two slices of K
 ):
     options = {name: ndarray(each) if isinstance(each, np.ndarray) else each for name, each in one.kwargs.items()}
@@ -204,10 +204,12 @@ OTHER_KERNELS = (
     "fp8",
     "fp8_sm90a",
     "fp8_grouped",
+    "fp8_grouped_sm90a",
     "int4_fp8",
     "w4a4",
     "w4a8",
     "w8a8",
+    "w8a8_sm90a",
     "hadamard",
     "hadamard_quantize",
     "norm_quantize",

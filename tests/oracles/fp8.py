@@ -53,17 +53,10 @@ def case(
 ) -> Case:
     """Every code that is a number; `grid`: rows and columns that share a scale, 0 for all of them.
 
-    whole  of all codes those of -4 to 4 alone, whose sums 13 bits of fraction hold
+    whole  as for `codes`
     """
     random = np.random.default_rng([rows, cols, depth])
-    last = {"e4m3fn": 126, "e5m2": 123}[format]  # the largest finite magnitude
-    among = np.arange(last + 1)
-    if whole:
-        among = np.array([code for code in among if magnitude(int(code), format) in (0, 1, 2, 3, 4)])
-    x, weight = (
-        (random.choice(among, (count, depth)) | random.integers(0, 2, (count, depth)) << 7).astype(np.uint8)
-        for count in (rows, cols)
-    )
+    x, weight = (codes(random, (count, depth), format, whole) for count in (rows, cols))
     scales = []
     for count, (tall, wide) in ((rows, x_grid), (cols, w_grid)):
         shape = -(-count // tall) if tall else 1, max(1, -(-depth // wide)) if wide else 1
@@ -78,6 +71,13 @@ def case(
     kind = f"{format}{'-bias' if biased else ''}{'-whole' if whole else ''}"
     name = f"{rows}x{cols}x{depth}-x{x_grid[0]}.{x_grid[1]}-w{w_grid[0]}.{w_grid[1]}-{kind}"
     return Case(name, args, {}, fp8, limit, x.size + weight.size + 4 * rows * cols, 2 * rows * cols * depth)
+
+
+def codes(random: np.random.Generator, shape: tuple[int, ...], format: str, whole: bool = False) -> np.ndarray:
+    """Any codes that are numbers, or `whole` ones from -4 to 4 alone, whose sums 13 bits of fraction hold."""
+    last = {"e4m3fn": 126, "e5m2": 123}[format]  # the largest finite magnitude
+    among = [code for code in range(last + 1) if not whole or magnitude(code, format) in (0, 1, 2, 3, 4)]
+    return (random.choice(among, shape) | random.integers(0, 2, shape) << 7).astype(np.uint8)
 
 
 def cut_bound(given: Case) -> float:
