@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -12,7 +13,7 @@ from tests.cuda.test_emulated import add
 from tests.emulator import Banks, Emulated
 from tests.oracles.case import Case
 from tests.oracles.decode_minifloat import magnitude
-from tests.oracles.fp8 import case, cases, cut_bound
+from tests.oracles.fp8 import case, cases, cut_bound, fp8
 
 ROWS = (16, 64)
 HOPPER = (64, 128)  # of tiles of fp8_sm90a
@@ -112,6 +113,21 @@ def test_wgmma_agrees_with_the_oracle(hopper: Emulated, shape: tuple, format: st
         got, _ = run(hopper, given, rows, wgmma=True, reverse=whole)
         bound = given.bound if whole else cut_bound(given)
         assert (abs(got - given.oracle(*given.args)) <= bound).all()
+
+
+def test_wgmma_errs_no_more_where_k_is_long(hopper: Emulated) -> None:
+    """Of normal numbers, against all of y: what is cut does not add up over K, as totals are f32."""
+    errors = []
+    for k in (128, 2048):
+        rng = np.random.default_rng(1)
+        x, weight = (rng.standard_normal((64, k)) for _ in range(2))
+        scales = [(abs(each).max(1, keepdims=True) / 448).astype(np.float32) for each in (x, weight)]
+        pairs = zip((x, weight), scales, strict=True)
+        given = [(each / scale).astype(ml_dtypes.float8_e4m3fn).view(np.uint8) for each, scale in pairs]
+        one = Case("", (*given, *scales, "e4m3fn", None), {}, fp8)
+        got, want = run(hopper, one, 64, wgmma=True)[0], fp8(*one.args)
+        errors.append(np.linalg.norm(got - want) / np.linalg.norm(want))
+    assert 5e-5 < errors[1] < 1.2 * errors[0] < 2e-4
 
 
 def test_wgmma_of_no_columns(hopper: Emulated) -> None:

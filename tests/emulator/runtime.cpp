@@ -153,7 +153,7 @@ void check_registers(const char* at, size_t bytes, const char* does) {
 // `aligned` is 0 where the compiler says that any address will do.
 void check(const void* address, size_t bytes, size_t aligned, bool write, void* code) {
     const char* at = static_cast<const char*>(address);
-    if (failed || multiplying) return;
+    if (failed || multiplying || fibres.empty()) return;  // or no launch at all
     Region* region = region_of(at);
     const char* does = write ? "write" : "read";
     if (!region) return check_registers(at, bytes, does);  // a fibre's own stack, or a constant
