@@ -26,17 +26,15 @@ template <class Format_> struct Floats {
 };
 
 // Rows `m0` to `m_end` of y [M, N], ROWS of them, and COLUMNS columns from n0 on; slice blockIdx.y of K, `depth` columns of it.
-//   x      the rows that meet them, as an Operand or one that chooses them (common/experts.cuh); rows it has not give NaN
-//   bias   [N] or null: what the first slice adds
-//   parts  [gridDim.y, M, N] f32: where a slice leaves its sums, or null where there is one slice, which writes y
+// x: the rows that meet them, as an Operand or one that chooses them (common/experts.cuh); rows it has not give NaN.
 template <unsigned ROWS, class Weight, class Rows>
-__device__ void float8_product(const Rows& x, const Scales& x_scale, const Weight& weight, const float* bias, float* y, float* parts,
-                               unsigned m0, unsigned m_end, unsigned n0, unsigned M, unsigned N, unsigned K, unsigned depth) {
+__device__ void float8_product(const Rows& x, const Scales& x_scale, const Weight& weight, const Result& result, unsigned m0, unsigned m_end,
+                               unsigned n0, unsigned K, unsigned depth) {
     using X = Tile<ROWS, DEPTH>;
     using W = typename Weight::Codes;
     constexpr unsigned WARP_ROWS = ROWS == 16 ? 16 : 32, WARPS_DOWN = ROWS / WARP_ROWS, WARP_COLUMNS = COLUMNS / (8 / WARPS_DOWN);
     constexpr unsigned DOWN = WARP_ROWS / 16, ACROSS = WARP_COLUMNS / 8;  // mma tiles of a warp
-    const unsigned begin = blockIdx.y * depth, end = K - begin < depth ? K : begin + depth;
+    const unsigned N = result.N, begin = blockIdx.y * depth, end = K - begin < depth ? K : begin + depth;
     const unsigned warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     const unsigned warp_m = warp % WARPS_DOWN * WARP_ROWS, warp_n = warp / WARPS_DOWN * WARP_COLUMNS;
 
@@ -114,12 +112,7 @@ __device__ void float8_product(const Rows& x, const Scales& x_scale, const Weigh
             for (unsigned i = 0; i < 4; i++) {
                 const unsigned m = m0 + warp_m + down * 16 + i / 2 * 8 + g, n = n0 + warp_n + across * 8 + t * 2 + i % 2;
                 if (m >= m_end || n >= N) continue;
-                float all = number[down][i / 2] < x.rows ? total[down][across][i] : bit_cast<float>(0x7fffffff);
-                if (bias && blockIdx.y == 0) all += bias[n];
-                if (parts)
-                    parts[(size_t(blockIdx.y) * M + m) * N + n] = all;
-                else
-                    y[size_t(m) * N + n] = all;
+                result.put(m, n, number[down][i / 2] < x.rows ? total[down][across][i] : bit_cast<float>(0x7fffffff));
             }
         }
     }

@@ -8,16 +8,15 @@
 enum : unsigned { COLUMNS = 128, DEPTH = 128, STEP = 32, STAGES = 4 };
 
 // Rows `m0` to `m_end` of y [M, N], ROWS of them, and COLUMNS columns from n0 on; slice blockIdx.y of K, `depth` columns of it.
-//   x      the rows that meet them, as an Operand or one that chooses them (common/experts.cuh); rows it has not give NaN
-//   bias   [N] or null: what the first slice adds
-//   parts  [gridDim.y, M, N] f32: where a slice leaves its sums, or null where there is one slice, which writes y
+// x: the rows that meet them, as an Operand or one that chooses them (common/experts.cuh); rows it has not give NaN.
 template <unsigned ROWS, class Format, class Rows>
-__device__ void float8_wgmma(const Rows& x, const Scales& x_scale, const unsigned char* w, const Scales& w_scale, const float* bias, float* y,
-                             float* parts, unsigned m0, unsigned m_end, unsigned n0, unsigned M, unsigned N, unsigned K, unsigned depth) {
+__device__ void float8_wgmma(const Rows& x, const Scales& x_scale, const unsigned char* w, const Scales& w_scale, const Result& result,
+                             unsigned m0, unsigned m_end, unsigned n0, unsigned K, unsigned depth) {
     using X = Tile<ROWS, DEPTH, true>;
     using W = Tile<COLUMNS, DEPTH, true>;
     constexpr unsigned THREADS = 2 * ROWS;
-    const unsigned begin = blockIdx.y * depth, end = K - begin < depth ? K : begin + depth, count = (end - begin + DEPTH - 1) / DEPTH;
+    const unsigned N = result.N, begin = blockIdx.y * depth, end = K - begin < depth ? K : begin + depth;
+    const unsigned count = (end - begin + DEPTH - 1) / DEPTH;  // of stages
     const unsigned g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, warp_m = threadIdx.x / 32 * 16;
 
     using Tiles = Pipeline<X, W, STAGES, THREADS, Rows>;
@@ -93,13 +92,7 @@ __device__ void float8_wgmma(const Rows& x, const Scales& x_scale, const unsigne
 #pragma unroll
         for (unsigned i = 0; i < 32; i++) {
             const unsigned n = n0 + i / 2 * 8 + t * 2 + i % 2;
-            if (m >= m_end || n >= N) continue;
-            float all = known ? total[i / 2 * 4 + half * 2 + i % 2] : bit_cast<float>(0x7fffffff);
-            if (bias && blockIdx.y == 0) all += bias[n];
-            if (parts)
-                parts[(size_t(blockIdx.y) * M + m) * N + n] = all;
-            else
-                y[size_t(m) * N + n] = all;
+            if (m < m_end && n < N) result.put(m, n, known ? total[i / 2 * 4 + half * 2 + i % 2] : bit_cast<float>(0x7fffffff));
         }
     }
 }

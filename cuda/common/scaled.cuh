@@ -1,4 +1,4 @@
-// The scales of sums: of whole ones, and of those over blocks of K.
+// The scales of sums, of whole ones and of those over blocks of K, and where the sums go.
 #pragma once
 
 // How an exact int32 sum becomes a float: times the scale of its row of x, times that of its row of the weight, plus bias.
@@ -21,4 +21,19 @@ struct Scales {
         return values + (size_t(r) * blocks + b);
     }
     __device__ float at(unsigned row, unsigned block) const { return *place(row, block); }
+};
+
+// Where sums that are scaled go: to y [M, N], or where K is cut into slices to parts [gridDim.y, M, N] f32. The first slice adds the bias,
+// which may be null.
+struct Result {
+    const float* bias;
+    float *y, *parts;
+    unsigned M, N;
+    __device__ void put(unsigned m, unsigned n, float sum) const {
+        if (bias && blockIdx.y == 0) sum += bias[n];
+        if (parts)
+            parts[(size_t(blockIdx.y) * M + m) * N + n] = sum;
+        else
+            y[size_t(m) * N + n] = sum;
+    }
 };

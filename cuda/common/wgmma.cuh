@@ -52,7 +52,9 @@ __device__ inline void wgmma(int (&sum)[64], unsigned long long a, unsigned long
     WGMMA("s32.s8.s8", "+r", "");
 }
 __device__ inline void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <unsigned PENDING> __device__ inline void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory"); }
+template <unsigned PENDING> __device__ inline void wgmma_wait() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
+}
 // The accumulators go through the wait, or the compiler would read them in front of it.
 template <unsigned PENDING> __device__ inline void wgmma_wait(float (&sum)[64]) {
     asm volatile("wgmma.wait_group.sync.aligned %64;" : SUM("+f") : "n"(PENDING) : "memory");

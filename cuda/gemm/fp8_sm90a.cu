@@ -17,13 +17,13 @@
 #include "common/float8_wgmma.cuh"
 
 template <class Format, unsigned ROWS>
-__device__ void fp8(const unsigned char* x, const Scales& x_scale, const unsigned char* w, const Scales& w_scale, const float* bias, float* y,
-                    float* parts, unsigned M, unsigned N, unsigned K, unsigned depth) {
-    const unsigned downs = (M + ROWS - 1) / ROWS;
+__device__ void fp8(const unsigned char* x, const Scales& x_scale, const unsigned char* w, const Scales& w_scale, const Result& result,
+                    unsigned K, unsigned depth) {
+    const unsigned M = result.M, downs = (M + ROWS - 1) / ROWS;
     // Blocks that read the same weights follow each other.
     const unsigned m0 = blockIdx.x % downs * ROWS, n0 = blockIdx.x / downs * COLUMNS;
     const Operand rows = {x, M, K, m0};
-    float8_wgmma<ROWS, Format>(rows, x_scale, w, w_scale, bias, y, parts, m0, M, n0, M, N, K, depth);
+    float8_wgmma<ROWS, Format>(rows, x_scale, w, w_scale, result, m0, M, n0, K, depth);
 }
 
 #define ENTRY(NAME, FORMAT, ROWS)                                                                                                      \
@@ -32,7 +32,7 @@ __device__ void fp8(const unsigned char* x, const Scales& x_scale, const unsigne
              float* parts, unsigned M, unsigned N, unsigned K, unsigned x_rows, unsigned x_blocks, unsigned x_tall, unsigned w_rows,   \
              unsigned w_blocks, unsigned w_tall, unsigned depth) {                                                                     \
         const Scales of_x = {x_scale, x_rows, x_blocks, x_tall}, of_w = {w_scale, w_rows, w_blocks, w_tall};                           \
-        fp8<FORMAT, ROWS>(x, of_x, w, of_w, bias, y, parts, M, N, K, depth);                                                           \
+        fp8<FORMAT, ROWS>(x, of_x, w, of_w, {bias, y, parts, M, N}, K, depth);                                                         \
     }
 
 ENTRY(fp8_sm90a_e4m3fn_m64, E4m3, 64)

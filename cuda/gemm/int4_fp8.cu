@@ -48,13 +48,13 @@ template <class Scale> struct Int4 {
 };
 
 template <class Scale, unsigned ROWS>
-__device__ void int4_fp8(const unsigned char* x, const Scales& x_scale, const Int4<Scale>& weight, const float* bias, float* y, float* parts,
-                         unsigned M, unsigned N, unsigned K, unsigned depth) {
-    const unsigned downs = (M + ROWS - 1) / ROWS;
+__device__ void int4_fp8(const unsigned char* x, const Scales& x_scale, const Int4<Scale>& weight, const Result& result, unsigned K,
+                         unsigned depth) {
+    const unsigned M = result.M, downs = (M + ROWS - 1) / ROWS;
     // Blocks that read the same weights follow each other.
     const unsigned m0 = blockIdx.x % downs * ROWS, n0 = blockIdx.x / downs * COLUMNS;
     const Operand rows = {x, M, K, m0};
-    float8_product<ROWS>(rows, x_scale, weight, bias, y, parts, m0, M, n0, M, N, K, depth);
+    float8_product<ROWS>(rows, x_scale, weight, result, m0, M, n0, K, depth);
 }
 
 #define ENTRY(NAME, TYPE, ROWS)                                                                                                      \
@@ -63,7 +63,7 @@ __device__ void int4_fp8(const unsigned char* x, const Scales& x_scale, const In
              float* parts, unsigned M, unsigned N, unsigned K, unsigned group, unsigned x_rows, float tensor_scale, unsigned depth) { \
         const unsigned span = group % DEPTH && group != K ? CHUNK : DEPTH;                                                           \
         const Int4<TYPE> weight = {words, w_scale, group, K / group, span, E4m3::SCALE * tensor_scale};                              \
-        int4_fp8<TYPE, ROWS>(x, {x_scale, x_rows, 1, 1}, weight, bias, y, parts, M, N, K, depth);                                    \
+        int4_fp8<TYPE, ROWS>(x, {x_scale, x_rows, 1, 1}, weight, {bias, y, parts, M, N}, K, depth);                                  \
     }
 
 ENTRY(int4_fp8_e4m3fn_m16, E4m3Scale, 16)
