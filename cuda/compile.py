@@ -6,6 +6,7 @@ It is pinned because a driver refuses PTX that is newer than itself: 12.8 writes
 registers and spills.
 
     python cuda/compile.py                        # PTX for sm_80 and sm_90a, where `import subbyte` looks for it
+                                                  # (of x_sm90a.cu for sm_90a alone)
     python cuda/compile.py --cubin /tmp/cubin     # and with the assembler: prints registers, spills and shared memory
     python cuda/compile.py --arch sm_80 OUT
 """

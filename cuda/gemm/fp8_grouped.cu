@@ -9,7 +9,8 @@
 //   memory and error bound as for fp8.cu. A row is the same bits whatever the other rows are, those of fp8.cu on its expert alone.
 //
 // To fp8.cu as wna16_grouped.cu is to wna16_mma.cu: rows are gathered on their way to shared memory, and there is a block for every tile
-// there might be. Limit: bandwidth for few rows of an expert, tensor cores and the decoding for many. Not timed on a GPU so far.
+// there might be. For experts of more than 16 rows sm_90a has fp8_grouped_sm90a.cu. Limit: bandwidth for few rows of an expert, tensor
+// cores and the decoding for many. Not timed on a GPU so far.
 #include "common/experts.cuh"
 #include "common/float8.cuh"
 
