@@ -1,6 +1,7 @@
 // 8-bit floats as f16, for tensor cores that have none of their own. Codes at the high ends of two pairs of bytes become a pair of f16,
 // which is theirs divided by SCALE.
 #pragma once
+#include "common/convert.cuh"
 #include "common/memory.cuh"
 
 struct E4m3 {
@@ -15,6 +16,13 @@ struct E5m2 {
     static constexpr float SCALE = 1.f;
     __device__ static unsigned widen_pair(unsigned high) { return high & 0xff00ff00; }
 };
+// A scale of its own.
+struct E4m3Scale {
+    unsigned char code;
+};
+__device__ inline float widen(E4m3Scale scale) {
+    return widen(F16{static_cast<unsigned short>(E4m3::widen_pair(unsigned(scale.code) << 8))}) * E4m3::SCALE;
+}
 // Sixteen codes as pairs [step of mma][register]: of four neighbours 0 and 2, 1 and 3; which k meet in a pair is free, as it is the same
 // for both operands.
 template <class Format> __device__ inline void widen_codes(const Words<4>& codes, unsigned (&pairs)[4][2]) {

@@ -23,6 +23,15 @@ struct Scales {
     __device__ float at(unsigned row, unsigned block) const { return *place(row, block); }
 };
 
+// Row n has a scale for each `group` columns, of which there are `groups`; `all` multiplies every one.
+template <class T> struct GroupScales {
+    const T* values;
+    unsigned group;
+    size_t groups;
+    float all;
+    __device__ float at(unsigned n, unsigned k) const { return widen(values[n * groups + k / group]) * all; }
+};
+
 // Where sums that are scaled go: to y [M, N], or where K is cut into slices to parts [gridDim.y, M, N] f32. The first slice adds the bias,
 // which may be null.
 struct Result {

@@ -53,6 +53,7 @@ ENTRIES = {
     "gather": {"gather"},
     "hadamard": {f"hadamard_{outer}{dtype}" for outer in ("", "outer_") for dtype in ("f32", "f16", "bf16")},
     "hadamard_quantize": tokens("hadamard_quantize") | tokens("hadamard_quantize_outer"),
+    "int4_fp8_sm90a": {f"int4_fp8_sm90a_{scales}_m{rows}" for scales in ("e4m3fn", "bf16") for rows in (64, 128)},
     "int4_fp8": {f"int4_fp8_{scales}_m{rows}" for scales in ("e4m3fn", "bf16") for rows in (16, 64)},
     "lookup": {f"lookup_w{bits}_{dtype}" for bits in range(1, 9) for dtype in ("f16", "bf16")},
     "lookup_few": {
@@ -111,6 +112,7 @@ REGISTERS = {
     "hadamard": 128,
     "hadamard_quantize": 128,
     "int4_fp8": 255,
+    "int4_fp8_sm90a": 255,
     "lookup": 64,
     "lookup_few": 128,
     "lookup_mma": 255,

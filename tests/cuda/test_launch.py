@@ -111,7 +111,7 @@ from tests.oracles import int4_fp8
 # One tile, many rows, two slices of K.
 for one in (
     int4_fp8.case(3, 5, 192, 64),
-    int4_fp8.case(20, 5, 128, biased=True, many=False),
+    int4_fp8.case(20, 5, 128, biased=True, many=False, whole=True),
     int4_fp8.case(2, 3, 1152, 384),
 ):
     options = {name: ndarray(each) if isinstance(each, np.ndarray) else each for name, each in one.kwargs.items()}
@@ -206,6 +206,7 @@ OTHER_KERNELS = (
     "fp8_grouped",
     "fp8_grouped_sm90a",
     "int4_fp8",
+    "int4_fp8_sm90a",
     "w4a4",
     "w4a8",
     "w8a8",

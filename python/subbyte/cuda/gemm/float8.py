@@ -35,8 +35,13 @@ def block(kernel: str, kind: str, rows: int, *, wgmma: bool = False, row_bytes: 
     row_bytes  of each row of the weight in a stage
     """
     if wgmma and rows > FEW:
-        name = f"{kernel}_sm90a"
-        room = 4 * (rows + COLUMNS) * (DEPTH + 4)  # four stages, with a scale for each row
+        name, room = f"{kernel}_sm90a", 4 * (rows * DEPTH + COLUMNS * row_bytes)
+        if row_bytes == DEPTH:
+            room += 4 * 4 * (rows + COLUMNS)  # a scale for each row of the four stages
+        else:
+            room += COLUMNS * (
+                DEPTH + 2 * 4
+            )  # the weights of a stage as 8-bit floats, with a scale for either half of a row
         return Block(name, f"{name}_{kind}_m{rows}", 2 * rows, room, together=128 // rows)
     return Block(kernel, f"{kernel}_{kind}_m{rows}", 256, 3 * (rows * DEPTH + COLUMNS * row_bytes))
 

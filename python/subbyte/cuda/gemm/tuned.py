@@ -23,7 +23,7 @@ TABLE = Path(__file__).with_name("tuned.json")
 #: The kernels that ask, and the rows of their tiles.
 KERNELS = {"fp8": (16, 64), "int4_fp8": (16, 64), "w4a4": (16, 128), "w4a8": (16, 128), "w8a8": (16, 128)}
 #: Where sm_90a has others: above 16 they are those of cuda/gemm/<kernel>_sm90a.cu.
-HOPPER = {"fp8": (16, 64, 128), "w8a8": (16, 64, 128)}
+HOPPER = {"fp8": (16, 64, 128), "int4_fp8": (16, 64, 128), "w8a8": (16, 64, 128)}
 _FORCED: ContextVar[tuple[int, int] | None] = ContextVar("_FORCED", default=None)
 
 
