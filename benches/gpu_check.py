@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from subbyte import cuda, kernels
+from subbyte.cuda import driver
 from subbyte.cuda.gemm import tuned
 from subbyte.errors import SubbyteError
 
@@ -332,11 +333,11 @@ def measure(given: Contestant, flush: Any) -> Row:
 
 def candidates(given: Contestant) -> list[tuple[int, int]]:
     """Each tile of its kernel with each number of slices of K that may help; none for a kernel that does not ask."""
-    if given.who != "subbyte":
+    if given.who != "subbyte" or given.kernel not in tuned.KERNELS:
         return []
     k = int(sizes_of(given.shape)[2])
     slices = [each for each in SLICES if each <= max(1, k // 512)]
-    return [(rows, each) for rows in tuned.KERNELS.get(given.kernel, ()) for each in slices]
+    return [(rows, each) for rows in tuned.tiles(given.kernel, driver.capability(0)) for each in slices]
 
 
 def sizes_of(shape: str) -> list[int]:

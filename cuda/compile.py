@@ -6,6 +6,7 @@ It is pinned because a driver refuses PTX that is newer than itself: 12.8 writes
 registers and spills.
 
     python cuda/compile.py                        # PTX for sm_80 and sm_90a, where `import subbyte` looks for it
+                                                  # (of x_sm90a.cu for sm_90a alone)
     python cuda/compile.py --cubin /tmp/cubin     # and with the assembler: prints registers, spills and shared memory
     python cuda/compile.py --arch sm_80 OUT
 """
@@ -33,6 +34,7 @@ __all__ = [
     "compile_source",
     "nvrtc",
     "sources",
+    "targets",
 ]
 
 CUDA = Path(__file__).resolve().parent
@@ -105,7 +107,8 @@ def _get(library: ctypes.CDLL, what: str, program: ctypes.c_void_p) -> bytes:
 def compile_source(source: Path, architecture: str, *, cubin: bool = False) -> tuple[bytes, str]:
     """The PTX text or the cubin of one .cu file for an architecture such as "sm_90a", and NVRTC's log.
 
-    Raises CompileError with the log if it does not compile; a warning fails too, so that none is shipped.
+    Raises CompileError with the log if it does not compile; a warning fails too, so that none is shipped, and so does
+    the assembler's note that it waits for each wgmma, which a cubin alone shows.
     """
     library = nvrtc()
     target = architecture if cubin else architecture.replace("sm_", "compute_")
@@ -118,7 +121,7 @@ def compile_source(source: Path, architecture: str, *, cubin: bool = False) -> t
     try:
         status = library.nvrtcCompileProgram(program, len(encoded), (ctypes.c_char_p * len(encoded))(*encoded))
         log = _get(library, "ProgramLog", program).rstrip(b"\0").decode(errors="replace").strip()
-        if status or " warning" in log:
+        if status or " warning" in log or "are serialized" in log:
             reason = library.nvrtcGetErrorString(status).decode() if status else "a warning"
             raise CompileError(f"{source} for {architecture}: {reason}\n{log}")
         return (_get(library, "CUBIN" if cubin else "PTX", program), log)
@@ -145,6 +148,12 @@ def headers(source: Path) -> set[Path]:
         found |= new
         waiting += new
     return found
+
+
+def targets(source: Path, architectures: Iterable[str]) -> list[str]:
+    """Those of the architectures that a kernel is for: `x_sm90a.cu` needs what sm_90a alone has, others serve all."""
+    own = re.search(r"_sm(\d+a?)$", source.stem)
+    return [each for each in architectures if own is None or each == f"sm_{own[1]}"]
 
 
 def digest(source: Path, architecture: str) -> str:
@@ -181,7 +190,7 @@ def build(out: Path = PTX, architectures: Iterable[str] = ARCHITECTURES, *, cubi
     out.mkdir(parents=True, exist_ok=True)
     outputs = []
     for source in sources():
-        for architecture in architectures:
+        for architecture in targets(source, architectures):
             path = out / f"{source.stem}.{architecture}.{'cubin' if cubin else 'ptx'}"
             head = f"// subbyte {digest(source, architecture)}\n".encode()
             if not cubin and path.is_file() and path.read_bytes().startswith(head):

@@ -1,42 +1,12 @@
 // Products of 8-bit floats on tensor cores for f16, a tile of ROWS x COLUMNS of y a block: what fp8.cu, which tells how, fp8_grouped.cu
 // and int4_fp8.cu share.
 #pragma once
+#include "common/minifloat.cuh"
 #include "common/mma.cuh"
+#include "common/scaled.cuh"
 #include "common/tile.cuh"
 
 enum : unsigned { COLUMNS = 128, DEPTH = 128, CHUNK = 64, STAGES = 3, THREADS = 256 };
-
-// Codes at the high ends of two pairs of bytes as a pair of f16, which is theirs divided by SCALE.
-struct E4m3 {
-    static constexpr float SCALE = 256.f;  // the exponents' biases are 7 and 15
-    __device__ static unsigned widen_pair(unsigned high) {
-        const unsigned magnitude = (high & 0x7f007f00) >> 1;
-        // The one NaN, all ones, is the only code that a carry reaches bit 14 from; the exponent is then all ones in f16, too.
-        return (high & 0x80008000) | magnitude | ((magnitude + 0x00800080) & 0x40004000);
-    }
-};
-struct E5m2 {
-    static constexpr float SCALE = 1.f;
-    __device__ static unsigned widen_pair(unsigned high) { return high & 0xff00ff00; }
-};
-// Sixteen codes as pairs [step of mma][register]: of four neighbours 0 and 2, 1 and 3; which k meet in a pair is free, as it is the same
-// for both operands.
-template <class Format> __device__ inline void widen_codes(const Words<4>& codes, unsigned (&pairs)[4][2]) {
-#pragma unroll
-    for (unsigned step = 0; step < 4; step++) {
-        pairs[step][0] = Format::widen_pair(codes.word[step] << 8), pairs[step][1] = Format::widen_pair(codes.word[step]);
-    }
-}
-
-// Row r of the matrix has the scales of row min(r / tall, rows - 1), all columns those of block 0 if there is one.
-struct Scales {
-    const float* values;
-    unsigned rows, blocks, tall;
-    __device__ float at(unsigned row, unsigned block) const {
-        const unsigned r = row / tall < rows ? row / tall : rows - 1, b = block < blocks ? block : blocks - 1;
-        return values[size_t(r) * blocks + b];
-    }
-};
 
 // The weight as a class has it: which codes of x it wants in a pair, its own pairs, and the factors of sums over `span` columns, 64 or
 // 128, those of x's format taken back.
@@ -56,17 +26,15 @@ template <class Format_> struct Floats {
 };
 
 // Rows `m0` to `m_end` of y [M, N], ROWS of them, and COLUMNS columns from n0 on; slice blockIdx.y of K, `depth` columns of it.
-//   x      the rows that meet them, as an Operand or one that chooses them (common/experts.cuh); rows it has not give NaN
-//   bias   [N] or null: what the first slice adds
-//   parts  [gridDim.y, M, N] f32: where a slice leaves its sums, or null where there is one slice, which writes y
+// x: the rows that meet them, as an Operand or one that chooses them (common/experts.cuh); rows it has not give NaN.
 template <unsigned ROWS, class Weight, class Rows>
-__device__ void float8_product(const Rows& x, const Scales& x_scale, const Weight& weight, const float* bias, float* y, float* parts,
-                               unsigned m0, unsigned m_end, unsigned n0, unsigned M, unsigned N, unsigned K, unsigned depth) {
+__device__ void float8_product(const Rows& x, const Scales& x_scale, const Weight& weight, const Result& result, unsigned m0, unsigned m_end,
+                               unsigned n0, unsigned K, unsigned depth) {
     using X = Tile<ROWS, DEPTH>;
     using W = typename Weight::Codes;
     constexpr unsigned WARP_ROWS = ROWS == 16 ? 16 : 32, WARPS_DOWN = ROWS / WARP_ROWS, WARP_COLUMNS = COLUMNS / (8 / WARPS_DOWN);
     constexpr unsigned DOWN = WARP_ROWS / 16, ACROSS = WARP_COLUMNS / 8;  // mma tiles of a warp
-    const unsigned begin = blockIdx.y * depth, end = K - begin < depth ? K : begin + depth;
+    const unsigned N = result.N, begin = blockIdx.y * depth, end = K - begin < depth ? K : begin + depth;
     const unsigned warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     const unsigned warp_m = warp % WARPS_DOWN * WARP_ROWS, warp_n = warp / WARPS_DOWN * WARP_COLUMNS;
 
@@ -144,12 +112,7 @@ __device__ void float8_product(const Rows& x, const Scales& x_scale, const Weigh
             for (unsigned i = 0; i < 4; i++) {
                 const unsigned m = m0 + warp_m + down * 16 + i / 2 * 8 + g, n = n0 + warp_n + across * 8 + t * 2 + i % 2;
                 if (m >= m_end || n >= N) continue;
-                float all = number[down][i / 2] < x.rows ? total[down][across][i] : bit_cast<float>(0x7fffffff);
-                if (bias && blockIdx.y == 0) all += bias[n];
-                if (parts)
-                    parts[(size_t(blockIdx.y) * M + m) * N + n] = all;
-                else
-                    y[size_t(m) * N + n] = all;
+                result.put(m, n, number[down][i / 2] < x.rows ? total[down][across][i] : bit_cast<float>(0x7fffffff));
             }
         }
     }

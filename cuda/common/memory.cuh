@@ -1,9 +1,10 @@
 // Shared memory, and the copies to it that run while threads compute. Beside each device helper stands its twin for the emulator.
 //   load<T>, store<T>   one access of 4, 8 or 16 bytes, aligned to its size
 //   load_once           the same from global memory, of what is read once: it does not stay in L1
-//   copy_async<BYTES>   cp.async of 8 or 16 bytes, the first `valid` from global memory, the rest zeros; it lands some time before
+//   copy_async<BYTES>   cp.async of 4, 8 or 16 bytes, the first `valid` from global memory, the rest zeros; it lands some time before
 //   wait_async<N>       returns, which it does once all groups that were committed but the last N are there. Others see it after
 //                       __syncthreads.
+//   fence_async_proxy   what this thread wrote, and what it waited for of its copies, can be read by wgmma behind the next __syncthreads
 #pragma once
 
 template <unsigned WORDS> struct alignas(4 * WORDS) Words {
@@ -12,9 +13,10 @@ template <unsigned WORDS> struct alignas(4 * WORDS) Words {
 
 #if defined(__CUDA_ARCH__)
 
-__device__ inline unsigned char* dynamic_shared() {
-    extern __shared__ uint4 dynamic_shared_bytes[];
-    return reinterpret_cast<unsigned char*>(dynamic_shared_bytes);
+// One alignment a file, as all of its blocks have the same memory.
+template <unsigned ALIGNED = 16> __device__ inline unsigned char* dynamic_shared() {
+    extern __shared__ __align__(ALIGNED) unsigned char dynamic_shared_bytes[];
+    return dynamic_shared_bytes;
 }
 template <class T> __device__ inline T load(const void* from) { return *static_cast<const T*>(from); }
 template <class T> __device__ inline void store(void* to, T value) { *static_cast<T*>(to) = value; }
@@ -40,10 +42,11 @@ template <unsigned BYTES> __device__ inline void copy_async(void* to, const void
 }
 __device__ inline void commit_async() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <unsigned PENDING> __device__ inline void wait_async() { asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory"); }
+__device__ inline void fence_async_proxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 #else
 
-inline unsigned char* dynamic_shared() { return static_cast<unsigned char*>(emulator::dynamic_shared()); }
+template <unsigned ALIGNED = 16> inline unsigned char* dynamic_shared() { return static_cast<unsigned char*>(emulator::dynamic_shared()); }
 template <class T> inline T load(const void* from) {
     T value;
     emulator::load(&value, from, sizeof value);
@@ -57,5 +60,6 @@ template <unsigned BYTES> inline void copy_async(void* to, const void* from, uns
 }
 inline void commit_async() { emulator::commit_async(); }
 template <unsigned PENDING> inline void wait_async() { emulator::wait_async(PENDING); }
+inline void fence_async_proxy() { emulator::fence_async_proxy(); }
 
 #endif

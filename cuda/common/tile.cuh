@@ -1,4 +1,4 @@
-// Tiles of a row-major matrix in shared memory: ROWS x BYTES of it, filled by cp.async, read as fragments of mma.
+// Tiles of a row-major matrix in shared memory: ROWS x BYTES of it, filled by cp.async, read as fragments of mma, or by wgmma.
 //
 // Which k sits in which place of a fragment is free, as long as both operands agree: a product sums over k. So lane t of the four that
 // share a row takes neighbouring bytes of it, a quarter of a chunk, by one wide load, and no ldmatrix and no packing of the weights
@@ -7,16 +7,22 @@
 //               | t0 | t1 | t2 | t3 | t0 | t1 | t2 | t3 |           16 bytes each
 // The rows that a wide load reads at once would meet in the same banks: units of 16 bytes change halves from one stretch of
 // 128 bytes to the next (`place`). Eight rows of a chunk then lie in different banks for rows of 32, 64 and 128 bytes.
+//
+// wgmma wants another order, the 128-byte swizzle of the PTX ISA: of a row's eight units the u-th lies where the (u ^ row % 8)-th would,
+// and a tile begins at a multiple of 1024 bytes.
 #pragma once
 #include "common/memory.cuh"
 
-template <unsigned ROWS_, unsigned BYTES_> struct Tile {
+template <unsigned ROWS_, unsigned BYTES_, bool WGMMA_ = false> struct Tile {
+    static constexpr bool WGMMA = WGMMA_;
     static constexpr unsigned ROWS = ROWS_, BYTES = BYTES_, SIZE = ROWS * BYTES;
     static constexpr unsigned UNIT = BYTES % 16 ? 8 : 16, UNITS = BYTES / UNIT;  // of a copy
     static_assert(BYTES % 8 == 0 && BYTES <= 128, "a row is copied in units of 8 or 16 bytes");
+    static_assert(!WGMMA || (BYTES == 128 && ROWS % 8 == 0), "the swizzle's pattern is eight rows of 128 bytes");
 
     // Where a byte of the tile lies. Rows that are no power of two of bytes are spread over the banks as they are.
     __device__ static unsigned place(unsigned row, unsigned byte) {
+        if constexpr (WGMMA) return row * BYTES + (byte ^ row % 8 * UNIT);
         const unsigned turn = UNIT == 16 && UNITS > 1 ? row / (8 / UNITS) % 2 * (BYTES / 2) : 0;
         return row * BYTES + (byte ^ turn);
     }
@@ -56,11 +62,13 @@ struct Operand {
     __device__ unsigned at(unsigned r) const { return row + r; }
 };
 
-// The tiles of both operands in shared memory, STAGES pairs of them one behind the other, filled ahead of their use.
+// The tiles of both operands in shared memory, STAGES pairs of them one behind the other, filled ahead of their use. BUSY of them are
+// being read: the stage that was taken last, and for wgmma, which still reads it when the next one is taken, the one before.
 template <class X, class W, unsigned STAGES, unsigned THREADS, class Rows = Operand> struct Pipeline {
+    static constexpr unsigned BUSY = X::WGMMA ? 2 : 1, AHEAD = STAGES - BUSY;  // stages that are filled in front of the first
     Rows x;
     Operand w;
-    unsigned char* stages = dynamic_shared();
+    unsigned char* stages = dynamic_shared<X::WGMMA ? 1024 : 16>();
 
     __device__ unsigned char* at(unsigned stage) const { return stages + stage % STAGES * (X::SIZE + W::SIZE); }
 
@@ -73,10 +81,12 @@ template <class X, class W, unsigned STAGES, unsigned THREADS, class Rows = Oper
         commit_async();  // of nothing, too: a wait counts groups
     }
 
-    // The tile of x of a stage, X::SIZE in front of that of w, once both are there for all. The stage before may then be filled anew.
+    // The tile of x of a stage, X::SIZE in front of that of w, once both are there for all. Stage + AHEAD may then be filled: what lay
+    // there has been read by all.
     __device__ const unsigned char* take(unsigned stage) const {
-        wait_async<STAGES - 2>();
-        __syncthreads();  // this stage is there for all, and the one before it has been read by all
+        wait_async<AHEAD - 1>();
+        if constexpr (X::WGMMA) fence_async_proxy();
+        __syncthreads();
         return at(stage);
     }
 };

@@ -9,20 +9,20 @@
 //   |error| <= (K + 3) * 2^-23 * (sum_k |x w| x_scale w_scale + |bias|). NaN and infinity spread.
 //
 // On sm_80 there are no tensor cores for 8-bit floats, and on sm_90 mma has none of its own: both decode (three to seven operations
-// for four codes) and use those for f16. wgmma would be twice as fast for many rows. Limit: bandwidth for few rows, the f16 rate and the
-// decoding for many. Not timed on a GPU so far.
+// for four codes) and use those for f16. For more than 16 rows sm_90a has wgmma: fp8_sm90a.cu. Limit: bandwidth for few rows, the f16
+// rate and the decoding for many. Not timed on a GPU so far.
 //
 //   ROWS 16: 8 warps side by side, each 16 x 16 of y        ROWS 64: 2 x 4 warps, each 32 x 32 of y
 #include "common/float8.cuh"
 
 template <class Format, unsigned ROWS>
-__device__ void fp8(const unsigned char* x, const Scales& x_scale, const Floats<Format>& weight, const float* bias, float* y, float* parts,
-                    unsigned M, unsigned N, unsigned K, unsigned depth) {
-    const unsigned downs = (M + ROWS - 1) / ROWS;
+__device__ void fp8(const unsigned char* x, const Scales& x_scale, const Floats<Format>& weight, const Result& result, unsigned K,
+                    unsigned depth) {
+    const unsigned M = result.M, downs = (M + ROWS - 1) / ROWS;
     // Blocks that read the same weights follow each other.
     const unsigned m0 = blockIdx.x % downs * ROWS, n0 = blockIdx.x / downs * COLUMNS;
     const Operand rows = {x, M, K, m0};
-    float8_product<ROWS>(rows, x_scale, weight, bias, y, parts, m0, M, n0, M, N, K, depth);
+    float8_product<ROWS>(rows, x_scale, weight, result, m0, M, n0, K, depth);
 }
 
 #define ENTRY(NAME, FORMAT, ROWS)                                                                                                      \
@@ -31,7 +31,7 @@ __device__ void fp8(const unsigned char* x, const Scales& x_scale, const Floats<
              float* parts, unsigned M, unsigned N, unsigned K, unsigned x_rows, unsigned x_blocks, unsigned x_tall, unsigned w_rows,   \
              unsigned w_blocks, unsigned w_tall, unsigned depth) {                                                                     \
         const Scales of_x = {x_scale, x_rows, x_blocks, x_tall}, of_w = {w_scale, w_rows, w_blocks, w_tall};                           \
-        fp8<FORMAT, ROWS>(x, of_x, {w, of_w}, bias, y, parts, M, N, K, depth);                                                         \
+        fp8<FORMAT, ROWS>(x, of_x, {w, of_w}, {bias, y, parts, M, N}, K, depth);                                                       \
     }
 
 ENTRY(fp8_e4m3fn_m16, E4m3, 16)

@@ -9,22 +9,22 @@
 //   memory and error bound as for fp8.cu. A row is the same bits whatever the other rows are, those of fp8.cu on its expert alone.
 //
 // To fp8.cu as wna16_grouped.cu is to wna16_mma.cu: rows are gathered on their way to shared memory, and there is a block for every tile
-// there might be. Limit: bandwidth for few rows of an expert, tensor cores and the decoding for many. Not timed on a GPU so far.
+// there might be. For experts of more than 16 rows sm_90a has fp8_grouped_sm90a.cu. Limit: bandwidth for few rows of an expert, tensor
+// cores and the decoding for many. Not timed on a GPU so far.
 #include "common/experts.cuh"
 #include "common/float8.cuh"
 
 template <class Format, unsigned ROWS>
-__device__ void fp8_grouped(const unsigned char* x, const Scales& x_scale, Floats<Format> weight, const float* bias, const unsigned* offsets,
-                            const unsigned* rows, float* y, float* parts, unsigned M, unsigned E, unsigned R, unsigned N, unsigned K,
-                            unsigned depth) {
-    const unsigned tiles = R / ROWS + (E < R ? E : R);
+__device__ void fp8_grouped(const unsigned char* x, const Scales& x_scale, Floats<Format> weight, const unsigned* offsets, const unsigned* rows,
+                            Result result, unsigned M, unsigned E, unsigned K, unsigned depth) {
+    const unsigned R = result.M, N = result.N, tiles = R / ROWS + (E < R ? E : R);
     const Part part = part_of<ROWS>(offsets, E, R, blockIdx.x % tiles);
     if (part.first >= part.end) return;
     const size_t expert = part.expert;
     weight.codes += expert * N * K, weight.scales.values += expert * weight.scales.rows * weight.scales.blocks;
-    if (bias) bias += expert * N;
+    if (result.bias) result.bias += expert * N;
     const Gathered gathered = {x, part.known ? M : 0, K, rows, part.first, part.end};
-    float8_product<ROWS>(gathered, x_scale, weight, bias, y, parts, part.first, part.end, blockIdx.x / tiles * COLUMNS, R, N, K, depth);
+    float8_product<ROWS>(gathered, x_scale, weight, result, part.first, part.end, blockIdx.x / tiles * COLUMNS, K, depth);
 }
 
 #define ENTRY(NAME, FORMAT, ROWS)                                                                                                      \
@@ -34,7 +34,7 @@ __device__ void fp8_grouped(const unsigned char* x, const Scales& x_scale, Float
              unsigned K, unsigned x_rows, unsigned x_blocks, unsigned x_tall, unsigned w_rows, unsigned w_blocks, unsigned w_tall,     \
              unsigned depth) {                                                                                                         \
         const Scales of_x = {x_scale, x_rows, x_blocks, x_tall}, of_w = {w_scale, w_rows, w_blocks, w_tall};                           \
-        fp8_grouped<FORMAT, ROWS>(x, of_x, {w, of_w}, bias, offsets, rows, y, parts, M, E, R, N, K, depth);                            \
+        fp8_grouped<FORMAT, ROWS>(x, of_x, {w, of_w}, offsets, rows, {bias, y, parts, R, N}, M, E, K, depth);                          \
     }
 
 ENTRY(fp8_grouped_e4m3fn_m16, E4m3, 16)

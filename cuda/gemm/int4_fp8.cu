@@ -7,30 +7,20 @@
 //   Both operands are exact in f16, x but for a power of two; sums of 64 or 128 columns, and over them, are f32:
 //   |error| <= (K + 6) * 2^-23 * (sum_k |x w| x_scale tensor_scale + |bias|). NaN and infinity spread.
 //
-// The product under FireQ (arXiv 2505.20839). Other than there, where a code times its scale is rounded to E4M3 once more for the sake of tensor cores
-// for 8-bit floats, the scale of a group multiplies its sum, so no weight is rounded. Limit: bandwidth for few rows, the f16 rate and the
-// decoding for many. Not timed on a GPU so far.
+// The product under FireQ (arXiv 2505.20839). Other than there, where a code times its scale is rounded to E4M3 once more for the sake of
+// tensor cores for 8-bit floats, the scale of a group multiplies its sum, so no weight is rounded. For more than 16 rows sm_90a has
+// int4_fp8_sm90a.cu. Limit: bandwidth for few rows, the f16 rate and the decoding for many. Not timed on a GPU so far.
 //
 //   ROWS 16: 8 warps side by side, each 16 x 16 of y        ROWS 64: 2 x 4 warps, each 32 x 32 of y
 #include "common/float8.cuh"
 #include "common/pairs.cuh"
 
-struct E4m3Scale {
-    unsigned char code;
-};
-__device__ inline float widen(E4m3Scale scale) {
-    return widen(F16{static_cast<unsigned short>(E4m3::widen_pair(unsigned(scale.code) << 8))}) * E4m3::SCALE;
-}
-
 // The weight, as `Floats` (common/float8.cuh) is one. A pair is two codes of a word that lie four apart, and the same of x.
 template <class Scale> struct Int4 {
     using Codes = Tile<COLUMNS, DEPTH / 2>;
     const unsigned* codes;
-    const Scale* scale;
-    unsigned group;
-    size_t groups;
+    GroupScales<Scale> scales;
     unsigned span;
-    float factor_of_all;
     __device__ static size_t bytes(size_t k) { return (k + 7) / 8 * 4; }
     __device__ static void widen_x(const Words<4>& codes, unsigned (&pairs)[4][2]) {
 #pragma unroll
@@ -44,17 +34,17 @@ template <class Scale> struct Int4 {
 #pragma unroll
         for (unsigned i = 0; i < 8; i++) pairs[i / 2][i % 2] = biased(code_pair<4>(codes.word[i / 4], 0, i % 4), 8, F16{});
     }
-    __device__ float factor(unsigned n, unsigned k) const { return ::widen(scale[n * groups + k / group]) * factor_of_all; }
+    __device__ float factor(unsigned n, unsigned k) const { return scales.at(n, k); }
 };
 
 template <class Scale, unsigned ROWS>
-__device__ void int4_fp8(const unsigned char* x, const Scales& x_scale, const Int4<Scale>& weight, const float* bias, float* y, float* parts,
-                         unsigned M, unsigned N, unsigned K, unsigned depth) {
-    const unsigned downs = (M + ROWS - 1) / ROWS;
+__device__ void int4_fp8(const unsigned char* x, const Scales& x_scale, const Int4<Scale>& weight, const Result& result, unsigned K,
+                         unsigned depth) {
+    const unsigned M = result.M, downs = (M + ROWS - 1) / ROWS;
     // Blocks that read the same weights follow each other.
     const unsigned m0 = blockIdx.x % downs * ROWS, n0 = blockIdx.x / downs * COLUMNS;
     const Operand rows = {x, M, K, m0};
-    float8_product<ROWS>(rows, x_scale, weight, bias, y, parts, m0, M, n0, M, N, K, depth);
+    float8_product<ROWS>(rows, x_scale, weight, result, m0, M, n0, K, depth);
 }
 
 #define ENTRY(NAME, TYPE, ROWS)                                                                                                      \
@@ -62,8 +52,8 @@ __device__ void int4_fp8(const unsigned char* x, const Scales& x_scale, const In
         NAME(const unsigned char* x, const unsigned* words, const float* x_scale, const TYPE* w_scale, const float* bias, float* y,  \
              float* parts, unsigned M, unsigned N, unsigned K, unsigned group, unsigned x_rows, float tensor_scale, unsigned depth) { \
         const unsigned span = group % DEPTH && group != K ? CHUNK : DEPTH;                                                           \
-        const Int4<TYPE> weight = {words, w_scale, group, K / group, span, E4m3::SCALE * tensor_scale};                              \
-        int4_fp8<TYPE, ROWS>(x, {x_scale, x_rows, 1, 1}, weight, bias, y, parts, M, N, K, depth);                                    \
+        const Int4<TYPE> weight = {words, {w_scale, group, K / group, E4m3::SCALE * tensor_scale}, span};                            \
+        int4_fp8<TYPE, ROWS>(x, {x_scale, x_rows, 1, 1}, weight, {bias, y, parts, M, N}, K, depth);                                  \
     }
 
 ENTRY(int4_fp8_e4m3fn_m16, E4m3Scale, 16)

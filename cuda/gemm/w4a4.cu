@@ -155,8 +155,9 @@ struct Operands {
 };
 
 template <class Block, unsigned STAGES>
-__device__ void w4a4_groups(const Operands& x, const Operands& w, const float* bias, float* y, float* parts, unsigned M, unsigned N, unsigned K,
-                            unsigned group, unsigned O, unsigned depth) {
+__device__ void w4a4_groups(const Operands& x, const Operands& w, const Result& result, unsigned K, unsigned group, unsigned O,
+                            unsigned depth) {
+    const unsigned M = result.M, N = result.N;
     const Block block{M};
     const unsigned begin = blockIdx.y * depth, end = K - begin < depth ? K : begin + depth;
     // Stages of codes, then, in the last slice, of outliers.
@@ -189,12 +190,7 @@ __device__ void w4a4_groups(const Operands& x, const Operands& w, const float* b
         for (unsigned across = 0; across < Block::ACROSS; across++) {
             for (unsigned i = 0; i < 4; i++) {
                 const unsigned m = block.m(down, i), n = block.n(across, i);
-                if (m >= M || n >= N) continue;
-                const float all = total[down][across][i] + (bias && blockIdx.y == 0 ? bias[n] : 0.f);
-                if (parts)
-                    parts[(size_t(blockIdx.y) * M + m) * N + n] = all;
-                else
-                    y[size_t(m) * N + n] = all;
+                if (m < M && n < N) result.put(m, n, total[down][across][i]);
             }
         }
     }
@@ -213,7 +209,7 @@ __device__ void w4a4_groups(const Operands& x, const Operands& w, const float* b
              const signed char* w_outliers, const float* x_outlier_scale, const float* w_outlier_scale, const float* bias, float* y,      \
              float* parts, unsigned M, unsigned N, unsigned K, unsigned group, unsigned O, unsigned depth) {                              \
         const Operands of_x = {x, x_scale, x_outliers, x_outlier_scale}, of_w = {words, w_scale, w_outliers, w_outlier_scale};            \
-        w4a4_groups<Block<ROWS, 128, WARP_ROWS, WARP_COLUMNS>, 3>(of_x, of_w, bias, y, parts, M, N, K, group, O, depth);                  \
+        w4a4_groups<Block<ROWS, 128, WARP_ROWS, WARP_COLUMNS>, 3>(of_x, of_w, {bias, y, parts, M, N}, K, group, O, depth);                \
     }
 
 ENTRY(w4a4_m16, 128, 16, 64, 16, 16, 4)

@@ -6,8 +6,8 @@
 //   shared memory. With one slice of K y is written; with more each writes its part, and w8a8_sum adds them, grid ceil(M * N / 256) x 256.
 //   The sum is exact, so the bits are those of every other path.
 //
-// int8 tensor cores, tiles by cp.async, fragments by wide loads (common/tile.cuh). Limit: bandwidth for few rows, the int8 rate for many.
-// Not timed on a GPU so far.
+// int8 tensor cores, tiles by cp.async, fragments by wide loads (common/tile.cuh). For more than 16 rows sm_90a has wgmma:
+// w8a8_sm90a.cu. Limit: bandwidth for few rows, the int8 rate for many. Not timed on a GPU so far.
 //
 //   w8a8_m16:   16 x  64 of y, 4 warps side by side, each 16 x 16, 4 stages
 //   w8a8_m128: 128 x 128 of y, 2 x 4 warps, each 64 x 32, 3 stages

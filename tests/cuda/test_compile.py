@@ -47,10 +47,13 @@ ENTRIES = {
         for tokens in (8, 32)
     },
     "fp8": {f"fp8_{format}_m{rows}" for format in ("e4m3fn", "e5m2") for rows in (16, 64)},
+    "fp8_sm90a": {f"fp8_sm90a_{format}_m{rows}" for format in ("e4m3fn", "e5m2") for rows in (64, 128)},
     "fp8_grouped": {f"fp8_grouped_{format}_m{rows}" for format in ("e4m3fn", "e5m2") for rows in (16, 64)},
+    "fp8_grouped_sm90a": {f"fp8_grouped_sm90a_{format}_m{rows}" for format in ("e4m3fn", "e5m2") for rows in (64, 128)},
     "gather": {"gather"},
     "hadamard": {f"hadamard_{outer}{dtype}" for outer in ("", "outer_") for dtype in ("f32", "f16", "bf16")},
     "hadamard_quantize": tokens("hadamard_quantize") | tokens("hadamard_quantize_outer"),
+    "int4_fp8_sm90a": {f"int4_fp8_sm90a_{scales}_m{rows}" for scales in ("e4m3fn", "bf16") for rows in (64, 128)},
     "int4_fp8": {f"int4_fp8_{scales}_m{rows}" for scales in ("e4m3fn", "bf16") for rows in (16, 64)},
     "lookup": {f"lookup_w{bits}_{dtype}" for bits in range(1, 9) for dtype in ("f16", "bf16")},
     "lookup_few": {
@@ -72,6 +75,7 @@ ENTRIES = {
     "w4a4": {"w4a4_m16", "w4a4_m128", "w4a4_groups_m16", "w4a4_groups_m64"},
     "w4a8": {"w4a8_m16", "w4a8_m128"},
     "w8a8": {"w8a8_m16", "w8a8_m128", "w8a8_sum"},
+    "w8a8_sm90a": {"w8a8_sm90a_m64", "w8a8_sm90a_m128"},
     "wna16": WNA16,
     "wna16_few": {
         f"wna16_few_w{bits}_{dtype}_e{eights}_m{tokens}"
@@ -101,11 +105,14 @@ REGISTERS = {
     "codebook_gemm": 128,
     "codebook_gemm_vectors": 255,
     "fp8": 255,
+    "fp8_sm90a": 255,
     "fp8_grouped": 255,
+    "fp8_grouped_sm90a": 255,
     "gather": 32,
     "hadamard": 128,
     "hadamard_quantize": 128,
     "int4_fp8": 255,
+    "int4_fp8_sm90a": 255,
     "lookup": 64,
     "lookup_few": 128,
     "lookup_mma": 255,
@@ -115,6 +122,7 @@ REGISTERS = {
     "w4a4": 255,
     "w4a8": 255,
     "w8a8": 255,
+    "w8a8_sm90a": 255,
     "wna16": 64,
     "wna16_few": 128,
     "wna16_grouped": 255,
@@ -122,23 +130,29 @@ REGISTERS = {
 }
 
 
+def kernels_of(architecture: str) -> set[str]:
+    """Those that are built for it: a name may end in the one that a kernel is for."""
+    return {kernel for kernel in ENTRIES if not kernel.endswith("_sm90a") or architecture == "sm_90a"}
+
+
 def test_ptx_names_its_version_target_and_entries(ptx: Path, compiler: ModuleType) -> None:
     files = {path.name for path in ptx.iterdir()}
-    assert files == {f"{kernel}.{target}.ptx" for kernel in ENTRIES for target in compiler.ARCHITECTURES}
-    for kernel, entries in ENTRIES.items():
-        for architecture in compiler.ARCHITECTURES:
+    assert files == {f"{kernel}.{target}.ptx" for target in compiler.ARCHITECTURES for kernel in kernels_of(target)}
+    for architecture in compiler.ARCHITECTURES:
+        for kernel in kernels_of(architecture):
             text = (ptx / f"{kernel}.{architecture}.ptx").read_text()
             assert re.search(r"^\.version 8\.7$", text, re.MULTILINE)
             assert re.search(rf"^\.target {architecture}$", text, re.MULTILINE)
-            assert set(re.findall(r"^\.visible \.entry (\w+)\(", text, re.MULTILINE)) == entries
+            assert set(re.findall(r"^\.visible \.entry (\w+)\(", text, re.MULTILINE)) == ENTRIES[kernel]
             assert str(CUDA.parent) not in text
 
 
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90a"])
 def test_assembles_without_spills(compiler: ModuleType, tmp_path: Path, architecture: str) -> None:
-    """The assembler alone reads inline PTX."""
+    """The assembler alone reads inline PTX, and says where it would not let wgmma run on: the build then fails."""
     outputs = compiler.build(tmp_path, [architecture], cubin=True)
-    assert {output.path.name for output in outputs} == {f"{kernel}.{architecture}.cubin" for kernel in ENTRIES}
+    names = {f"{kernel}.{architecture}.cubin" for kernel in kernels_of(architecture)}
+    assert {output.path.name for output in outputs} == names
     for output in outputs:
         kernel = output.path.name.split(".")[0]
         assert output.path.read_bytes().startswith(b"\x7fELF")
@@ -178,6 +192,25 @@ def test_only_the_assembler_sees_inline_ptx(compiler: ModuleType, tmp_path: Path
     assert b"no.such.instruction" in data
     with pytest.raises(compiler.CompileError, match=r"no\.such|instruction"):
         compiler.compile_source(wrong, "sm_80", cubin=True)
+
+
+def test_a_wgmma_that_the_assembler_waits_for_is_an_error(compiler: ModuleType, tmp_path: Path) -> None:
+    waiting = tmp_path / "waiting.cu"
+    waiting.write_text("""#include "common/wgmma.cuh"
+extern "C" __global__ void waiting(float* y, unsigned long long a, unsigned n) {
+    float sum[64] = {};
+    for (unsigned i = 0; i < n; i++) {
+        wgmma_fence();
+        wgmma(sum, a, a, true, E4m3{});
+        wgmma_commit();
+        y[i] = sum[0];
+        wgmma_wait<0>(sum);
+    }
+    y[n] = sum[1];
+}
+""")
+    with pytest.raises(compiler.CompileError, match="serialized"):
+        compiler.compile_source(waiting, "sm_90a", cubin=True)
 
 
 def test_a_warning_is_an_error(compiler: ModuleType, tmp_path: Path) -> None:

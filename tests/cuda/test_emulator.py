@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ CODE = """
 #include "common/mma.cuh"
 #include "common/memory.cuh"
 #include "common/pairs.cuh"
+#include "common/tile.cuh"
+#include "common/wgmma.cuh"
 
 template <class T, class Sum> void one_mma(const unsigned* a, const unsigned* b, Sum* sum) {
     const unsigned lane = threadIdx.x;
@@ -102,6 +105,83 @@ void copies_for_nobody(const int* x, int*, unsigned) {
 void strides(const int*, int*, unsigned at) { store(dynamic_shared() + threadIdx.x * 4 * at, Words<1>{{0}}); }
 void wide_strides(const int*, int*, unsigned at) { store(dynamic_shared() + threadIdx.x * 16 * at, Words<4>{{0}}); }
 
+// Shared memory as it is given, and descriptors as theirs: nothing of common/tile.cuh.
+template <class T, class Sum> void one_wgmma(
+    const unsigned char* memory, unsigned bytes, const unsigned* d, Sum* sum, bool more
+) {
+    unsigned char* here = dynamic_shared();
+    for (unsigned at = threadIdx.x * 16; at < bytes; at += 128 * 16) store(here + at, load<Words<4>>(memory + at));
+    fence_async_proxy();
+    __syncthreads();
+    unsigned long long a = d[1], b = d[3];
+    a = a << 32 | d[0], b = b << 32 | d[2];
+    Sum mine[64];
+    for (unsigned i = 0; i < 64; i++) mine[i] = sum[threadIdx.x * 64 + i];
+    wgmma_fence();
+    wgmma(mine, a, b, more, T{});
+    wgmma_commit();
+    wgmma_wait<0>(mine);
+    for (unsigned i = 0; i < 64; i++) sum[threadIdx.x * 64 + i] = mine[i];
+}
+void wgmma_e4m3fn(const unsigned char* memory, const unsigned* d, float* sum, unsigned bytes, unsigned more) {
+    one_wgmma<E4m3>(memory, bytes, d, sum, more);
+}
+void wgmma_e5m2(const unsigned char* memory, const unsigned* d, float* sum, unsigned bytes, unsigned more) {
+    one_wgmma<E5m2>(memory, bytes, d, sum, more);
+}
+void wgmma_s8(const unsigned char* memory, const unsigned* d, int* sum, unsigned bytes, unsigned more) {
+    one_wgmma<S8>(memory, bytes, d, sum, more);
+}
+void places(unsigned* places, unsigned* descriptors) {
+    const unsigned row = threadIdx.x;
+    for (unsigned byte = 0; byte < 128; byte++) places[row * 128 + byte] = Tile<128, 128, true>::place(row, byte);
+    if (threadIdx.x > 0) return;
+    const unsigned long long one = descriptor(dynamic_shared<1024>() + 8192);
+    descriptors[0] = unsigned(one), descriptors[1] = unsigned(one >> 32);
+}
+
+// Two warpgroups multiply tiles of zeros as they should, but for one thing.
+enum : unsigned {
+    WELL, NO_FENCE, TOUCHED, READ_EARLY, WRITTEN_EARLY, NO_PROXY_FENCE, LATE_PROXY_FENCE, NO_BARRIER, NO_TILE, COPIED,
+    OVERWRITTEN, OVERWRITTEN_LATER, NOT_AT_1024, NO_SWIZZLE, BEYOND, DIFFERENT, ONE_WARP_LEAVES, NOBODY_WAITS,
+    WAITS_FOR_THE_OTHER
+};
+void wgmma_but(const unsigned char* x, float* y, unsigned wrong) {
+    unsigned char* here = dynamic_shared<1024>();
+    for (unsigned at = threadIdx.x * 16; at < 24576; at += 256 * 16)
+        if (wrong != NO_TILE || at < 16384) store(here + at, Words<4>{});
+    if (wrong == COPIED) copy_async<16>(here + threadIdx.x * 16, x, 16), commit_async();
+    if (wrong != NO_PROXY_FENCE && wrong != LATE_PROXY_FENCE) fence_async_proxy();
+    if (wrong != NO_BARRIER) __syncthreads();
+    if (wrong == LATE_PROXY_FENCE) fence_async_proxy();
+    if (wrong == ONE_WARP_LEAVES && threadIdx.x >= 224) return;
+    unsigned long long a = descriptor(here), b = descriptor(here + 8192);
+    if (wrong == NOT_AT_1024) a += 8;
+    if (wrong == NO_SWIZZLE) a ^= 1ull << 62;
+    if (wrong == BEYOND) b += 1024 / 16;
+    if (wrong == DIFFERENT) a += threadIdx.x / 32 % 2 * 2;
+    float sums[2][64] = {};
+    if (wrong != NO_FENCE) wgmma_fence();
+    wgmma(sums[0], a, b, false, E4m3{});
+    wgmma(sums[0], a + 2, b + 2, true, E4m3{});
+    wgmma_commit();
+    if (wrong == READ_EARLY) y[threadIdx.x] = sums[0][1];
+    if (wrong == WRITTEN_EARLY) sums[0][1] = y[threadIdx.x] = 0;
+    if (wrong == OVERWRITTEN && threadIdx.x == 200) store(here + 1024, Words<1>{});
+    wgmma(sums[1], a, b, false, E4m3{});
+    wgmma_commit();
+    if (wrong == NOBODY_WAITS) return;
+    wrong == WAITS_FOR_THE_OTHER ? wgmma_wait<1>(sums[1]) : wgmma_wait<1>(sums[0]);
+    y[threadIdx.x] = wrong == WAITS_FOR_THE_OTHER ? sums[1][0] : sums[0][0];
+    if (wrong != TOUCHED) wgmma_fence();
+    wgmma(sums[0], a, b, true, E4m3{});
+    wgmma_commit();
+    wgmma_wait<0>(sums[0]);
+    if (wrong != OVERWRITTEN_LATER) __syncthreads();
+    if (threadIdx.x == 200) store(here + 1024, Words<1>{});
+    wait_async<0>();
+}
+
 void permutes(const unsigned* x, unsigned* y, unsigned which) { y[0] = prmt(x[0], x[1], which); }
 """
 ENTRIES = re.findall(r"^void (\w+)\(", CODE, re.MULTILINE)
@@ -169,6 +249,165 @@ def test_mma_of_four_bits_as_in_the_isa(emulator: Emulated, name: str, unit: int
     given, expected = [*registers[:2], registers[2][0].copy()], registers[2][1]
     emulator.launch(f"mma_{name}", (1, 1, 1), (32, 1, 1), given)
     np.testing.assert_array_equal(given[2], expected)
+
+
+#: Where the tiles of a test of wgmma lie, eights of rows of one between those of the other; addresses begin at 1024.
+TILES = {"a": (64, 0, 2048), "b": (128, 1024, 2048)}
+WINDOW, BYTES = 1024, 16 * 2048
+
+
+def swizzled(tiles: dict[str, np.ndarray]) -> np.ndarray:
+    """Shared memory with both tiles, 128 bytes a row, by "128B swizzle": chunk c of row r of eight at c xor r."""
+    memory = np.zeros(BYTES, np.uint8)
+    for name, (rows, start, stride) in TILES.items():
+        for row in range(rows):
+            for chunk in range(8):
+                at = start + row // 8 * stride + row % 8 * 128 + (chunk ^ row % 8) * 16
+                memory[at : at + 16] = tiles[name][row, 16 * chunk :][:16]
+    return memory
+
+
+def descriptors(step: int) -> np.ndarray:
+    """Two words for each tile, from byte 32 * step of its rows on, by the table "Matrix Descriptor Format"."""
+    words = []
+    for _, start, stride in TILES.values():
+        bits = (WINDOW + start + 32 * step) >> 4 | stride >> 4 << 32 | 1 << 62
+        words += [bits % 2**32, bits >> 32]
+    return np.array(words, np.uint32)
+
+
+def accumulators(matrix: np.ndarray) -> np.ndarray:
+    """[64, 128] as [thread, register], by the figure "Fragment layout for accumulator matrix D" of wgmma .m64nNk32."""
+    registers = np.zeros((128, 64), matrix.dtype)
+    for thread in range(128):
+        for i in range(64):
+            row = 16 * (thread // 32) + thread % 32 // 4 + 8 * (i // 2 % 2)
+            registers[thread, i] = matrix[row, 8 * (i // 4) + 2 * (thread % 4) + i % 2]
+    return registers
+
+
+def wgmma(
+    emulator: Emulated, name: str, tiles: dict[str, np.ndarray], sum: np.ndarray, step: int, more: int
+) -> np.ndarray:
+    """Registers after one wgmma on bytes 32 * step to 32 * step + 31 of the rows of tiles a [64, 128], b [128, 128]."""
+    got = accumulators(sum)
+    args = [swizzled(tiles), descriptors(step), got, BYTES, more]
+    emulator.launch(f"wgmma_{name}", (1, 1, 1), (128, 1, 1), args, shared=BYTES)
+    return got
+
+
+@pytest.mark.parametrize("step", range(4))
+@pytest.mark.parametrize("more", [0, 1])
+def test_wgmma_of_bytes_as_in_the_isa(emulator: Emulated, step: int, more: int) -> None:
+    rng = np.random.default_rng(step)
+    a, b = (rng.integers(-128, 128, (rows, 128)).astype(np.int8) for rows in (64, 128))
+    a[0], b[0], b[1], c = -128, -128, 127, rng.integers(-(2**20), 2**20, (64, 128)).astype(np.int32)
+    part = slice(32 * step, 32 * step + 32)
+    want = a[:, part].astype(np.int32) @ b[:, part].T.astype(np.int32) + more * c
+    got = wgmma(emulator, "s8", {"a": a.view(np.uint8), "b": b.view(np.uint8)}, c, step, more)
+    np.testing.assert_array_equal(got, accumulators(want))
+
+
+def floats(format: str) -> list[tuple[int, int]]:
+    """Each code as a whole number times two to an exponent, that of the smallest normal number for a subnormal."""
+    bits, bias = {"e4m3fn": (3, 7), "e5m2": (2, 15)}[format]
+    found = []
+    for code in range(256):
+        field, fraction = code % 128 >> bits, code % 2**bits
+        size = fraction + (2**bits if field else 0)
+        found.append((-size if code > 127 else size, max(field, 1) - bias))
+    return found
+
+
+def cut(value: Fraction, exponent: int) -> Fraction:
+    """Towards zero, to a multiple of 2^(exponent - 13)."""
+    unit = Fraction(2) ** (exponent - 13)
+    return int(value / unit) * unit
+
+
+def exponent_of(value: Fraction) -> int:
+    return next(e for e in range(200, -200, -1) if abs(value) >= Fraction(2) ** e)
+
+
+@pytest.mark.parametrize("format", ["e4m3fn", "e5m2"])
+def test_wgmma_cuts_its_sums_as_measured(emulator: Emulated, format: str) -> None:
+    """By the text of arXiv 2511.10909, in fractions: aligned to the largest, 13 bits kept of each and of the sum."""
+    rng, bits = np.random.default_rng(5), {"e4m3fn": 3, "e5m2": 2}[format]
+    last = {"e4m3fn": 126, "e5m2": 123}[format]
+    a, b = ((rng.integers(0, last + 1, (rows, 128)) | rng.integers(0, 2, (rows, 128)) << 7) for rows in (64, 128))
+    a[:, 40:], b[3] = rng.integers(0, 2**bits, (64, 88)), 0  # subnormals; zeros
+    c = (rng.standard_normal((64, 128)) * 2.0 ** rng.integers(-20, 20, (64, 128))).astype(np.float32)
+    c[:, 5] = 0
+    tiles, known = {"a": a.astype(np.uint8), "b": b.astype(np.uint8)}, floats(format)
+    got = wgmma(emulator, format, tiles, c, 1, 1)
+    place = accumulators(np.arange(64 * 128).reshape(64, 128))
+    inexact = 0
+    for row, column in [(r, n) for r in range(0, 64, 7) for n in (*range(10), 64, 127)]:
+        addends = (
+            [(Fraction(float(c[row, column])), exponent_of(Fraction(float(c[row, column]))))] if c[row, column] else []
+        )
+        for k in range(32, 64):
+            (x, e), (w, f) = known[a[row, k]], known[b[column, k]]
+            if x and w:
+                addends.append((Fraction(x * w) * Fraction(2) ** (e + f - 2 * bits), e + f))
+        largest = max((each for _, each in addends), default=0)
+        total = sum((cut(value, largest) for value, _ in addends), Fraction(0))
+        want = cut(total, exponent_of(total)) if total else total
+        inexact += want != sum(value for value, _ in addends)
+        assert Fraction(float(got[place == row * 128 + column][0])) == want, (row, column)
+    assert inexact > 20
+
+
+def test_tiles_lie_as_the_swizzle_has_them(emulator: Emulated) -> None:
+    """And their descriptors are those of the table."""
+    places, words = np.zeros((128, 128), np.uint32), np.zeros(2, np.uint32)
+    emulator.launch("places", (1, 1, 1), (128, 1, 1), [places, words], out=[places, words], shared=16384)
+    plain = np.arange(128 * 128).reshape(128, 128)
+    np.testing.assert_array_equal(places, plain ^ (plain >> 7 & 7) << 4)
+    bits = int(words[1]) << 32 | int(words[0])
+    assert (bits % 2**14, bits >> 32 & 0x3FFF, bits >> 62) == ((WINDOW + 8192) // 16, 1024 // 16, 1)
+    assert bits >> 46 & 0xFFFF == 0  # with the base offset, that of a pattern which begins at a multiple of 1024
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ("NO_FENCE", "without wgmma.fence"),
+        ("TOUCHED", "accumulators that were touched since the last wgmma.fence"),
+        ("READ_EARLY", "read of an accumulator that a wgmma is still to write"),
+        ("WRITTEN_EARLY", "write of an accumulator that a wgmma is still to write"),
+        ("NO_PROXY_FENCE", "without fence.proxy.async and a barrier"),
+        ("LATE_PROXY_FENCE", "without fence.proxy.async and a barrier"),
+        ("NO_BARRIER", "which nobody has written|wrote since the last barrier"),
+        ("NO_TILE", "wgmma of byte 16384 of dynamic shared memory, which nobody has written"),
+        ("COPIED", "which a cp.async is still to write"),
+        ("OVERWRITTEN", "write of byte 1024 of dynamic shared memory, which a wgmma is still to read"),
+        ("OVERWRITTEN_LATER", "which another thread read since the last barrier|a wgmma is still to read"),
+        ("NOT_AT_1024", "no multiple of 1024"),
+        ("NO_SWIZZLE", "swizzle 0"),
+        ("BEYOND", "wgmma of byte 24576 of dynamic shared memory"),
+        ("DIFFERENT", "different descriptors"),
+        ("ONE_WARP_LEAVES", "lanes of a warp at different operations"),
+        ("NOBODY_WAITS", "ends with a wgmma that nobody waits for"),
+        ("WAITS_FOR_THE_OTHER", "read of an accumulator that a wgmma is still to write"),
+    ],
+)
+def test_finds_in_wgmma(emulator: Emulated, wrong: str, says: str) -> None:
+    with pytest.raises(Problem, match=says):
+        wrongly(emulator, wrong)
+
+
+def test_finds_nothing_in_wgmma_where_nothing_is_wrong(emulator: Emulated) -> None:
+    assert not wrongly(emulator, "WELL").any()
+
+
+def wrongly(emulator: Emulated, wrong: str) -> np.ndarray:
+    """What `wgmma_but` gives: two warpgroups, 24 KiB of shared memory."""
+    (names,) = re.findall(r"WELL,[^}]*", CODE)
+    x, y = np.zeros(16, np.uint8), np.ones(256, np.float32)
+    args = [x, y, re.findall(r"\w+", names).index(wrong)]
+    emulator.launch("wgmma_but", (1, 1, 1), (256, 1, 1), args, out=[y], shared=24576)
+    return y
 
 
 def test_prmt(emulator: Emulated) -> None:

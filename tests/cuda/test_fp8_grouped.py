@@ -1,4 +1,4 @@
-"""cuda/gemm/fp8_grouped.cu on the CPU, beside the oracle."""
+"""cuda/gemm/fp8_grouped.cu and fp8_grouped_sm90a.cu on the CPU, beside the oracle."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from subbyte.cuda.gemm.float8 import shared
-from subbyte.cuda.gemm.fp8_grouped import check
+from subbyte.cuda.gemm.float8 import block
+from subbyte.cuda.gemm.fp8_grouped import HOPPER, TILES, check
 from subbyte.errors import DtypeError, ShapeError, UnknownNameError
 from tests.cuda.test_emulated import add
 from tests.cuda.test_fp8 import run as run_fp8
@@ -18,7 +18,6 @@ from tests.emulator import Emulated
 from tests.oracles.case import Case
 from tests.oracles.fp8_grouped import case, cases
 
-ROWS = (16, 64)
 #: Tiles that are full, one too many and odd; more experts than a warp has lanes; rows of x that no copy may begin at.
 SHAPES = [
     case((65, 64), 3, 7, tokens=9),
@@ -32,8 +31,19 @@ def emulated(emulate: Callable[[str], Emulated]) -> Emulated:
     return emulate("fp8_grouped")
 
 
+@pytest.fixture(scope="module")
+def hopper(emulate: Callable[[str], Emulated]) -> Emulated:
+    return emulate("fp8_grouped_sm90a")
+
+
 def run(
-    emulated: Emulated, given: Case, rows: int, summed: Emulated | None = None, depth: int = 0, **options: bool
+    emulated: Emulated,
+    given: Case,
+    rows: int,
+    summed: Emulated | None = None,
+    depth: int = 0,
+    wgmma: bool = False,
+    **options: bool,
 ) -> np.ndarray:
     x, weight, x_scale, w_scale, offsets = given.args
     format, bias, order = given.kwargs.values()
@@ -47,9 +57,8 @@ def run(
     arrays = [x, weight, x_scale, w_scale, offsets.view(np.uint32), bias, chosen, y, parts]
     numbers = [tokens, experts, r, n, k, *grids, 1 if w_scale.shape[1] == n else 128, depth]
     grid = ((r // rows + min(experts, r)) * -(-n // 128), slices, 1)
-    out, room = [y] if parts is None else [parts], shared(rows)
-    entry = f"fp8_grouped_{format}_m{rows}"
-    emulated.launch(entry, grid, (256, 1, 1), [*arrays, *numbers], out=out, shared=room, **options)
+    out, of = [y] if parts is None else [parts], block("fp8_grouped", format, rows, wgmma=wgmma)
+    emulated.launch(of.entry, grid, (of.threads, 1, 1), [*arrays, *numbers], out=out, shared=of.shared, **options)
     if summed is not None and parts is not None:
         add(summed, parts, y)
     assert not (y == np.float32(1e30)).any()
@@ -59,7 +68,7 @@ def run(
 @pytest.mark.parametrize("given", [*SHAPES, *(each for each in cases() if each.args[0].size)], ids=str)
 def test_agrees_with_the_oracle(emulated: Emulated, given: Case) -> None:
     expected = given.oracle(*given.args, **given.kwargs)
-    for rows in ROWS if expected.size else ():
+    for rows in TILES if expected.size else ():
         got = run(emulated, given, rows, reverse=rows == 64)
         assert (abs(got - expected) <= given.bound).all()
 
@@ -70,15 +79,31 @@ def test_slices_of_k(emulated: Emulated, emulate: Callable[[str], Emulated]) -> 
     assert (abs(got - given.oracle(*given.args, **given.kwargs)) <= given.bound).all()
 
 
-def test_gives_the_bits_of_each_expert_alone(emulated: Emulated, emulate: Callable[[str], Emulated]) -> None:
+@pytest.mark.parametrize("rows", HOPPER[1:])
+def test_wgmma_agrees_with_the_oracle(hopper: Emulated, rows: int) -> None:
+    """Whole numbers, whose sums are not cut: rows in any order, full tiles, one too many, experts without rows."""
+    for given in (
+        case((rows + 1, rows), 3, 7, tokens=9, whole=True),
+        case((16, 0, 1), 130, 400, (1, 128), (128, 128), biased=True, whole=True),
+        case((0,) * 31 + (2, 0, 1) + (0,) * 32 + (5,), 9, 40, (0, 0), (1, 128), "e5m2", tokens=3, whole=True),
+    ):
+        got = run(hopper, given, rows, wgmma=True, reverse=rows == 64)
+        assert (abs(got - given.oracle(*given.args, **given.kwargs)) <= given.bound).all()
+
+
+@pytest.mark.parametrize("wgmma", [False, True])
+def test_gives_the_bits_of_each_expert_alone(
+    emulated: Emulated, hopper: Emulated, emulate: Callable[[str], Emulated], wgmma: bool
+) -> None:
     """A row is the same whatever other rows and experts are there."""
     given = case((18, 0, 4), 9, 200, (1, 128), (1, 128), biased=True)
     (x, weight, x_scale, w_scale, offsets), (format, bias, _) = given.args, given.kwargs.values()
-    got, fp8 = run(emulated, given, 16), emulate("fp8")
+    rows, of = 64 if wgmma else 16, hopper if wgmma else emulated
+    got, fp8 = run(of, given, rows, wgmma=wgmma), emulate("fp8_sm90a" if wgmma else "fp8")
     for e, (first, last) in enumerate(pairwise(offsets.tolist())):
         if first < last:
             alone = (x[first:last], weight[e], x_scale[first:last], w_scale[e], format, bias[e])
-            want, _ = run_fp8(fp8, Case("", tuple(map(copied, alone)), {}, lambda: 0), 16)
+            want, _ = run_fp8(fp8, Case("", tuple(map(copied, alone)), {}, lambda: 0), rows, wgmma=wgmma)
             assert np.array_equal(got[first:last], want)
 
 
@@ -86,25 +111,28 @@ def copied(given: object) -> object:
     return given.copy() if isinstance(given, np.ndarray) else given
 
 
-def test_a_row_that_x_has_not_is_nan(emulated: Emulated) -> None:
-    given = case((3, 15), 5, 64, (1, 128), biased=True, tokens=4)
-    clean = run(emulated, given, 16)
+@pytest.mark.parametrize("wgmma", [False, True])
+def test_a_row_that_x_has_not_is_nan(emulated: Emulated, hopper: Emulated, wgmma: bool) -> None:
+    given, of, rows = case((3, 15), 5, 64, (1, 128), biased=True, tokens=4), hopper if wgmma else emulated, 64
+    clean = run(of, given, rows, wgmma=wgmma)
     given.kwargs["rows"][[1, 9]] = -1, 4
-    got = run(emulated, given, 16)
+    got = run(of, given, rows, wgmma=wgmma)
     others = np.delete(np.arange(18), [1, 9])
     assert np.isnan(got[[1, 9]]).all()
     assert np.array_equal(got[others], clean[others])
 
 
 @pytest.mark.parametrize("wrong", [[0, 7, 3, 20], [1, 7, 9, 20], [0, 7, 9, 19], [0, 7, 9, 21], [0, -1, 9, 20]], ids=str)
-def test_wrong_offsets_make_all_nan(emulated: Emulated, wrong: list[int]) -> None:
+def test_wrong_offsets_make_all_nan(emulated: Emulated, hopper: Emulated, wrong: list[int]) -> None:
     given = case((7, 2, 11), 5, 64, biased=True)
     given.args[4][:] = wrong
     assert np.isnan(run(emulated, given, 16)).all()
+    assert np.isnan(run(hopper, given, 64, wgmma=True)).all()
 
 
-def test_every_instance_is_covered(emulated: Emulated) -> None:
-    assert len(emulated.entries) == 2 * len(ROWS)
+def test_every_instance_is_covered(emulated: Emulated, hopper: Emulated) -> None:
+    assert len(emulated.entries) == 2 * len(TILES)
+    assert len(hopper.entries) == 2 * len(HOPPER[1:])
 
 
 def test_what_is_refused() -> None:
@@ -115,6 +143,8 @@ def test_what_is_refused() -> None:
     many = check(x, weight, token, channel, offsets, "e4m3fn", bias, None)
     few = check(x, weight, block, channel, offsets, "e5m2", None, rows)
     assert (many.r, many.tall, many.tiles, many.grids) == (300, 64, 7, (300, 1, 1, 5, 2, 1))
+    tall = [check(x, weight, token, channel, offsets, "e4m3fn", bias, None, tiles).tall for tiles in (TILES, HOPPER)]
+    assert tall == [64, 128]
     assert (few.r, few.tall, few.tiles, few.grids) == (7, 16, 3, (3, 2, 128, 5, 2, 1))
     good = {"weight": weight, "x_scale": token, "w_scale": channel, "offsets": offsets, "format": "e4m3fn"}
     good |= {"bias": bias, "rows": rows}

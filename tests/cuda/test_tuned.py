@@ -12,7 +12,7 @@ import pytest
 from subbyte.cuda import driver
 from subbyte.cuda.gemm import tuned
 from subbyte.cuda.gemm.split import split
-from subbyte.cuda.gemm.tuned import choice_of, choose, forced, shape_class
+from subbyte.cuda.gemm.tuned import HOPPER, KERNELS, choice_of, choose, forced, shape_class, tiles
 
 CARD, SIZES = "A made-up card", (9, 4000, 4096)
 
@@ -27,6 +27,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
     monkeypatch.setattr(tuned, "TABLE", tmp_path / "tuned.json")
     monkeypatch.setattr(driver, "name", lambda device: CARD)
+    monkeypatch.setattr(driver, "capability", lambda device: (8, 0))
     tuned._table.cache_clear()
     yield write
     tuned._table.cache_clear()
@@ -70,7 +71,7 @@ def test_what_is_no_choice_falls_back(written: Callable[[str], None], text: str)
     assert choose("w8a8", 0, SIZES) == (16, 0)
 
 
-def test_no_table_asks_no_driver(written: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_table_asks_for_no_name(written: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "name", lambda device: pytest.fail("asked"))
     assert choose("fp8", 0, (17, 8, 8)) == (64, 0)  # no file at all
     written("{}")
@@ -83,6 +84,16 @@ def test_a_measurement_forces_its_choice(written: Callable[[str], None]) -> None
         assert choose("w8a8", 0, SIZES) == (16, 2)
         assert choose("fp8", 0, SIZES) == (16, 2)
     assert choose("w8a8", 0, SIZES) == (128, 4)
+
+
+def test_hopper_has_tiles_of_its_own(written: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(HOPPER) <= set(KERNELS)
+    for capability, rows in (((8, 0), [16, 64, 64, 64]), ((9, 0), [16, 64, 64, 128]), ((12, 0), [16, 64, 64, 64])):
+        monkeypatch.setattr(driver, "capability", lambda device, capability=capability: capability)
+        assert [choose("fp8", 0, (m, 8, 8))[0] for m in (16, 17, 64, 65)] == rows
+        written(of([128, 2], "fp8", sizes="512x4096x4096"))
+        assert choose("fp8", 0, (300, 4096, 4096)) == ((128, 2) if capability == (9, 0) else (64, 0))
+        written("{}")
 
 
 def test_slices_of_a_choice() -> None:
@@ -99,4 +110,5 @@ def test_the_table_of_the_package_is_well() -> None:
             for name, choice in classes.items():
                 sizes = [int(each) for each in name.split("x")]
                 assert shape_class(sizes) == name
-                assert choice_of(kernel, choice, sizes[2]) == tuple(choice)
+                rows = {*tiles(kernel, (8, 0)), *tiles(kernel, (9, 0))}
+                assert choice_of(sorted(rows), choice, sizes[2]) == tuple(choice)

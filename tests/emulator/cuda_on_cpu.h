@@ -8,6 +8,8 @@
 //   two threads at one byte of shared memory, one of them writing, with no barrier between
 //   a read of what cp.async has under way, or of what it brought for another thread without a barrier since
 //   threads of a block at different barriers, lanes of a warp at different operations
+//   wgmma on what nobody fenced for it, a write to what it still reads, an access to accumulators that it still writes or that changed
+//   since wgmma.fence, a descriptor that is not of the 128-byte swizzle at a multiple of 1024 bytes
 // Bank conflicts are counted. What this cannot show: memory orders between blocks, and inline PTX, of which common/ keeps a twin in C++.
 #pragma once
 #include <math.h>
@@ -36,9 +38,9 @@ Dim grid_size();
 
 void barrier(int line);
 
-// One operation of a whole warp: `all` runs once every lane has come to it, with what each of the 32 brought.
+// One operation of a whole warp, or warpgroup: `all` runs once every lane has come to it, with what each of them brought.
 typedef void (*Collective)(void** lanes);
-void collective(Collective all, void* mine);
+void collective(Collective all, void* mine, unsigned lanes = 32);
 
 // One access of `bytes`, aligned to them; what a compiler would make of memcpy is several.
 void load(void* to, const void* from, size_t bytes);
@@ -49,6 +51,16 @@ void* dynamic_shared();
 void copy_async(void* to, const void* from, unsigned bytes, unsigned valid);
 void commit_async();
 void wait_async(unsigned pending);
+void fence_async_proxy();
+
+// wgmma of both operands in shared memory, each told by a descriptor, on 64 and `columns` rows of 32 bytes. What they hold is read, and
+// `multiply` called with it and the accumulators of all 128 lanes, when the group is waited for.
+typedef void (*Multiply)(const unsigned char* a, const unsigned char* b, bool more, void** sums);
+unsigned shared_address(const void* at);
+void wgmma_fence();
+void wgmma(unsigned long long a, unsigned long long b, unsigned columns, bool more, void* sum, size_t bytes, Multiply multiply);
+void wgmma_commit();
+void wgmma_wait(unsigned pending);
 
 bool run(void (*body)(void** args), void** args, const unsigned* grid, const unsigned* block, size_t shared, bool reverse, bool count);
 

@@ -23,13 +23,20 @@ namespace emulator {
 namespace {
 
 constexpr size_t STACK = 64 * 1024, SLOT = size_t(1) << 28, SLOTS = 64;
-constexpr unsigned LANES = 32, NOBODY = ~0u, MANY = ~1u;
+constexpr unsigned LANES = 32, WARPGROUP = 128, NOBODY = ~0u, MANY = ~1u;
 enum Place { READY, AT_BARRIER, IN_WARP, ENDED };
 
 struct Copy {
     char* to;
     const char* from;
     unsigned bytes, valid;
+};
+// Accumulators of one thread, on its stack, once a wgmma has been given them.
+struct Registers {
+    char* first;
+    size_t bytes;
+    unsigned flying;  // wgmmas that are still to write them
+    bool touched;     // since the last wgmma.fence
 };
 struct Fibre {
     ucontext_t context;
@@ -40,10 +47,13 @@ struct Fibre {
     void* brought;                        // to that operation
     std::vector<std::vector<Copy>> groups;  // of cp.async, the last one open
     std::map<void*, unsigned> visits;     // of each access in the code since the last barrier, for the bank conflicts
+    std::vector<unsigned> fences;         // the epoch of each fence.proxy.async
+    std::vector<Registers> registers;
+    bool fenced;                          // by a wgmma.fence, ever
 };
-// What is known of a byte: who wrote and read it since which barrier.
+// What is known of a byte: who wrote and read it since which barrier, and how many fences for wgmma the writer had come to.
 struct Byte {
-    unsigned writer = NOBODY, written = 0, reader = NOBODY, read = 0;
+    unsigned writer = NOBODY, written = 0, reader = NOBODY, read = 0, fences = 0, multiplied = 0;  // wgmmas that are still to read it
     bool holds = false, flying = false;
 };
 // Memory that a kernel may touch.
@@ -55,10 +65,20 @@ struct Region {
     std::vector<Byte> record;
 };
 
+// A wgmma under way: where its operands lie, and the accumulators of its lanes.
+struct Product {
+    std::vector<size_t> a, b;  // bytes of the dynamic shared memory
+    bool more;
+    std::vector<void*> sums;
+    size_t bytes;
+    Multiply multiply;
+};
+
 std::vector<Fibre> fibres;
+std::vector<std::vector<std::vector<Product>>> warpgroups;  // groups of each, the last one open
 ucontext_t scheduler;
 unsigned current, epoch;
-bool failed, counting;
+bool failed, counting, multiplying;
 std::string message;
 Dim grid_sides, block_size, block_at;
 void (*entry)(void**);
@@ -121,12 +141,22 @@ void count_banks() {
     for (Fibre& fibre : fibres) fibre.visits.clear();
 }
 
+// An access to a thread's own stack.
+void check_registers(const char* at, size_t bytes, const char* does) {
+    for (Registers& each : fibres[current].registers) {
+        if (at + bytes <= each.first || at >= each.first + each.bytes) continue;
+        if (each.flying) fail("%s of an accumulator that a wgmma is still to write", does);
+        each.touched = true;
+    }
+}
+
 // `aligned` is 0 where the compiler says that any address will do.
 void check(const void* address, size_t bytes, size_t aligned, bool write, void* code) {
     const char* at = static_cast<const char*>(address);
+    if (failed || multiplying || fibres.empty()) return;  // or no launch at all
     Region* region = region_of(at);
-    if (!region || failed) return;  // a fibre's own stack, or a constant
     const char* does = write ? "write" : "read";
+    if (!region) return check_registers(at, bytes, does);  // a fibre's own stack, or a constant
     const char* name = region->name.c_str();
     const ptrdiff_t offset = at - region->first;
     if (!region->first || offset < 0 || offset + bytes > region->bytes) {
@@ -143,9 +173,10 @@ void check(const void* address, size_t bytes, size_t aligned, bool write, void* 
             if (raced) fail("%s of byte %zu of %s, which thread %u wrote since the last barrier", does, each, name, byte.writer);
             if (write && byte.read == epoch && byte.reader != current)
                 fail("write of byte %zu of %s, which another thread read since the last barrier", each, name);
+            if (write && byte.multiplied) fail("write of byte %zu of %s, which a wgmma is still to read", each, name);
             if (!write) byte.reader = byte.read == epoch && byte.reader != current ? MANY : current, byte.read = epoch;
         }
-        if (write) byte.writer = current, byte.written = epoch, byte.holds = true;
+        if (write) byte.writer = current, byte.written = epoch, byte.fences = fibres[current].fences.size(), byte.holds = true;
     }
 }
 
@@ -155,6 +186,9 @@ void start() {
     entry(arguments);
     for (const auto& group : fibres[current].groups)
         if (!group.empty()) fail("ends with a cp.async that nobody waits for");
+    if (current % WARPGROUP == 0 && current / WARPGROUP < warpgroups.size())
+        for (const auto& group : warpgroups[current / WARPGROUP])
+            if (!group.empty()) fail("ends with a wgmma that nobody waits for");
     fibres[current].place = ENDED;
     wait();
 }
@@ -169,7 +203,9 @@ bool run_block(bool reverse) {
         makecontext(&fibre.context, start, 0);
         fibre.place = READY;
         fibre.groups.assign(1, {});
+        fibre.fences.clear(), fibre.registers.clear(), fibre.fenced = false;
     }
+    warpgroups.assign(fibres.size() / WARPGROUP, std::vector<std::vector<Product>>(1));
     forget(fixed_shared);
     if (dynamic) forget(*dynamic);
     epoch = 1;
@@ -211,17 +247,20 @@ void barrier(int line) {
     fibres[current].line = 0;
 }
 
-void collective(Collective all, void* mine) {
-    Fibre* warp = &fibres[current / LANES * LANES];
+void collective(Collective all, void* mine, unsigned lanes) {
+    const unsigned first = current / lanes * lanes;
+    if (first + lanes > fibres.size()) fail("an operation of %u lanes in a block of %zu threads", lanes, fibres.size());
+    Fibre* warp = &fibres[first];
     fibres[current].operation = all, fibres[current].brought = mine, fibres[current].place = IN_WARP;
-    void* brought[LANES];
-    for (unsigned lane = 0; lane < LANES; lane++) {
+    void* brought[WARPGROUP];
+    for (unsigned lane = 0; lane < lanes; lane++)
         if (warp[lane].place != IN_WARP) return wait();  // the last one to come does it for all
+    for (unsigned lane = 0; lane < lanes; lane++) {
         if (warp[lane].operation != all) fail("lanes of a warp at different operations");
         brought[lane] = warp[lane].brought;
     }
     all(brought);
-    for (unsigned lane = 0; lane < LANES; lane++) warp[lane].place = READY;
+    for (unsigned lane = 0; lane < lanes; lane++) warp[lane].place = READY;
 }
 
 void load(void* to, const void* from, size_t bytes) {
@@ -257,6 +296,118 @@ void wait_async(unsigned pending) {
         groups.erase(groups.begin());
     }
 }
+void fence_async_proxy() { fibres[current].fences.push_back(epoch); }
+
+namespace {
+
+constexpr unsigned SHARED_BEGIN = 1024;  // of the dynamic memory in the window of shared addresses, where sm_90 has it
+
+struct Issue {
+    unsigned long long a, b;
+    unsigned columns;
+    bool more;
+    void* sum;
+    size_t bytes;
+    Multiply multiply;
+};
+
+// Where the bytes of an operand lie, 32 of each row, K-major in the 128-byte swizzle, from the bits of its descriptor (PTX ISA, "Matrix
+// Descriptor Format" and "Strides"): eight rows of 128 bytes follow each other, from one such eight to the next it is the stride; in
+// the address of what would be there without a swizzle, bits 4 to 6 are then those xor bits 7 to 9.
+std::vector<size_t> operand(unsigned long long descriptor, unsigned rows) {
+    const unsigned start = (descriptor & 0x3fff) << 4, stride = (descriptor >> 32 & 0x3fff) << 4;
+    if (descriptor >> 62 != 1) fail("a descriptor of swizzle %u: only that of 128 bytes (1) is known here", unsigned(descriptor >> 62));
+    if (descriptor >> 49 & 7 || start >> 7 & 7) fail("a descriptor of a tile that begins at %u, no multiple of 1024", start & ~0x7fu);
+    if (start % 128 > 96) fail("a descriptor whose 32 bytes begin at byte %u of 128", start % 128);
+    if (stride % 1024) fail("a descriptor of stride %u, no multiple of 1024", stride);
+    std::vector<size_t> places;
+    for (unsigned row = 0; row < rows; row++) {
+        for (unsigned byte = 0; byte < 32; byte++) {
+            const unsigned plain = start + row / 8 * stride + row % 8 * 128 + byte, address = plain ^ (plain >> 7 & 7) << 4;
+            if (!dynamic || address < SHARED_BEGIN || address - SHARED_BEGIN >= dynamic->bytes)
+                fail("wgmma of byte %d of dynamic shared memory", int(address) - int(SHARED_BEGIN));
+            places.push_back(address - SHARED_BEGIN);
+        }
+    }
+    return places;
+}
+
+// May a wgmma read it, from now on?
+void watch(size_t at) {
+    Byte& byte = dynamic->record[at];
+    if (!byte.holds) fail("wgmma of byte %zu of dynamic shared memory, which nobody has written", at);
+    if (byte.flying) fail("wgmma of byte %zu of dynamic shared memory, which a cp.async is still to write", at);
+    if (byte.written == epoch) fail("wgmma of byte %zu of dynamic shared memory, which thread %u wrote since the last barrier", at, byte.writer);
+    const auto& fences = fibres[byte.writer].fences;
+    if (byte.fences >= fences.size() || fences[byte.fences] >= epoch)
+        fail("wgmma of byte %zu of dynamic shared memory, which thread %u wrote without fence.proxy.async and a barrier", at, byte.writer);
+    byte.multiplied++;
+}
+
+void issue_all(void** lanes) {
+    const unsigned first = current / WARPGROUP * WARPGROUP;
+    const Issue& one = *static_cast<Issue*>(lanes[0]);
+    Product product = {operand(one.a, 64), operand(one.b, one.columns), one.more, {}, one.bytes, one.multiply};
+    for (unsigned lane = 0; lane < WARPGROUP; lane++) {
+        const Issue& each = *static_cast<Issue*>(lanes[lane]);
+        if (each.a != one.a || each.b != one.b || each.more != one.more) fail("wgmma of different descriptors in one warpgroup");
+        Fibre& fibre = fibres[first + lane];
+        if (!fibre.fenced) fail("the first wgmma, without wgmma.fence");
+        char* sum = static_cast<char*>(each.sum);
+        const auto mine = std::find_if(fibre.registers.begin(), fibre.registers.end(), [&](auto& one) { return one.first == sum; });
+        if (mine == fibre.registers.end()) {
+            fibre.registers.push_back({sum, each.bytes, 1, false});
+        } else {
+            if (mine->touched) fail("wgmma with accumulators that were touched since the last wgmma.fence");
+            mine->flying++;
+        }
+        product.sums.push_back(sum);
+    }
+    for (const auto* places : {&product.a, &product.b})
+        for (size_t at : *places) watch(at);
+    warpgroups[first / WARPGROUP].back().push_back(std::move(product));
+}
+
+void finish(const Product& product, unsigned first) {
+    std::vector<unsigned char> a, b;
+    for (auto [places, bytes] : {std::pair{&product.a, &a}, {&product.b, &b}}) {
+        for (size_t at : *places) {
+            Byte& byte = dynamic->record[at];
+            byte.multiplied--, byte.reader = MANY, byte.read = epoch;  // whoever writes it now needs a barrier
+            bytes->push_back(dynamic->first[at]);
+        }
+    }
+    std::vector<void*> sums = product.sums;
+    multiplying = true;
+    product.multiply(a.data(), b.data(), product.more, sums.data());
+    multiplying = false;
+    for (unsigned lane = 0; lane < WARPGROUP; lane++)
+        for (Registers& each : fibres[first + lane].registers)
+            if (each.first == product.sums[lane]) each.flying--;
+}
+
+void commit_all(void**) { warpgroups[current / WARPGROUP].emplace_back(); }
+void wait_all(void** pending) {
+    auto& groups = warpgroups[current / WARPGROUP];
+    while (groups.size() > *static_cast<unsigned*>(pending[0]) + 1) {  // the open one counts as none
+        for (const Product& product : groups.front()) finish(product, current / WARPGROUP * WARPGROUP);
+        groups.erase(groups.begin());
+    }
+}
+
+}  // namespace
+
+unsigned shared_address(const void* at) { return SHARED_BEGIN + unsigned(static_cast<const char*>(at) - dynamic->first); }
+void wgmma_fence() {
+    fibres[current].fenced = true;
+    for (Registers& each : fibres[current].registers) each.touched = false;
+}
+void wgmma(unsigned long long a, unsigned long long b, unsigned columns, bool more, void* sum, size_t bytes, Multiply multiply) {
+    Issue mine = {a, b, columns, more, sum, bytes, multiply};
+    collective(issue_all, &mine, WARPGROUP);
+}
+void wgmma_commit() { collective(commit_all, nullptr, WARPGROUP); }
+void wgmma_wait(unsigned pending) { collective(wait_all, &pending, WARPGROUP); }
 
 }  // namespace emulator
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from tests.oracles.case import Case
-from tests.oracles.fp8 import decoded
+from tests.oracles.fp8 import codes, decoded
 from tests.oracles.wna16_grouped import expert_of
 
 
@@ -54,15 +54,12 @@ def case(
     biased: bool = False,
     tokens: int | None = None,
     check: bool = True,
+    whole: bool = False,
 ) -> Case:
-    """Experts with `counts` rows; grids as in the cases of fp8; `tokens`: rows of x, of which each row takes one."""
+    """Experts with `counts` rows; `tokens`: rows of x, of which each row takes one; the rest as in the cases of fp8."""
     random, total, experts = np.random.default_rng([*counts, cols, depth]), sum(counts), len(counts)
     count = total if tokens is None else tokens
-    last = {"e4m3fn": 126, "e5m2": 123}[format]  # the largest finite magnitude
-    x, weight = (
-        (random.integers(0, last + 1, shape) | random.integers(0, 2, shape) << 7).astype(np.uint8)
-        for shape in ((count, depth), (experts, cols, depth))
-    )
+    x, weight = (codes(random, shape, format, whole) for shape in ((count, depth), (experts, cols, depth)))
     x_scale, w_scale = (
         random.uniform(1e-4, 1e-2, (*of, -(-many // tall) if tall else 1, max(1, -(-depth // wide)) if wide else 1))
         for of, many, (tall, wide) in (((), count, x_grid), ((experts,), cols, w_grid))
@@ -78,7 +75,7 @@ def case(
     if check:  # K + 3 roundings of f32, twice as wide where a tensor core adds; then that of the bias and of the oracle
         limit = (depth + 5) * 2.0**-23 * float(wide(*args, *options.values())[1].max(initial=0))
     given = f"{'.'.join(map(str, counts))}x{cols}x{depth}-x{x_grid[0]}.{x_grid[1]}-w{w_grid[0]}.{w_grid[1]}"
-    name = f"{given}-{format}" + "-bias" * biased + ("" if tokens is None else f"-of{tokens}")
+    name = f"{given}-{format}" + "-bias" * biased + ("" if tokens is None else f"-of{tokens}") + "-whole" * whole
     used = sum(each > 0 for each in counts) / max(experts, 1)
     moved = int(used * weight.size) + total * (depth + 4 * cols)
     return Case(name, args, options, fp8_grouped, limit, bytes=moved, flops=2 * total * cols * depth)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from tests.oracles.case import Case
 from tests.oracles.decode_minifloat import magnitude
+from tests.oracles.fp8 import codes
 
 #: The value of each code of E4M3.
 E4M3 = np.array([(-1) ** (code >> 7) * magnitude(code & 127, "e4m3fn") for code in range(256)])
@@ -47,10 +48,14 @@ def case(
     many: bool = True,
     biased: bool = False,
     tensor_scale: float = 2.0**-5,
+    whole: bool = False,
 ) -> Case:
-    """Every code that is a number; `scales`: NumPy's name of the dtype of w_scale; `many`: an x_scale for each row."""
+    """Every code that is a number; `scales`: NumPy's name of the dtype of w_scale; `many`: an x_scale for each row.
+
+    whole  as for the cases of fp8, of x
+    """
     random = np.random.default_rng([rows, cols, depth])
-    x = random.integers(0, 127, (rows, depth)) | random.integers(0, 2, (rows, depth)) << 7
+    x = codes(random, (rows, depth), "e4m3fn", whole)
     words = random.integers(0, 2**32, (cols, -(-depth // 8)), np.uint32)
     if depth % 8 and depth:
         words[:, -1] &= np.uint32((1 << 4 * (depth % 8)) - 1)
@@ -61,16 +66,29 @@ def case(
         w_scale = random.uniform(1e-3, 1, shape).astype(scales)
     x_scale = random.uniform(1e-4, 1e-2, rows if many else 1).astype(np.float32)
     bias = random.standard_normal(cols).astype(np.float32) if biased else None
-    args, limit = (x.astype(np.uint8), words.view(np.int32), x_scale, w_scale), 0.0
+    args, limit = (x, words.view(np.int32), x_scale, w_scale), 0.0
     if rows * cols * depth < 1 << 20:
         weight = abs(weights(args[1], w_scale, depth, depth if group == -1 else group))
         size = abs(E4M3[x]) @ weight.T * x_scale[:, None] * tensor_scale
         # K + 6 roundings of f32, twice as wide where a tensor core adds; then that of the bias and of the oracle
         limit = (depth + 8) * 2.0**-23 * float(size.max(initial=0)) + (2.0**-20 if biased else 0.0)
-    name = f"{rows}x{cols}x{depth}-g{group}-{scales}{'' if many else '-one'}{'-bias' * biased}"
+    name = f"{rows}x{cols}x{depth}-g{group}-{scales}{'' if many else '-one'}{'-bias' * biased}{'-whole' * whole}"
     moved = x.size + words.nbytes + w_scale.nbytes + 4 * rows * cols
     options = {"group": group, "tensor_scale": tensor_scale, "bias": bias}
     return Case(name, args, options, int4_fp8, limit, moved, 2 * rows * cols * depth)
+
+
+def cut_bound(given: Case) -> float:
+    """The bound where wgmma sums, with numbers cut behind 13 bits of fraction (cuda/common/wgmma.cuh).
+
+    As in that of fp8, of 64 columns: 67 cuts, and 68 / 67 for those before.
+    """
+    (x, words, x_scale, w_scale), (group, tensor_scale, _) = given.args, given.kwargs.values()
+    depth = x.shape[1]
+    sizes = np.where(E4M3 == 0, 0, np.maximum(abs(E4M3), 2.0**-6))
+    weight = abs(weights(words, w_scale, depth, depth if group == -1 else group))
+    size = sizes[x] @ weight.T * x_scale[:, None] * tensor_scale
+    return given.bound + 68 * 2.0**-13 * float(size.max(initial=0))
 
 
 def cases() -> list[Case]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from subbyte.cuda import driver
 from subbyte.cuda.arrays import View, view
-from subbyte.cuda.gemm.float8 import COLUMNS, expect_bias, product, shared
+from subbyte.cuda.gemm.float8 import COLUMNS, block, expect_bias, product
 from subbyte.cuda.gemm.tuned import choose
 from subbyte.errors import RangeError, ShapeError, UnknownNameError
 
@@ -36,16 +37,17 @@ def fp8(
     stream   as in `wna16`
     returns  [M, N] f32, framework and device of x
 
-    f16 tensor cores (cuda/gemm/fp8.cu, which states the bound). Raises UnknownNameError (format), else as `wna16` does.
+    f16 tensor cores (cuda/gemm/fp8.cu, which states the bound); on sm_90a from 17 rows on those for 8-bit floats, which
+    sum less exactly (cuda/gemm/fp8_sm90a.cu, likewise). Raises UnknownNameError (format), else as `wna16` does.
     """
     seen = view("x", x)
     others = view("weight", weight), view("x_scale", x_scale), view("w_scale", w_scale)
     addend = None if bias is None else view("bias", bias)
     m, n, k, *grids = check(seen, *others, format, addend)
     rows, slices = choose("fp8", seen.device, (m, n, k))
-    entry, blocks = f"fp8_{format}_m{rows}", math.ceil(m / rows) * math.ceil(n / COLUMNS)
-    operands, sizes, room = [seen, *others, addend], [m, n, k, *grids], shared(rows)
-    return product("fp8", entry, x, operands, (m, n), k, blocks, sizes, room, stream, slices=slices)
+    entry = block("fp8", format, rows, wgmma=driver.capability(seen.device) == (9, 0))
+    operands, sizes, blocks = [seen, *others, addend], [m, n, k, *grids], math.ceil(m / rows) * math.ceil(n / COLUMNS)
+    return product(entry, x, operands, (m, n), k, blocks, sizes, stream, slices=slices)
 
 
 def check(

@@ -6,13 +6,17 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from subbyte.cuda import driver
 from subbyte.cuda.arrays import View, view
 from subbyte.cuda.gemm.experts import expect_experts, row_tiles
-from subbyte.cuda.gemm.float8 import COLUMNS, expect_bias, product, shared
+from subbyte.cuda.gemm.float8 import COLUMNS, block, expect_bias, product
 from subbyte.cuda.gemm.fp8 import FORMATS, grid
 from subbyte.errors import RangeError, ShapeError, UnknownNameError
 
 __all__ = ["fp8_grouped"]
+
+#: Rows of the tiles: of fp8_grouped.cu, and on sm_90a, where those above 16 are of fp8_grouped_sm90a.cu.
+TILES, HOPPER = (16, 64), (16, 64, 128)
 
 
 def fp8_grouped(
@@ -41,16 +45,17 @@ def fp8_grouped(
     returns  [R, N] f32, framework and device of x
 
     One launch for all experts without a look at offsets and rows, as `wna16_grouped` (cuda/gemm/fp8_grouped.cu, which
-    states the bound). Raises as `fp8` does.
+    states the bound; fp8_grouped_sm90a.cu on sm_90a for more than 16 rows an expert). Raises as `fp8` does.
     """
     seen, starts = view("x", x), view("offsets", offsets)
     others = view("weight", weight), view("x_scale", x_scale), view("w_scale", w_scale)
     addend, order = None if bias is None else view("bias", bias), None if rows is None else view("rows", rows)
-    problem = check(seen, *others, starts, format, addend, order)
+    hopper = driver.capability(seen.device) == (9, 0)
+    problem = check(seen, *others, starts, format, addend, order, HOPPER if hopper else TILES)
     r, n, k = problem.r, problem.n, problem.k
     numbers = [seen.shape[0], problem.experts, r, n, k, *problem.grids]
-    arrays, entry = [seen, *others, starts, addend, order], f"fp8_grouped_{format}_m{problem.tall}"
-    return product("fp8_grouped", entry, x, arrays, (r, n), k, problem.blocks, numbers, shared(problem.tall), stream)
+    arrays, entry = [seen, *others, starts, addend, order], block("fp8_grouped", format, problem.tall, wgmma=hopper)
+    return product(entry, x, arrays, (r, n), k, problem.blocks, numbers, stream)
 
 
 @dataclass(frozen=True)
@@ -87,8 +92,9 @@ def check(
     format: str,
     bias: View | None,
     rows: View | None,
+    tiles: tuple[int, ...] = TILES,
 ) -> Problem:
-    """The arguments of fp8_grouped, checked; raises what fp8_grouped raises."""
+    """The arguments of fp8_grouped, checked, for tiles of these rows, ascending; raises what fp8_grouped raises."""
     if format not in FORMATS:
         raise UnknownNameError("format", repr(format), f"one of {', '.join(FORMATS)}")
     x.expect("u8")
@@ -103,7 +109,8 @@ def check(
     expect_bias(bias, x, (experts, n))
     r = expect_experts(x, weight, offsets, rows)
     # By what an expert has on average: with fewer rows most of a taller tile would be empty.
-    problem = Problem(experts, r, n, k, grids, 16 if r <= 16 * experts else 64)
+    tall = next((each for each in tiles if r <= each * experts), tiles[-1])
+    problem = Problem(experts, r, n, k, grids, tall)
     if max(tokens, experts * n, k, r + problem.tiles * problem.tall, problem.blocks) >= 2**31:
         sizes = f"T, E, R, N, K = {tokens}, {experts}, {r}, {n}, {k}"
         raise RangeError("x and weight", sizes, "each, E N, and the tiles of the result, below 2^31")

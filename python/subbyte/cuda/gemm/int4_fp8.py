@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from subbyte.cuda import driver
 from subbyte.cuda.arrays import View, view
-from subbyte.cuda.gemm.float8 import COLUMNS, DEPTH, expect_bias, product, shared
+from subbyte.cuda.gemm.float8 import COLUMNS, DEPTH, block, expect_bias, product
 from subbyte.cuda.gemm.tuned import choose
 from subbyte.errors import RangeError, ShapeError
 
@@ -40,17 +41,19 @@ def int4_fp8(
     stream        as in `wna16`
     returns       [M, N] f32, framework and device of x
 
-    f16 tensor cores (cuda/gemm/int4_fp8.cu, which states the bound). Raises as `wna16` does.
+    f16 tensor cores (cuda/gemm/int4_fp8.cu, which states the bound); on sm_90a from 17 rows on those for 8-bit floats,
+    which sum less exactly (cuda/gemm/int4_fp8_sm90a.cu, likewise). Raises as `wna16` does.
     """
     seen, codes = view("x", x), view("words", words)
     of_x, of_w = view("x_scale", x_scale), view("w_scale", w_scale)
     addend = None if bias is None else view("bias", bias)
     m, n, k, group = check(seen, codes, of_x, of_w, group, tensor_scale, addend)
     rows, slices = choose("int4_fp8", seen.device, (m, n, k))
-    entry, blocks = f"int4_fp8_{SCALES[of_w.dtype]}_m{rows}", math.ceil(m / rows) * math.ceil(n / COLUMNS)
+    hopper = driver.capability(seen.device) == (9, 0)
+    entry = block("int4_fp8", SCALES[of_w.dtype], rows, wgmma=hopper, row_bytes=DEPTH // 2)
     numbers = [m, n, k, group, of_x.shape[0], float(tensor_scale)]
-    operands, room = [seen, codes, of_x, of_w, addend], shared(rows, DEPTH // 2)
-    return product("int4_fp8", entry, x, operands, (m, n), k, blocks, numbers, room, stream, slices=slices)
+    operands, blocks = [seen, codes, of_x, of_w, addend], math.ceil(m / rows) * math.ceil(n / COLUMNS)
+    return product(entry, x, operands, (m, n), k, blocks, numbers, stream, slices=slices)
 
 
 def check(

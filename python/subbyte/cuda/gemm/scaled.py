@@ -21,7 +21,11 @@ DEPTH, SUM_THREADS = 128, 256  # columns of K in a stage; threads of w8a8_sum
 
 @dataclass(frozen=True)
 class Tile:
-    """What a block computes: rows and columns of y, by that many threads, with so many stages of `depth` columns."""
+    """What a block computes: rows and columns of y, by that many threads, with so many stages of `depth` columns.
+
+    together   blocks that a multiprocessor runs at once
+    of_hopper  the entry is one of cuda/gemm/<kernel>_sm90a.cu
+    """
 
     entry: str
     rows: int
@@ -29,6 +33,8 @@ class Tile:
     threads: int
     stages: int
     depth: int = DEPTH
+    together: int = 2
+    of_hopper: bool = False
 
 
 def product(
@@ -43,7 +49,7 @@ def product(
 ) -> Any:
     """Launches an entry on `operands`, x first, and `scales` (x_scale, w_scale, bias); y [M, N] f32 beside x.
 
-    tiles      those of few and of many rows, of cuda/gemm/<kernel>.cu
+    tiles      those that the device has (subbyte.cuda.gemm.tuned)
     sizes      M, N, K and what else the entry wants
     row_bytes  of a row of x, and of the weight, in a stage
     """
@@ -56,11 +62,12 @@ def product(
     if blocks == 0:
         return y
     result, steps = exported("y", y), [int(each is not None and each.shape[0] > 1) for each in scales[:2]]
-    slices, depth = split(blocks, k, driver.multiprocessors(seen.device), tile.depth, slices=slices)
+    slices, depth = split(blocks, k, driver.multiprocessors(seen.device), tile.depth, tile.together, slices)
     parts = exported("parts", empty(x, seen.framework, (slices, m, n), "int32")) if slices > 1 else None
     arrays, numbers = [*operands, *scales, result, parts], [*sizes, *steps, depth]
     grid, shared = (blocks, slices), tile.stages * (tile.rows * row_bytes[0] + tile.columns * row_bytes[1])
-    start(kernel, tile.entry, seen, grid, tile.threads, arrays, numbers, shared=shared, stream=stream)
+    file = f"{kernel}_sm90a" if tile.of_hopper else kernel
+    start(file, tile.entry, seen, grid, tile.threads, arrays, numbers, shared=shared, stream=stream)
     if parts is not None:
         grid, arrays = (math.ceil(m * n / SUM_THREADS), 1), [parts, *scales, result]
         start("w8a8", "w8a8_sum", seen, grid, SUM_THREADS, arrays, [slices, m, n, *steps], stream=stream)

@@ -17,21 +17,27 @@ from typing import Any
 
 from subbyte.cuda import driver
 
-__all__ = ["KERNELS", "TABLE", "choice_of", "choose", "forced", "shape_class"]
+__all__ = ["HOPPER", "KERNELS", "TABLE", "choice_of", "choose", "forced", "shape_class", "tiles"]
 
 TABLE = Path(__file__).with_name("tuned.json")
 #: The kernels that ask, and the rows of their tiles.
 KERNELS = {"fp8": (16, 64), "int4_fp8": (16, 64), "w4a4": (16, 128), "w4a8": (16, 128), "w8a8": (16, 128)}
+#: Where sm_90a has others: above 16 they are those of cuda/gemm/<kernel>_sm90a.cu.
+HOPPER = {"fp8": (16, 64, 128), "int4_fp8": (16, 64, 128), "w8a8": (16, 64, 128)}
 _FORCED: ContextVar[tuple[int, int] | None] = ContextVar("_FORCED", default=None)
 
 
 def choose(kernel: str, device: int, sizes: Sequence[int]) -> tuple[int, int]:
     """Rows of a tile for `sizes` M, N, K, and slices of K, 0 for as many as occupy the card."""
-    few, many = KERNELS[kernel]
-    table, measured = _table(), _FORCED.get()
+    rows, table, measured = tiles(kernel, driver.capability(device)), _table(), _FORCED.get()
     if measured is None and table:
         measured = _found(table, driver.name(device), kernel, shape_class(sizes))
-    return choice_of(kernel, measured, sizes[2]) or (few if sizes[0] <= few else many, 0)
+    return choice_of(rows, measured, sizes[2]) or (next((each for each in rows if sizes[0] <= each), rows[-1]), 0)
+
+
+def tiles(kernel: str, capability: tuple[int, int]) -> tuple[int, ...]:
+    """Rows of the tiles that a kernel has on a device of that compute capability, ascending."""
+    return HOPPER.get(kernel, KERNELS[kernel]) if capability == (9, 0) else KERNELS[kernel]
 
 
 def shape_class(sizes: Sequence[int]) -> str:
@@ -53,12 +59,12 @@ def forced(choice: tuple[int, int]) -> Iterator[None]:
         _FORCED.reset(token)
 
 
-def choice_of(kernel: str, value: Any, k: int) -> tuple[int, int] | None:
-    """A value of a table as a choice, if it is one: a tile that the kernel has, and slices no shorter than 256 of K."""
+def choice_of(tiles: Sequence[int], value: Any, k: int) -> tuple[int, int] | None:
+    """A value of a table as a choice, if it is one: a tile of those rows, and slices no shorter than 256 of K."""
     if not isinstance(value, list | tuple) or len(value) != 2 or any(type(number) is not int for number in value):
         return None
     rows, slices = value
-    return (rows, slices) if rows in KERNELS[kernel] and 0 <= slices <= max(1, k // 256) else None
+    return (rows, slices) if rows in tiles and 0 <= slices <= max(1, k // 256) else None
 
 
 def _found(table: Any, *keys: str) -> Any:

@@ -69,8 +69,7 @@ def w4a4(
     rows = GROUPS[0] if m <= GROUPS[0] else GROUPS[1]
     blocks, operands = math.ceil(m / rows) * math.ceil(n / float8.COLUMNS), [seen, codes, of_x, of_w, *beside, addend]
     numbers = [m, n, k, sizes.group, sizes.outliers]
-    entry, room = f"w4a4_groups_m{rows}", float8.shared(rows)
-    return float8.product("w4a4", entry, x, operands, (m, n), k, blocks, numbers, room, stream, DEPTH)
+    return float8.product(float8.block("w4a4", "groups", rows), x, operands, (m, n), k, blocks, numbers, stream, DEPTH)
 
 
 @dataclass(frozen=True)
