@@ -63,7 +63,6 @@ recipes = st.builds(
     weights=weight_schemes,
     solver=solvers,
     transforms=st.lists(transforms, max_size=3).map(tuple),
-    alternatives=st.lists(st.tuples(weight_schemes, solvers), max_size=2).map(tuple),
     activations=st.sampled_from([None, Scheme.parse("int8/token"), Scheme.parse("int8/tensor/static")]),
     overrides=st.lists(st.tuples(patterns, st.one_of(weight_schemes, st.just("keep"))), max_size=3).map(tuple),
     ignore=st.lists(patterns, max_size=3).map(tuple),
@@ -76,7 +75,6 @@ compensating = st.builds(
     replace,
     recipes,
     solver=st.just(Gptq()),
-    alternatives=st.just(()),
     propagate=st.just("quantized"),
     true_sequential=st.just(True),
     compensate=unit,
@@ -124,10 +122,6 @@ def test_every_system_reads_back_from_a_file(name: str, tmp_path: Path) -> None:
         ({"compensate": 0.5}, "true_sequential False"),
         ({"compensate": 0.5, "true_sequential": True, "solver": "nearest"}, "with nearest"),
         ({"compensate": 0.5, "true_sequential": True, "propagate": "float"}, "propagate float"),
-        ({"alternatives": {"weights": "int4/g128", "solver": "nearest"}}, "a list"),
-        ({"alternatives": [{"weights": "int4/g128"}]}, "weights and solver"),
-        ({"alternatives": [{"weights": "int8/token", "solver": "nearest"}]}, "recipe.alternatives[0]"),
-        ({"alternatives": [{"weights": "int4/g128", "solver": "gtpq"}]}, "recipe.alternatives[0].solver"),
     ],
 )
 def test_names_what_is_wrong(change: dict[str, Any], named: str) -> None:
@@ -140,16 +134,6 @@ def test_names_what_is_wrong(change: dict[str, Any], named: str) -> None:
 def test_names_what_is_missing(missing: str) -> None:
     with pytest.raises(RecipeError, match=f"recipe.{missing}"):
         Recipe.from_data({key: value for key, value in PLAIN.items() if key != missing})
-
-
-def test_what_alternatives_must_be() -> None:
-    recipe = Recipe.from_data(PLAIN)
-    for others in ((Scheme.parse("int4/g128"), Nearest()), ((Scheme.parse("int4/g128"), "nearest"),)):
-        with pytest.raises(RecipeError, match="alternatives"):
-            replace(recipe, alternatives=others)  # type: ignore[arg-type]
-    blind = ((Scheme.parse("int4/g128"), Nearest()),)
-    with pytest.raises(RecipeError, match="with nearest"):
-        replace(recipe, solver=Gptq(), alternatives=blind, true_sequential=True, compensate=0.5)
 
 
 def test_an_unknown_scheme_is_a_scheme_error() -> None:

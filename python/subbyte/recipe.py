@@ -121,9 +121,6 @@ class Recipe:
     solver           how weights are rounded
     transforms       function-preserving rewrites, in this order, before rounding
     activations      scheme of the inputs of quantized linears, None: they stay floats
-    alternatives     (scheme, solver) pairs beside `weights` and `solver`: a linear that no override names gets the pair
-                     whose rounding loses least in its Hessian, or in squares where none was gathered; schemes of fused
-                     layers may then differ
     overrides        (pattern, scheme or "keep") pairs, the first match wins; a pattern is a glob over the whole module
                      name, or a regular expression after "re:", matched from the name's start to its end
     ignore           patterns of modules that stay floats
@@ -140,7 +137,6 @@ class Recipe:
     solver: Solver
     transforms: tuple[Transform, ...] = ()
     activations: Scheme | None = None
-    alternatives: tuple[tuple[Scheme, Solver], ...] = ()
     overrides: tuple[tuple[str, Scheme | Literal["keep"]], ...] = ()
     ignore: tuple[str, ...] = ("lm_head",)
     propagate: Literal["quantized", "float"] = "quantized"
@@ -162,15 +158,11 @@ class Recipe:
             if self.activations.granularity not in ("token", "tensor") or not isinstance(self.activations.element, Int):
                 expected = "integers, a granularity of token or tensor"
                 raise RecipeError("recipe.activations", str(self.activations), expected, "try int8/token")
-        _solver("recipe.solver", self.solver)
-        for field in ("transforms", "alternatives", "overrides", "ignore"):
-            if not isinstance(getattr(self, field), tuple):
-                raise RecipeError(f"recipe.{field}", type(getattr(self, field)).__name__, "a tuple")
-        for i, other in enumerate(self.alternatives):
-            if not isinstance(other, tuple) or len(other) != 2:
-                raise RecipeError(f"recipe.alternatives[{i}]", repr(other)[:200], "a pair (scheme, solver)")
-            _weights(f"recipe.alternatives[{i}]", other[0])
-            _solver(f"recipe.alternatives[{i}]", other[1])
+        if type(self.solver) not in SOLVERS.values():
+            raise RecipeError("recipe.solver", repr(self.solver)[:200], f"one of {', '.join(SOLVERS)}")
+        for field, items in (("transforms", self.transforms), ("overrides", self.overrides), ("ignore", self.ignore)):
+            if not isinstance(items, tuple):
+                raise RecipeError(f"recipe.{field}", type(items).__name__, "a tuple")
         for i, transform in enumerate(self.transforms):
             if type(transform) not in TRANSFORMS.values():
                 raise RecipeError(f"recipe.transforms[{i}]", repr(transform)[:200], f"one of {', '.join(TRANSFORMS)}")
@@ -184,9 +176,9 @@ class Recipe:
             _matcher(pattern, f"recipe.ignore[{i}]")
         if self.compensate:
             told = self.true_sequential and self.propagate == "quantized"
-            blind = [_name(solver, SOLVERS) for solver in self.solvers if "gram" not in solver.wanted]
-            if not told or blind:
-                given = f"{self.compensate} with {', '.join(blind) or _name(self.solver, SOLVERS)}"
+            if not told or "gram" not in self.solver.wanted:
+                solver = next(name for name, kind in SOLVERS.items() if type(self.solver) is kind)
+                given = f"{self.compensate} with {solver}"
                 given += f", true_sequential {self.true_sequential}, propagate {self.propagate}"
                 expected = "a solver that wants the Gram matrix, true_sequential, propagate quantized"
                 raise RecipeError("recipe.compensate", given, expected, "0 leaves the weights as they are")
@@ -194,33 +186,19 @@ class Recipe:
     # What it asks for
 
     @property
-    def solvers(self) -> tuple[Solver, ...]:
-        """The solver and those of the alternatives."""
-        return (self.solver, *(solver for _, solver in self.alternatives))
-
-    @property
     def wanted(self) -> frozenset[str]:
         """The statistics to gather; empty: no calibration text is needed."""
-        wanted = frozenset[str]().union(
-            *(solver.wanted for solver in self.solvers), *(transform.wanted for transform in self.transforms)
-        )
+        wanted = self.solver.wanted.union(*(transform.wanted for transform in self.transforms))
         if self.compensate:
             wanted |= {"drift"}
         return wanted | {"absmax"} if self.activations is not None and self.activations.static else wanted
 
     def scheme(self, module: str) -> Scheme | None:
-        """The scheme of a module's weight, None where it stays a float; without regard to alternatives."""
-        found = self._override(module)
-        if found is None:
-            found = "keep" if any(_matcher(pattern)(module) for pattern in self.ignore) else self.weights
-        return None if found == "keep" else found
-
-    def others(self, module: str) -> tuple[tuple[Scheme, Solver], ...]:
-        """The alternatives that a module which gets quantized has."""
-        return self.alternatives if self._override(module) is None else ()
-
-    def _override(self, module: str) -> Scheme | Literal["keep"] | None:
-        return next((choice for pattern, choice in self.overrides if _matcher(pattern)(module)), None)
+        """The scheme of a module's weight, None where it stays a float."""
+        for pattern, choice in self.overrides:
+            if _matcher(pattern)(module):
+                return None if choice == "keep" else choice
+        return None if any(_matcher(pattern)(module) for pattern in self.ignore) else self.weights
 
     def assign(self, anatomy: Anatomy) -> dict[str, Scheme]:
         """Scheme of every linear that gets quantized, in the model's order.
@@ -258,9 +236,6 @@ class Recipe:
             "activations": None if self.activations is None else str(self.activations),
             "transforms": [_part(transform, TRANSFORMS) for transform in self.transforms],
             "solver": _part(self.solver, SOLVERS),
-            "alternatives": [
-                {"weights": str(scheme), "solver": _part(solver, SOLVERS)} for scheme, solver in self.alternatives
-            ],
             "overrides": [{pattern: str(choice)} for pattern, choice in self.overrides],
             "ignore": list(self.ignore),
         }
@@ -288,8 +263,6 @@ class Recipe:
         made["solver"] = _build(found["solver"], SOLVERS, "recipe.solver")
         parts = _list(found.get("transforms") or [], "recipe.transforms")
         made["transforms"] = tuple(_build(p, TRANSFORMS, f"recipe.transforms[{i}]") for i, p in enumerate(parts))
-        others = _list(found.get("alternatives") or [], "recipe.alternatives")
-        made["alternatives"] = tuple(_alternative(pair, f"recipe.alternatives[{i}]") for i, pair in enumerate(others))
         overrides = found.get("overrides") or []
         rows = [overrides] if isinstance(overrides, Mapping) else _list(overrides, "recipe.overrides")
         pairs = [pair for i, row in enumerate(rows) for pair in _mapping(row, f"recipe.overrides[{i}]").items()]
@@ -359,25 +332,10 @@ def _parse(value: object, what: str) -> Scheme:
 # Solvers and transforms by name
 
 
-def _solver(what: str, solver: object) -> None:
-    if type(solver) not in SOLVERS.values():
-        raise RecipeError(what, repr(solver)[:200], f"one of {', '.join(SOLVERS)}")
-
-
-def _alternative(data: object, what: str) -> tuple[Scheme, Solver]:
-    pair = _mapping(data, what)
-    if set(pair) != {"weights", "solver"}:
-        raise RecipeError(what, ", ".join(pair) or "nothing", "weights and solver")
-    return _parse(pair["weights"], f"{what}.weights"), _build(pair["solver"], SOLVERS, f"{what}.solver")
-
-
-def _name(part: object, table: Mapping[str, type]) -> str:
-    return next(name for name, kind in table.items() if kind is type(part))
-
-
 def _part(part: object, table: Mapping[str, type]) -> dict[str, dict[str, Any]]:
     """{name: options}, defaults included: a file says what was done even after a default changed."""
-    return {_name(part, table): {field.name: getattr(part, field.name) for field in fields(part)}}  # type: ignore[arg-type]
+    name = next(name for name, kind in table.items() if kind is type(part))
+    return {name: {field.name: getattr(part, field.name) for field in fields(part)}}  # type: ignore[arg-type]
 
 
 def _build(data: object, table: Mapping[str, type[T]], what: str) -> T:

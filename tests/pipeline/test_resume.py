@@ -127,9 +127,8 @@ def stopped(recipe: Recipe, out: Path, after: int, **options: object) -> None:
         gptq(bits=2, group_size=32, compensate=0.5),
         replace(gptq(bits=8, group_size=-1, symmetric=True), activations=Scheme.parse("int8/token")),
         replace(gptq(bits=3, group_size=32), solver=Gptq(act_order=True), overrides=(("*.0.*down_proj", "keep"),)),
-        replace(rtn(bits=3, group_size=-1), alternatives=((Scheme.parse("int3/g32/asym"), Gptq()),)),
     ],
-    ids=["rtn", "awq", "smoothquant", "gptq-compensate", "gptq-w8a8", "gptq-index", "alternatives"],
+    ids=["rtn", "awq", "smoothquant", "gptq-compensate", "gptq-w8a8", "gptq-index"],
 )
 def test_every_system_resumes_to_the_same_bytes(recipe: Recipe, tmp_path: Path) -> None:
     subbyte.quantize(MINI, recipe, tmp_path / "whole", calibration=TOKENS)

@@ -34,7 +34,7 @@ from subbyte.pipeline import Progress, Result, quantize
 from subbyte.pipeline import run as run_module
 from subbyte.recipe import Recipe
 from subbyte.schemes import Scheme
-from subbyte.solvers import Gptq, Nearest
+from subbyte.solvers import Gptq
 from subbyte.systems import awq, gptq, rtn, smoothquant
 
 GROUP = 32
@@ -132,47 +132,6 @@ def test_kept_modules_and_schemes_of_their_own(tmp_path: Path) -> None:
         if name.removesuffix(".weight") not in layers:
             np.testing.assert_array_equal(source.array(name), original.array(name))
     assert relative(logits(load(tmp_path / "out")), logits(dequantized(tmp_path / "out", MINI))) < 1e-4
-
-
-def test_each_layer_gets_the_alternative_that_loses_least(tmp_path: Path) -> None:
-    """Groups of 32 lose least, but for the layer that has a scheme of its own; the folder says which it was."""
-    wide, fine = Scheme.parse("int3/channel/asym"), Scheme.parse("int3/g32/asym")
-    own = ("*.1.mlp.down_proj", Scheme.parse("int4/channel/asym"))
-    recipe = Recipe("two", wide, Gptq(), alternatives=((fine, Gptq()),), overrides=(own,))
-    result = quantize(MINI, recipe, tmp_path / "two", calibration=TOKENS)
-    assert isinstance(result, Result)
-    told = {layer.name: layer.scheme for block in result.blocks for layer in block.layers}
-    kept = {name for name, scheme in told.items() if not scheme.startswith("int3/g32/asym")}
-    assert kept == {"model.layers.1.mlp.down_proj"}
-    source = Source.open(tmp_path / "two")
-    form = formats.detect(source.config)
-    assert form is not None
-    assert {name: str(form.read(source, name).weight.scheme) for name in form.layers(source)} == told
-    # It does not matter which of them the recipe names first.
-    turned = replace(recipe, weights=fine, alternatives=((wide, Gptq()),))
-    again = quantize(MINI, turned, tmp_path / "turned", calibration=TOKENS)
-    assert isinstance(again, Result)
-    assert [block.layers for block in again.blocks] == [block.layers for block in result.blocks]
-
-
-def test_a_format_has_to_hold_the_alternatives_beside_each_other(tmp_path: Path) -> None:
-    wide, fine = Scheme.parse("int3/channel/asym"), Scheme.parse("int3/g32/asym")
-    recipe = Recipe("two", wide, Nearest(), alternatives=((fine, Nearest()),))
-    with pytest.raises(SchemeError, match="one scheme for all layers"):
-        quantize(MINI, recipe, tmp_path / "two", format="compressed-tensors")
-    single = Recipe(
-        "two", Scheme.parse("int3/g32"), Nearest(), alternatives=((Scheme.parse("int1/channel"), Nearest()),)
-    )
-    with pytest.raises(SchemeError, match=r"alternative 1.*2 to 8 bits"):
-        quantize(MINI, single, tmp_path / "two", format="compressed-tensors")
-
-
-def test_without_statistics_squares_of_the_weight_decide(tmp_path: Path) -> None:
-    others = ((Scheme.parse("int8/channel"), Nearest()),)
-    recipe = Recipe("two", Scheme.parse("int2/channel"), Nearest(), alternatives=others)
-    result = quantize(MINI, recipe, tmp_path / "two")
-    assert isinstance(result, Result)
-    assert {layer.scheme[:4] for block in result.blocks for layer in block.layers} == {"int8"}
 
 
 @pytest.mark.parametrize("family", ["llama-biased", "llama-mha", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3"])

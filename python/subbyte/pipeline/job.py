@@ -16,7 +16,6 @@ from subbyte.checkpoint import Source, formats
 from subbyte.errors import CheckpointError, DtypeError, RecipeError, ShapeError
 from subbyte.recipe import Recipe
 from subbyte.schemes import ScaleDtype, Scheme
-from subbyte.solvers import Solver
 from subbyte.transforms import ChooseDimension
 
 __all__ = ["Job", "prepare"]
@@ -31,8 +30,7 @@ class Job:
 
     anatomy   knows only the linears that get quantized: what else reads a scaled input counts as float
     schemes   of every linear that gets quantized, with the scale dtype that will be stored; where the recipe chooses
-              among several itself, `settle` says what became of them
-    others    the schemes of the recipe's alternatives for every linear that has them, resolved as well
+              the direction of groups itself, `settle` says what became of them
     stream    the float model, block by block
     """
 
@@ -40,7 +38,6 @@ class Job:
     anatomy: Anatomy
     recipe: Recipe
     schemes: dict[str, Scheme]
-    others: dict[str, tuple[Scheme, ...]]
     format: formats.Format
     stream: Stream
 
@@ -48,10 +45,6 @@ class Job:
     def layers(self) -> formats.Layers:
         """What checkpoint formats ask for: the schemes of weight and inputs of every quantized linear."""
         return {name: (scheme, self.recipe.activations) for name, scheme in self.schemes.items()}
-
-    def pairs(self, name: str, scheme: Scheme | None = None) -> list[tuple[Scheme, Solver]]:
-        """By what a linear may be rounded: its scheme, or the one given, and those of the alternatives."""
-        return list(zip((scheme or self.schemes[name], *self.others[name]), self.recipe.solvers, strict=False))
 
     def settle(self, schemes: Mapping[str, str]) -> bool:
         """Takes over the schemes that layers were rounded by; whether any is another than was known."""
@@ -113,25 +106,22 @@ def prepare(path: Path, recipe: Recipe, format: str) -> Job:
     if format != "auto":
         formats.get(format)  # an unknown one is reported before the model is looked at
     schemes = {name: _fitting(source, name, scheme) for name, scheme in recipe.assign(whole).items()}
-    others = {name: tuple(_fitting(source, name, scheme) for scheme, _ in recipe.others(name)) for name in schemes}
     both = any(isinstance(transform, ChooseDimension) for transform in recipe.transforms)
-    kinds = {name: replace(scheme, by_input=scheme.by_input or both) for name, scheme in schemes.items()}
-    for name, found in others.items():  # beside each other, as a folder may hold any of them beside any
-        kinds |= {f"{name}, alternative {k}": scheme for k, scheme in enumerate(found, 1)}
-    layers: formats.Layers = {name: (scheme, recipe.activations) for name, scheme in kinds.items()}
-    grouped = any(scheme.granularity == "group" for scheme in kinds.values())
-    indexed = grouped and any(solver.indexed for solver in recipe.solvers)
-    sparse = any(solver.sparse for solver in recipe.solvers)
+    layers: formats.Layers = {
+        name: (replace(scheme, by_input=scheme.by_input or both), recipe.activations)
+        for name, scheme in schemes.items()
+    }
+    indexed = recipe.solver.indexed and any(scheme.granularity == "group" for scheme in schemes.values())
+    sparse = recipe.solver.sparse
     chosen = formats.choose(layers, indexed=indexed, sparse=sparse) if format == "auto" else formats.get(format)
     chosen.check(layers, indexed=indexed, sparse=sparse)
     stream = Stream(source.config, whole, source.read)
     real = {name for i in range(whole.n_blocks) for name in stream.anatomy.linears(i)}
     schemes = {name: scheme for name, scheme in schemes.items() if name in real}
-    others = {name: others[name] for name in schemes}
     if not schemes:
         raise RecipeError("recipe", "every linear kept as it is", "a linear to quantize", "narrow ignore or overrides")
     stream.anatomy = stream.anatomy.restricted(schemes)
-    return Job(source, stream.anatomy, recipe, schemes, others, chosen, stream)
+    return Job(source, stream.anatomy, recipe, schemes, chosen, stream)
 
 
 def _fitting(source: Source, name: str, scheme: Scheme) -> Scheme:

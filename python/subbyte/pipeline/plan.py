@@ -12,12 +12,11 @@ from subbyte.calibration import waiting_bytes
 from subbyte.calibration.storage import IN_MEMORY
 from subbyte.pipeline.progress import Plan
 from subbyte.schemes import Vectors
-from subbyte.solvers import Apart, Bilevel, Gptq, Ldlq, MinMax, PowerLearn, Solver, Vptq
+from subbyte.solvers import Apart, Bilevel, Gptq, Ldlq, MinMax, PowerLearn, Vptq
 from subbyte.transforms import ActivationAwareScale
 
 if TYPE_CHECKING:
     from subbyte.pipeline.job import Job
-    from subbyte.schemes import Scheme
 
 __all__ = ["plan"]
 
@@ -51,7 +50,8 @@ def plan(job: Job, sequences: int, length: int) -> Plan:
     waiting = twins * waiting_bytes(tokens, hidden, widest) if job.recipe.true_sequential else 0
     waits = waiting <= IN_MEMORY
     activations += waiting if waits else 0
-    few = max((min(sequences, s.samples) * length for s in job.recipe.solvers if isinstance(s, Apart)), default=0)
+    solver = job.recipe.solver
+    few = min(sequences, solver.samples) * length if isinstance(solver, Apart) else 0
     if few:
         # The gradient's pass keeps the inputs of every block, and the gradients of one; nothing else is gathered.
         activations = 4 * few * hidden * (anatomy.n_blocks + 2)
@@ -74,7 +74,25 @@ def plan(job: Job, sequences: int, length: int) -> Plan:
     work = passes * twins * forward
     if needs_gram:
         work += sum(2 * twins * tokens * columns**2 for _, columns in sizes.values())
-    work += sum(_solving(solver, scheme, *sizes[name]) for name in sizes for scheme, solver in job.pairs(name))
+    if isinstance(solver, Bilevel | Gptq | Ldlq | MinMax):
+        rounds = 1 + 2 * solver.passes if isinstance(solver, Ldlq) else 1
+        work += sum(2 * rounds * rows * columns**2 + 2 * columns**3 for rows, columns in sizes.values())
+    if isinstance(solver, Ldlq) and solver.rounding == "ldlbal_admm":
+        # A product in f64, which is half as fast, for each step of `solvers.feedback.bounded`.
+        work += sum(2 * 2 * 100 * columns**3 for _, columns in sizes.values())
+    if isinstance(solver, Vptq):
+        # Each step of k-means and each pass meets all codewords, each step of tuning the Gram matrix.
+        for name, (rows, columns) in sizes.items():
+            element = job.schemes[name].element
+            words = element.count + element.residual if isinstance(element, Vectors) else 0
+            work += (
+                2 * rows * columns * ((solver.iterations + 2) * words + (solver.tune + 2) * columns) + 2 * columns**3
+            )
+    if isinstance(solver, MinMax):
+        # Pairs of a row's weights are looked at: what the start and each neighbourhood took in rows of 256 and of 768.
+        work += (3000 + 350 * solver.iterations) * sum(rows * columns**2 for rows, columns in sizes.values())
+    if isinstance(solver, PowerLearn):
+        work += sum(2 * solver.iterations * rows * columns**2 for rows, columns in sizes.values())
     seconds = work / _throughput() + parameters * 2e-8
     return Plan(
         model=str(source.path),
@@ -88,28 +106,6 @@ def plan(job: Job, sequences: int, length: int) -> Plan:
         seconds=seconds,
         notes=(anatomy.note,) if anatomy.note else (),
     )
-
-
-def _solving(solver: Solver, scheme: Scheme, rows: int, columns: int) -> float:
-    """Operations of rounding one weight; 0 for solvers that take next to no time."""
-    work = 0.0
-    if isinstance(solver, Bilevel | Gptq | Ldlq | MinMax):
-        rounds = 1 + 2 * solver.passes if isinstance(solver, Ldlq) else 1
-        work += 2 * rounds * rows * columns**2 + 2 * columns**3
-    if isinstance(solver, Ldlq) and solver.rounding == "ldlbal_admm":
-        # A product in f64, which is half as fast, for each step of `solvers.feedback.bounded`.
-        work += 2 * 2 * 100 * columns**3
-    if isinstance(solver, Vptq) and isinstance(scheme.element, Vectors):
-        # Each step of k-means and each pass meets all codewords, each step of tuning the Gram matrix.
-        words = scheme.element.count + scheme.element.residual
-        met = (solver.iterations + 2) * words + (solver.tune + 2) * columns
-        work += 2 * rows * columns * met + 2 * columns**3
-    if isinstance(solver, MinMax):
-        # Pairs of a row's weights are looked at: what the start and each neighbourhood took in rows of 256 and of 768.
-        work += (3000 + 350 * solver.iterations) * rows * columns**2
-    if isinstance(solver, PowerLearn):
-        work += 2 * solver.iterations * rows * columns**2
-    return work
 
 
 def _resident() -> int:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
-import numpy as np
 import torch
 
 from subbyte.calibration import Block, Staged, Statistics, Wanted, gather, measure
@@ -15,9 +14,6 @@ from subbyte.modules import QuantizedLinear
 from subbyte.pipeline.compensation import compensated
 from subbyte.pipeline.job import Job
 from subbyte.pipeline.progress import LayerReport
-from subbyte.schemes import Scheme
-from subbyte.solvers import Solved, Solver
-from subbyte.solvers.base import Floats, missed
 from subbyte.tensors import QuantizedLayer
 from subbyte.transforms import Work
 
@@ -56,7 +52,7 @@ def round_block(
     """
     recipe, names = job.recipe, [name for name in job.anatomy.linears(i) if name in job.schemes]
     beside = {"absmax"} if recipe.activations else set()
-    for_solver = _wanted((recipe.wanted & (beside | {"drift"})).union(*(solver.wanted for solver in recipe.solvers)))
+    for_solver = _wanted(recipe.solver.wanted | (recipe.wanted & (beside | {"drift"})))
     for_transforms = _wanted(frozenset().union(*(transform.wanted for transform in recipe.transforms)))
     stages, in_turn = [names], recipe.true_sequential and bool(for_solver) and hidden is not None
     if in_turn:
@@ -103,7 +99,7 @@ def round_block(
             weight = linear.weight.detach()
             if recipe.compensate and seen is not None:
                 weight = compensated(weight, seen, recipe.compensate)
-            schemes[name], solved = _least(weight.numpy(), job.pairs(name, schemes[name]), seen, name)
+            solved = recipe.solver.solve(weight.numpy(), schemes[name], seen, name)
             layer = QuantizedLayer(solved.tensor, recipe.activations, _input_scale(job, name, stats))
             put(block, name, layer)
             layers[name] = layer
@@ -112,20 +108,6 @@ def round_block(
     if staged is not None and outputs is None and i + 1 < job.anatomy.n_blocks:
         outputs = staged.finish()
     return Rounded(layers, tuple(reports), tuple(notes)), outputs
-
-
-def _least(
-    weight: Floats, pairs: Sequence[tuple[Scheme, Solver]], seen: Statistics | None, name: str
-) -> tuple[Scheme, Solved]:
-    """A weight [O, I] by that one of several schemes and solvers which loses least of its outputs; in squares of the
-    weight where nothing was gathered."""
-    found = [(scheme, solver.solve(weight, scheme, seen, name)) for scheme, solver in pairs]
-    if len(found) == 1:
-        return found[0]
-    moments = np.eye(weight.shape[1], dtype=np.float32)
-    if seen is not None and seen.tokens and seen.gram is not None:
-        moments = np.asarray(seen.gram)
-    return min(found, key=lambda pair: missed(weight, pair[1].tensor.dequantize(), moments))
 
 
 def put(block: Block, name: str, layer: QuantizedLayer, codes: bool = False) -> None:

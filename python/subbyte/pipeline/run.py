@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -217,8 +216,8 @@ class _Run:
 
     def _locate(self) -> dict[str, torch.Tensor]:
         """The places of outliers, for a solver that wants them from the whole float model."""
-        solver = next((solver for solver in self.job.recipe.solvers if isinstance(solver, Apart)), None)
-        if solver is None or self.tokens is None or not solver.share:
+        solver = self.job.recipe.solver
+        if not isinstance(solver, Apart) or self.tokens is None or not solver.share:
             return {}
         chosen = self.tokens[: solver.samples]
         return locate(self.job.stream, chosen, self.job.schemes.keys(), solver.share, solver.score, solver.reduce)
@@ -283,21 +282,16 @@ class _Run:
 
 
 def _over_all(job: Job) -> Job:
-    """The job, with what its solvers find in the weights of the whole float model before any is rounded."""
+    """The job, with what its solver finds in the weights of the whole float model before any is rounded."""
+    solver = job.recipe.solver
+    if not isinstance(solver, PowerSearch) or solver.scope != "model" or solver.exponent is not None:
+        return job
 
-    def weights(k: int) -> Iterator[tuple[NDArray[np.float32], Scheme]]:
-        for name in job.schemes:
-            if k < len(pairs := job.pairs(name)):
-                yield job.source.read(f"{name}.weight").float().numpy(), pairs[k][0]
+    def weights() -> Iterator[tuple[NDArray[np.float32], Scheme]]:
+        for name, scheme in job.schemes.items():
+            yield job.source.read(f"{name}.weight").float().numpy(), scheme
 
-    first, *others = (
-        solver.over(partial(weights, k))
-        if isinstance(solver, PowerSearch) and solver.scope == "model" and solver.exponent is None
-        else solver
-        for k, solver in enumerate(job.recipe.solvers)
-    )
-    pairs = zip((scheme for scheme, _ in job.recipe.alternatives), others, strict=True)
-    return replace(job, recipe=replace(job.recipe, solver=first, alternatives=tuple(pairs)))
+    return replace(job, recipe=replace(job.recipe, solver=solver.over(weights)))
 
 
 def _tokens(job: Job, calibration: Calibration, samples: int, seq_len: int, seed: int) -> torch.Tensor | None:
