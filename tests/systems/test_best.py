@@ -6,7 +6,7 @@ import pytest
 from tests.systems.quality import Quality
 
 from subbyte.errors import RecipeError
-from subbyte.systems import best, gptq, quip_sharp
+from subbyte.systems import best, gptq, quip_sharp, vptq
 
 FEW = 8
 
@@ -23,8 +23,19 @@ def test_outliers_of_activations_do_not_decide_the_rounding(outliers: Quality) -
     assert found < 0.8 * outliers.divergence(best(2, level=False), FEW)  # large outputs are outliers as well
 
 
-def test_has_the_widths_of_the_lattice() -> None:
-    assert str(best(3).weights) == "e8p3/tensor/f32"
+def test_at_four_bits_its_own_codebooks_beat_those_of_the_paper(llama: Quality, outliers: Quality) -> None:
+    """At equal bits VPTQ, tuned, is the nearest of the published systems on both models."""
+    published = vptq(bits=4, vector_length=2)
+    assert llama.divergence(best(4), FEW) < 0.95 * llama.divergence(published, FEW)
+    assert outliers.divergence(best(4), FEW) < 0.8 * outliers.divergence(published, FEW)
+
+
+def test_has_the_widths_of_its_codebooks() -> None:
+    assert [str(best(bits).weights) for bits in (2, 3, 4)] == [
+        "e8p2/tensor/f32",
+        "e8p3/tensor/f32",
+        "v2k256/tensor/f16",
+    ]
     for bits in (1, 5, True):
         with pytest.raises(RecipeError, match="2, 3 or 4"):
             best(bits)

@@ -3,7 +3,9 @@ tests/tensors/test_vectors.py)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,8 @@ from subbyte.recipe import Recipe
 from subbyte.schemes import Scheme
 from subbyte.solvers import Gptq, Vptq
 from subbyte.solvers.base import missed
-from subbyte.solvers.tune import _Problem, tune
+from subbyte.solvers.revise import revise
+from subbyte.solvers.tune import _Problem, fit, tune
 from subbyte.systems import gptq, vptq
 from subbyte.tensors import Coded, VectorTensor
 
@@ -99,6 +102,87 @@ def test_tuning_that_does_not_help_is_not_taken() -> None:
     weight, x = layer()
     tensor = solved(QUICK, "v4k32", weight, x)
     assert tune(tensor, weight, x.T @ x, 3, 10.0) is tensor
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_pass_goes_to_the_nearest_codes_one_column_after_the_other(text: str) -> None:
+    """The same descent, a column at a time and in f64; what comes out loses less, and no more with each pass."""
+    weight, x = layer(rows=46, columns=40, spread=0.5)
+    moments = (x.T @ x).astype(np.float32)
+    tensor = solved(QUICK, text, weight, x)
+    found = revise(tensor, weight, moments, 1, block=7)
+    wide = revise(tensor, weight, moments, 1, block=64)
+    losses = [missed(weight, one.dequantize(), moments) for one in (tensor, found)]
+    losses += [missed(weight, revise(tensor, weight, moments, n).dequantize(), moments) for n in (2, 5)]
+    assert losses[1] < losses[0]
+    assert all(after <= before * (1 + 1e-5) for before, after in pairwise(losses))
+    assert missed(weight, wide.dequantize(), moments) == pytest.approx(losses[1], rel=1e-5)
+
+    order = np.arange(40) if tensor.order is None else tensor.order
+    apart, size = tensor.element.columns(40)
+    scale = np.ones(40) if tensor.scale is None else tensor.scale.astype(float)[order]
+    bias = np.zeros(40) if tensor.bias is None else tensor.bias.astype(float)[order]
+    hessian = moments.astype(float)[np.ix_(order, order)]
+    target = weight.astype(float)[:, order]
+    q = tensor.placed().astype(float) * scale + bias
+    for place in np.argsort(-hessian.diagonal(), kind="stable"):
+        if place < apart and not isinstance(tensor.outliers, Coded):
+            continue
+        error = target - q
+        error[:, place] = 0
+        ideal = (target[:, place] + error @ hessian[:, place] / hessian[place, place] - bias[place]) / scale[place]
+        coded = tensor.outliers if place < apart else tensor.main
+        assert isinstance(coded, Coded)
+        group = 0 if place < apart else (place - apart) // size
+        books = [book[group].astype(float) for book in (coded.codebook, coded.residual) if book is not None]
+        now = (q[:, place] - bias[place]) / scale[place]
+        v = books[0].shape[1]
+        for start in range(0, 46, v):
+            part, old = np.zeros(v), np.zeros(v)
+            part[: 46 - start], old[: 46 - start] = ideal[start : start + v], now[start : start + v]
+            old = next(w for w in _sums(books) if np.allclose(w[: 46 - start], old[: 46 - start], atol=1e-6))
+            if len(books) == 2:  # each beside the other: the first, then the second
+                beside = min(books[1], key=lambda w: np.abs(old - w - books[0]).sum(axis=1).min())
+                first = min(books[0], key=lambda w: np.square(part - beside - w).sum())
+                new = first + min(books[1], key=lambda w: np.square(part - first - w).sum())
+            else:
+                new = min(books[0], key=lambda w: np.square(part - w).sum())
+            if np.square(part - new).sum() < np.square(part - old).sum():
+                now[start : start + v] = new[: 46 - start]
+        q[:, place] = now * scale[place] + bias[place]
+    np.testing.assert_allclose(found.placed() * scale + bias, q, atol=2e-5)
+
+
+def _sums(books: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """Whatever a code may stand for."""
+    yield from books[0] if len(books) == 1 else (first + second for first in books[0] for second in books[1])
+
+
+def test_fitted_codebooks_are_those_of_least_squares() -> None:
+    weight, x = layer(rows=48, columns=40)
+    moments = (x.T @ x).astype(np.float32)
+    tensor = solved(QUICK, "v4k8", weight, x)
+    found = fit(tensor, weight, moments, 60)
+    # every output of every input, as a product of its codeword's numbers
+    index = tensor.main.stages(40)[0]
+    book = np.zeros((8, 4))
+    for i in range(4):
+        chosen = np.stack([index == k for k in range(8)], axis=2).astype(float)  # [strips, columns, codewords]
+        design = np.einsum("tc,sck->stk", x.astype(float), chosen).reshape(-1, 8)
+        wanted = (weight[i::4].astype(float) @ x.T.astype(float)).reshape(-1)
+        book[:, i] = np.linalg.lstsq(design, wanted, rcond=None)[0]
+    np.testing.assert_allclose(found.main.codebook[0], book, atol=3e-4)
+    assert np.array_equal(found.main.words, tensor.main.words)
+    assert missed(weight, found.dequantize(), moments) < missed(weight, tensor.dequantize(), moments)
+
+
+def test_passes_and_refits_lose_less_than_tuning() -> None:
+    weight, x = layer(spread=0.5)
+    once, tuned = (proxy(replace(QUICK, tune=steps), "v4k32", weight, x) for steps in (0, 100))
+    again = proxy(replace(QUICK, passes=2), "v4k32", weight, x)
+    fitted = proxy(replace(QUICK, passes=2, refits=3), "v4k32", weight, x)
+    assert fitted < again < once
+    assert fitted < 0.95 * tuned
 
 
 @pytest.mark.parametrize("text", TEXTS)

@@ -81,13 +81,16 @@ def plan(job: Job, sequences: int, length: int) -> Plan:
         # A product in f64, which is half as fast, for each step of `solvers.feedback.bounded`.
         work += sum(2 * 2 * 100 * columns**3 for _, columns in sizes.values())
     if isinstance(solver, Vptq):
-        # Each step of k-means and each pass meets all codewords, each step of tuning the Gram matrix.
+        # Each step of k-means and each pass meets all codewords; each pass, and each step of tuning or of a fit, the
+        # Gram matrix.
+        descents = max(solver.refits, 1) * solver.passes
         for name, (rows, columns) in sizes.items():
             element = job.schemes[name].element
             words = element.count + element.residual if isinstance(element, Vectors) else 0
-            work += (
-                2 * rows * columns * ((solver.iterations + 2) * words + (solver.tune + 2) * columns) + 2 * columns**3
-            )
+            met = (solver.iterations + 2 + descents) * words + (
+                solver.tune + 2 + descents + 20 * solver.refits
+            ) * columns
+            work += 2 * rows * columns * met + 2 * columns**3
     if isinstance(solver, MinMax):
         # Pairs of a row's weights are looked at: what the start and each neighbourhood took in rows of 256 and of 768.
         work += (3000 + 350 * solver.iterations) * sum(rows * columns**2 for rows, columns in sizes.values())

@@ -16,7 +16,7 @@ __all__ = ["revise"]
 
 
 def revise(tensor: VectorTensor, weight: Floats, moments: Floats, passes: int, block: int = 128) -> VectorTensor:
-    """`tensor` after `passes` of coordinate descent over its codes; the codebooks stay, and float outliers.
+    """`tensor` after at most `passes` of coordinate descent over its codes; the codebooks stay, and float outliers.
 
     weight   [O, I] f32: what the tensor should stand for
     moments  [I, I] f32, symmetric: H of the loss tr((W - Q) H (W - Q)^T), which no step raises but for rounding;
@@ -38,6 +38,7 @@ def revise(tensor: VectorTensor, weight: Floats, moments: Floats, passes: int, b
     places = np.argsort(-importance, kind="stable")
     places = places[(importance[places] > 0) & ((places >= apart) | (first is not None))]
     for _ in range(passes):
+        before = error.copy()
         slope = error @ hessian
         for start in range(0, len(places), block):
             run = places[start : start + block]
@@ -51,6 +52,8 @@ def revise(tensor: VectorTensor, weight: Floats, moments: Floats, passes: int, b
                 left[:, k] = now
             slope += (left - error[:, run]) @ hessian[run]
             error[:, run] = left
+        if np.array_equal(error, before):
+            break
     return replace(tensor, main=main.coded(), outliers=tensor.outliers if first is None else first.coded())
 
 

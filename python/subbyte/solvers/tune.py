@@ -1,4 +1,5 @@
-"""Layer-wise tuning: the floats of a weight in vectors learn from the layer's inputs, its codes stay."""
+"""Layer-wise tuning: the floats of a weight in vectors learn from the layer's inputs, its codes stay; by Adam, as the
+paper does, or at once by least squares."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from subbyte.solvers.adam import Adam
 from subbyte.solvers.base import Floats, missed
 from subbyte.tensors import Coded, VectorTensor
 
-__all__ = ["tune"]
+__all__ = ["fit", "tune"]
 
 
 def tune(tensor: VectorTensor, weight: Floats, moments: Floats, iterations: int, rate: float) -> VectorTensor:
@@ -29,6 +30,42 @@ def tune(tensor: VectorTensor, weight: Floats, moments: Floats, iterations: int,
     for step in range(1, iterations + 1):
         for name, slope in problem.slopes(floats).items():
             floats[name] -= adam[name].step(slope, step)
+    return _better(tensor, floats, weight, moments)
+
+
+def fit(tensor: VectorTensor, weight: Floats, moments: Floats, iterations: int = 20) -> VectorTensor:
+    """`tune` for the codebooks alone, in which the loss is quadratic: `iterations` of conjugate gradients, each for the
+    price of a step of Adam, go about as far as there is to go."""
+    problem = _Problem(tensor, weight, moments)
+    start = {name: values for name, values in tensor.floats().items() if "codebook" in name or name == "residual"}
+    others = {name: values for name, values in tensor.floats().items() if name in ("scale", "bias")}
+    sizes = [values.size for values in start.values()]
+
+    def slope(flat: Floats) -> Floats:
+        parts = np.split(flat, np.cumsum(sizes)[:-1])
+        named = {name: part.reshape(start[name].shape) for name, part in zip(start, parts, strict=True)}
+        found = problem.slopes(named | others)
+        return np.concatenate([found[name].ravel() for name in start])
+
+    origin = np.concatenate([values.ravel() for values in start.values()])
+    at = slope(origin)
+    moved, left = np.zeros_like(origin), -at
+    way, size = left, float(left @ left)
+    for _ in range(iterations):
+        along = slope(origin + way) - at
+        curved = float(way @ along)
+        if not curved > 0:
+            break
+        moved, left = moved + np.float32(size / curved) * way, left - np.float32(size / curved) * along
+        before, size = size, float(left @ left)
+        way = left + np.float32(size / before) * way
+    parts = np.split(origin + moved, np.cumsum(sizes)[:-1])
+    floats = {name: part.reshape(start[name].shape) for name, part in zip(start, parts, strict=True)}
+    return _better(tensor, floats, weight, moments)
+
+
+def _better(tensor: VectorTensor, floats: dict[str, Floats], weight: Floats, moments: Floats) -> VectorTensor:
+    """The tensor with these floats, as its scale dtype holds them, or as it is where that loses no more."""
     held = {name: tensor.scheme.held(values.reshape(1, -1)).reshape(values.shape) for name, values in floats.items()}
     tuned = tensor.refitted(held)
     before, after = (missed(weight, one.dequantize(), moments) for one in (tensor, tuned))

@@ -14,7 +14,8 @@ from subbyte import kernels
 from subbyte.errors import RecipeError, SchemeError
 from subbyte.schemes import Vectors
 from subbyte.solvers.base import Floats, Solved, check_loop, damped, damped_factor, hessian, missed, normal
-from subbyte.solvers.tune import tune
+from subbyte.solvers.revise import revise
+from subbyte.solvers.tune import fit, tune
 from subbyte.tensors import Coded, VectorTensor
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ class Vptq:
                   errors of W' deserve; "unscaled": by H, as released
     weighted      k-means weighs each vector by its column's Hessian diagonal
     iterations, tolerance, init  of k-means, as in `kernels.kmeans`
+    passes        of coordinate descent over the codes after the first ones, with the codebooks as they are
+    loose         share of each of its diagonal's entries that is added to the Hessian in these passes: inputs that the
+                  calibration text shows together may come apart
+    refits        how often codebooks are fitted to the codes by least squares, the passes before each of them
     tune, rate    steps of Adam by which the codebooks, scales and biases learn from the layer's inputs, and their size
     ridge, damp   shares of the mean diagonal that are added to the diagonal, at once and before the factor is taken
     damp_retries  how often a Hessian that stays singular is tried again with ten times the damping
@@ -50,6 +55,9 @@ class Vptq:
     iterations: int = 100
     tolerance: float = 1e-5
     init: Literal["plusplus", "random"] = "plusplus"
+    passes: int = 0
+    refits: int = 0
+    loose: float = 0.0
     tune: int = 100
     rate: float = 1e-4
     ridge: float = 0.01
@@ -60,13 +68,18 @@ class Vptq:
 
     def __post_init__(self) -> None:
         check_loop("vptq", self.damp, self.damp_retries, self.block, "0.01")
-        for name, value in (("ridge", self.ridge), ("tolerance", self.tolerance), ("rate", self.rate)):
+        numbers = {"ridge": self.ridge, "tolerance": self.tolerance, "rate": self.rate, "loose": self.loose}
+        for name, value in numbers.items():
             if not (value >= 0 and math.isfinite(value)):
                 raise RecipeError(f"vptq.{name}", value, "a number >= 0")
         if not 0 <= self.iterations <= 10000:
             raise RecipeError("vptq.iterations", self.iterations, "0 to 10000", "100 is the usual one")
         if not 0 <= self.tune <= 100000:
             raise RecipeError("vptq.tune", self.tune, "0 to 100000", "100 is the usual one")
+        if not 0 <= self.passes <= 1000:
+            raise RecipeError("vptq.passes", self.passes, "0 to 1000", "2 do most")
+        if not 0 <= self.refits <= 100:
+            raise RecipeError("vptq.refits", self.refits, "0 to 100", "3 do most")
         if not 0 <= self.seed < 1 << 31:
             raise RecipeError("vptq.seed", self.seed, "0 to 2^31 - 1")
 
@@ -103,6 +116,10 @@ class Vptq:
             codes = codes[:, np.argsort(order)]
         place = None if absorbed or not self.permute else order.astype(np.int32)
         tensor = VectorTensor(scheme, weight.shape, Coded.of(codes, *books), outliers, place, scale, bias)
+        loose = moments + np.diag(np.float32(self.loose) * moments.diagonal())
+        for _ in range(max(self.refits, self.passes > 0)):
+            tensor = revise(tensor, weight, loose, self.passes, self.block)
+            tensor = fit(tensor, weight, moments) if self.refits else tensor
         if self.tune:
             tensor = tune(tensor, weight, moments, self.tune, self.rate)
         return Solved(tensor, missed(weight, tensor.dequantize(), moments) / 2, note or raised)
