@@ -110,6 +110,65 @@ pub(crate) mod avx2 {
             }
         }
     }
+
+    // SAFETY of all methods: as above, and the functions have FMA.
+    impl super::Fused<8> for F32x8 {
+        #[inline(always)]
+        fn load(x: &[f32; 8]) -> Self {
+            super::Lanes::load(x)
+        }
+        #[inline(always)]
+        fn copies(x: &[f32; 8]) -> Self {
+            super::Lanes::load(x)
+        }
+        #[inline(always)]
+        fn array(self) -> [f32; 8] {
+            super::Lanes::array(self)
+        }
+        #[inline(always)]
+        fn multiply_add(self, other: Self, sum: Self) -> Self {
+            // SAFETY: above.
+            Self(unsafe { _mm256_fmadd_ps(self.0, other.0, sum.0) })
+        }
+    }
+}
+
+/// [`Fused`] in AVX-512 registers.
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512 {
+    use std::arch::x86_64::*;
+
+    /// Twice eight f32 in a register. Only functions compiled with AVX-512 F name this type, so that all its methods, which are
+    /// always inlined, end in such functions.
+    #[derive(Clone, Copy)]
+    pub struct F32x16(__m512);
+
+    // SAFETY of all methods: the processor has AVX-512 F, as they are part of functions that only run there (see above); loads and the
+    // store are over 32 or 64 bytes and need no alignment.
+    impl super::Fused<16> for F32x16 {
+        #[inline(always)]
+        fn load(x: &[f32; 16]) -> Self {
+            // SAFETY: above.
+            Self(unsafe { _mm512_loadu_ps(x.as_ptr()) })
+        }
+        #[inline(always)]
+        fn copies(x: &[f32; 8]) -> Self {
+            // SAFETY: above.
+            Self(unsafe { _mm512_castpd_ps(_mm512_broadcast_f64x4(_mm256_loadu_pd(x.as_ptr().cast()))) })
+        }
+        #[inline(always)]
+        fn array(self) -> [f32; 16] {
+            let mut x = [0.0; 16];
+            // SAFETY: above.
+            unsafe { _mm512_storeu_ps(x.as_mut_ptr(), self.0) };
+            x
+        }
+        #[inline(always)]
+        fn multiply_add(self, other: Self, sum: Self) -> Self {
+            // SAFETY: above.
+            Self(unsafe { _mm512_fmadd_ps(self.0, other.0, sum.0) })
+        }
+    }
 }
 
 /// 1.5 * 2^23: adding it to |x| < 2^22 leaves `x` rounded to the nearest integer, half to even, in the low bits.
@@ -155,6 +214,17 @@ pub(crate) trait Lanes: Copy {
         let x = self.array();
         ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]))
     }
+}
+
+/// One or more times eight f32 in a register, for sums of products; the same bits for each eight, however many there are. As for
+/// [`Lanes`], no closure may see one.
+pub(crate) trait Fused<const N: usize>: Copy {
+    fn load(x: &[f32; N]) -> Self;
+    /// The same eight every time.
+    fn copies(x: &[f32; 8]) -> Self;
+    fn array(self) -> [f32; N];
+    /// `self * other + sum`, rounded once.
+    fn multiply_add(self, other: Self, sum: Self) -> Self;
 }
 
 /// A slice as vectors of eight, with `fill` to make the last one whole.

@@ -355,16 +355,19 @@ fn wna16_has_the_same_bits_for_any_threads() {
 
 #[test]
 fn wna16_has_the_same_bits_in_wider_registers() {
-    let (rows, cols, depth) = (3, 5, 200);
-    let Weights { words, scale, zero, .. } = weights(cols, depth, 4, 40);
-    let x: Vec<f32> = bytes(rows * depth, 6).into_iter().map(|b| f32::from(b) / 127.0 - 1.0).collect();
-    let outs = Path::ALL.into_iter().filter(|&path| path >= Path::Avx2).filter_map(|path| {
-        let (m, mut out) = (Machine::forced(path, 1)?, vec![0.0; rows * cols]);
-        wna16(&m, &x, &words, &scale, Some(Zeros::Codes(&zero)), rows, cols, depth, 4, 40, &mut out).unwrap();
-        Some(out)
-    });
-    let outs: Vec<_> = outs.collect();
-    assert!(outs.iter().all(|out| *out == outs[0]));
+    // up to and beyond what is multiplied at a time, odd and even
+    for (rows, depth) in [(2, 200), (3, 200), (6, 1040), (7, 60), (13, 2080), (48, 40)] {
+        let cols = 5;
+        let Weights { words, scale, zero, .. } = weights(cols, depth, 4, 20);
+        let x: Vec<f32> = bytes(rows * depth, 6).into_iter().map(|b| f32::from(b) / 127.0 - 1.0).collect();
+        let outs = [Path::Avx2, Path::Avx512].into_iter().filter_map(|path| {
+            let (m, mut out) = (Machine::forced(path, 1)?, vec![0.0; rows * cols]);
+            wna16(&m, &x, &words, &scale, Some(Zeros::Codes(&zero)), rows, cols, depth, 4, 20, &mut out).unwrap();
+            Some(out)
+        });
+        let outs: Vec<_> = outs.collect();
+        assert!(outs.iter().all(|out| *out == outs[0]), "{rows} {depth}");
+    }
 }
 
 #[test]
