@@ -78,11 +78,12 @@ def cases() -> list[Case]:
         (1, 5, 192, 32),
         (1, 3, 256, 128),
         (50, 5, 64, 64),
+        (33, 18, 160, 32),
     ]
     for bits in range(1, 9):
         for rows, cols, depth, group in shapes:
             found += [case(rows, cols, depth, bits, group, zeros) for zeros in (False, True, "f4")]
-    found += [case(rows, 9, 128, 4, 64, True, dtype="f2") for rows in (1, 12)]
+    found += [case(rows, 9, 128, 4, 64, True, dtype="f2") for rows in (1, 12, 18)]
     found += [case(rows, 9, 128, 4, 64, "f2", dtype=dtype) for rows in (1, 12) for dtype in ("f4", "f2")]
     return found
 

@@ -484,6 +484,79 @@ fn tiles_multiply_halves() {
     assert!(out.iter().flatten().all(|&byte| byte & 0x7f == 0));
 }
 
+/// The order of the sums and their roundings (Intel SDM, volume 2, TDPBF16PS): with the first of two numbers, with the second, both,
+/// and then what was there; one rounding each, here of an f64, which holds every product and every sum of this test exactly.
+#[test]
+fn tiles_multiply_halves_and_round() {
+    if !install() || crate::tiles::native() {
+        return;
+    }
+    // floats of `N` bytes with exponents 120 to 127
+    fn floats<const N: usize>(seed: u64) -> Tile {
+        tile(seed).map(|mut row| {
+            row.as_chunks_mut::<N>().0.iter_mut().for_each(|x| x[N - 1] = x[N - 1] & 0x83 | 0x3c);
+            row
+        })
+    }
+    for (seed, (rows, columns, depth)) in [(16, 16, 16), (5, 3, 9), (1, 16, 1)].into_iter().enumerate() {
+        let seed = 3 * seed as u64;
+        let tiles = [floats::<4>(seed + 20), floats::<2>(seed + 21), floats::<2>(seed + 22)];
+        let shapes = [(rows, 4 * columns), (rows, 4 * depth), (depth, 4 * columns)];
+        let out = product!("tdpbf16ps tmm0, tmm1, tmm2", shapes, tiles);
+        let number = |row: &Vector, at: usize| f64::from(f32::from_bits(u32::from(view!(row, u16)[at]) << 16));
+        for m in 0..usize::from(rows) {
+            for n in 0..usize::from(columns) {
+                let mut sums = [0.0f32; 2];
+                for (k, i) in (0..usize::from(depth)).flat_map(|k| [(k, 0), (k, 1)]) {
+                    let product = number(&tiles[1][m], 2 * k + i) * number(&tiles[2][k], 2 * n + i);
+                    sums[i] = (f64::from(sums[i]) + product) as f32;
+                }
+                let before = view!(tiles[0][m], f32)[n];
+                assert_eq!(view!(out[m], f32)[n], before + (sums[0] + sums[1]), "{rows} {columns} {depth} {m} {n}");
+            }
+        }
+    }
+}
+
+#[test]
+fn tiles_multiply_halves_below_the_normal_numbers_and_beyond_the_finite_ones() {
+    if !install() || crate::tiles::native() {
+        return;
+    }
+    let row = |numbers: &[f32]| {
+        vector(numbers.iter().cycle().take(32), |x: &f32| {
+            let [.., low, high] = x.to_le_bytes();
+            [low, high]
+        })
+    };
+    let (tiny, least, most) = (f32::from_bits(0x1f_0000), f32::MIN_POSITIVE, f32::from_bits(0x7f7f_0000));
+    // what is there, two pairs of numbers, and their factors
+    for (to, [a, b, c, d], factors, expected) in [
+        // below the normal numbers: what is there, a factor, a sum, both sums
+        (tiny, [1.0, 0.0, 0.0, 0.0], [0.0; 4], 0.0),
+        (1.0, [tiny, 0.0, 0.0, 0.0], [1e20; 4], 1.0),
+        (0.0, [least, least, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0], 0.0),
+        (0.0, [least, least, 0.0, 0.0], [1.5, -1.0, 0.0, 0.0], 0.0),
+        (-least, [least, 0.0, 0.0, 0.0], [1.5, 0.0, 0.0, 0.0], 0.0),
+        // a product alone is not rounded
+        (0.0, [least, 0.0, least, 0.0], [1.0, 0.0, 0.5, 0.0], 1.5 * least),
+        (f32::INFINITY, [1.0; 4], [1.0; 4], f32::INFINITY),
+        (1.0, [f32::NEG_INFINITY, 1.0, 1.0, 1.0], [2.0; 4], f32::NEG_INFINITY),
+        (1.0, [most, 0.0, 0.0, 0.0], [2.0; 4], f32::INFINITY),
+        (1.0, [most, 0.0, most, 0.0], [2.0, 0.0, -2.0, 0.0], f32::INFINITY),
+        (1.0, [f32::INFINITY, 0.0, 0.0, 0.0], [0.0; 4], f32::NAN),
+        (1.0, [f32::NAN, 0.0, 0.0, 0.0], [1.0; 4], f32::NAN),
+    ] {
+        let mut right = [[0; 64]; 16];
+        (right[0], right[1]) = (row(&factors[..2]), row(&factors[2..]));
+        let tiles = [[vector([to; 16], f32::to_le_bytes); 16], [row(&[a, b, c, d]); 16], right];
+        let out = product!("tdpbf16ps tmm0, tmm1, tmm2", [(16, 64), (16, 8), (2, 64)], tiles);
+        for got in out.iter().flat_map(|row| view!(row, f32)) {
+            assert!(got == expected || got.is_nan() && expected.is_nan(), "{got:e} {expected:e}");
+        }
+    }
+}
+
 #[test]
 fn what_is_unknown_ends_the_process_and_is_named() {
     if !install() || crate::traps::native() {

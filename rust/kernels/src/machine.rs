@@ -11,7 +11,7 @@ pub enum Path {
     Avx2,
     /// AVX-512 F, BW, DQ, VL and VNNI: Ice Lake, Zen 4 and later.
     Avx512,
-    /// AMX for bytes, on Linux: Sapphire Rapids and later. Not timed on such a processor so far.
+    /// AMX for bytes and bf16, on Linux: Sapphire Rapids and later. Not timed on such a processor so far.
     Amx,
 }
 

@@ -110,6 +110,65 @@ pub(crate) mod avx2 {
             }
         }
     }
+
+    // SAFETY of all methods: as above, and the functions have FMA.
+    impl super::Fused<8> for F32x8 {
+        #[inline(always)]
+        fn load(x: &[f32; 8]) -> Self {
+            super::Lanes::load(x)
+        }
+        #[inline(always)]
+        fn copies(x: &[f32; 8]) -> Self {
+            super::Lanes::load(x)
+        }
+        #[inline(always)]
+        fn array(self) -> [f32; 8] {
+            super::Lanes::array(self)
+        }
+        #[inline(always)]
+        fn multiply_add(self, other: Self, sum: Self) -> Self {
+            // SAFETY: above.
+            Self(unsafe { _mm256_fmadd_ps(self.0, other.0, sum.0) })
+        }
+    }
+}
+
+/// [`Fused`] in AVX-512 registers.
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512 {
+    use std::arch::x86_64::*;
+
+    /// Twice eight f32 in a register. Only functions compiled with AVX-512 F name this type, so that all its methods, which are
+    /// always inlined, end in such functions.
+    #[derive(Clone, Copy)]
+    pub struct F32x16(__m512);
+
+    // SAFETY of all methods: the processor has AVX-512 F, as they are part of functions that only run there (see above); loads and the
+    // store are over 32 or 64 bytes and need no alignment.
+    impl super::Fused<16> for F32x16 {
+        #[inline(always)]
+        fn load(x: &[f32; 16]) -> Self {
+            // SAFETY: above.
+            Self(unsafe { _mm512_loadu_ps(x.as_ptr()) })
+        }
+        #[inline(always)]
+        fn copies(x: &[f32; 8]) -> Self {
+            // SAFETY: above.
+            Self(unsafe { _mm512_castpd_ps(_mm512_broadcast_f64x4(_mm256_loadu_pd(x.as_ptr().cast()))) })
+        }
+        #[inline(always)]
+        fn array(self) -> [f32; 16] {
+            let mut x = [0.0; 16];
+            // SAFETY: above.
+            unsafe { _mm512_storeu_ps(x.as_mut_ptr(), self.0) };
+            x
+        }
+        #[inline(always)]
+        fn multiply_add(self, other: Self, sum: Self) -> Self {
+            // SAFETY: above.
+            Self(unsafe { _mm512_fmadd_ps(self.0, other.0, sum.0) })
+        }
+    }
 }
 
 /// 1.5 * 2^23: adding it to |x| < 2^22 leaves `x` rounded to the nearest integer, half to even, in the low bits.
@@ -155,6 +214,17 @@ pub(crate) trait Lanes: Copy {
         let x = self.array();
         ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]))
     }
+}
+
+/// One or more times eight f32 in a register, for sums of products; the same bits for each eight, however many there are. As for
+/// [`Lanes`], no closure may see one.
+pub(crate) trait Fused<const N: usize>: Copy {
+    fn load(x: &[f32; N]) -> Self;
+    /// The same eight every time.
+    fn copies(x: &[f32; 8]) -> Self;
+    fn array(self) -> [f32; N];
+    /// `self * other + sum`, rounded once.
+    fn multiply_add(self, other: Self, sum: Self) -> Self;
 }
 
 /// A slice as vectors of eight, with `fill` to make the last one whole.
@@ -481,10 +551,11 @@ pub(crate) fn sum_i32x8(value: __m256i) -> i32 {
     _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b01>(two)))
 }
 
-/// AMX: eight tiles of sixteen rows of 64 bytes, and their products of bytes. The compiler knows nothing of tiles, so nothing else touches
-/// them.
+/// AMX: eight tiles of sixteen rows of 64 bytes, and their products of bytes and of bf16. The compiler knows nothing of tiles, so
+/// nothing else touches them.
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx {
+    use half::bf16;
     use std::arch::asm;
     use std::arch::x86_64::{__cpuid_count, _xgetbv};
     use std::marker::PhantomData;
@@ -495,13 +566,38 @@ pub(crate) mod amx {
     /// Bytes of a row.
     const WIDTH: usize = 64;
 
-    /// Whether the processor has tiles, with products of bytes, and the system lends them: it is asked once, and answers for all
-    /// threads.
+    /// What tiles multiply.
+    ///
+    /// # Safety
+    /// [`Self::Sum`] is four bytes that may have any value.
+    pub unsafe trait Number: Copy + Default + Send + Sync {
+        /// What products are summed in.
+        type Sum: Copy + Default;
+        /// Whether they are floats.
+        const FLOATS: bool;
+        /// Numbers of a row.
+        const STEP: usize = WIDTH / size_of::<Self>();
+    }
+
+    // SAFETY: an i32 is four bytes of any value.
+    unsafe impl Number for i8 {
+        type Sum = i32;
+        const FLOATS: bool = false;
+    }
+
+    // SAFETY: so is an f32.
+    unsafe impl Number for bf16 {
+        type Sum = f32;
+        const FLOATS: bool = true;
+    }
+
+    /// Whether the processor has tiles, with products of bytes and of bf16, and the system lends them: it is asked once, and answers
+    /// for all threads.
     pub fn lent() -> bool {
         static LENT: OnceLock<bool> = OnceLock::new();
         *LENT.get_or_init(|| {
-            // CPUID leaf 7: AMX-TILE, AMX-INT8
-            let present = 1 << 24 | 1 << 25;
+            // CPUID leaf 7: AMX-BF16, AMX-TILE, AMX-INT8
+            let present = 1 << 22 | 1 << 24 | 1 << 25;
             let known = std::arch::x86_64::__cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & present == present;
             // SAFETY: the first says that the processor and the system have what the second needs.
             known && is_x86_feature_detected!("xsave") && unsafe { saved() } && asked()
@@ -572,15 +668,15 @@ pub(crate) mod amx {
             unsafe { asm!("tilezero tmm{}", const TILE, options(nostack, nomem, preserves_flags)) };
         }
 
-        /// Sixteen rows of 64 bytes, `stride` bytes apart.
+        /// Sixteen rows of 64 bytes, `stride` numbers apart.
         #[inline(always)]
-        pub fn load<const TILE: usize>(&mut self, from: &[i8], stride: usize) {
+        pub fn load<const TILE: usize, T: Number>(&mut self, from: &[T], stride: usize) {
             const { assert!(TILE < 8) };
-            assert!(from.len() >= (SIDE - 1) * stride + WIDTH, "a tile reaches beyond its codes");
+            assert!(from.len() >= (SIDE - 1) * stride + T::STEP, "a tile reaches beyond its numbers");
             // SAFETY: above; all rows are inside.
             unsafe {
                 asm!(
-                    "tileloadd tmm{}, [{} + {}]", const TILE, in(reg) from.as_ptr(), in(reg) stride,
+                    "tileloadd tmm{}, [{} + {}]", const TILE, in(reg) from.as_ptr(), in(reg) stride * size_of::<T>(),
                     options(nostack, readonly, preserves_flags),
                 );
             }
@@ -588,10 +684,10 @@ pub(crate) mod amx {
 
         /// All numbers of a tile.
         #[inline(always)]
-        pub fn sums<const TILE: usize>(&self) -> [[i32; SIDE]; SIDE] {
-            const { assert!(TILE < 8) };
-            let mut sums = [[0; SIDE]; SIDE];
-            // SAFETY: above; the array is as large as a tile.
+        pub fn sums<const TILE: usize, T: Number>(&self) -> [[T::Sum; SIDE]; SIDE] {
+            const { assert!(TILE < 8 && SIDE * size_of::<T::Sum>() == WIDTH) };
+            let mut sums = [[T::Sum::default(); SIDE]; SIDE];
+            // SAFETY: above; the array is as large as a tile, and its numbers may have any value.
             unsafe {
                 asm!(
                     "tilestored [{} + {}], tmm{}", in(reg) &mut sums, in(reg) WIDTH, const TILE,
@@ -601,17 +697,28 @@ pub(crate) mod amx {
             sums
         }
 
-        /// Adds to number `n` of row `m` of `TO` the products of the signed bytes of row `m` of `A` with those of `B` at places
-        /// `4 n` to `4 n + 3` of all rows.
+        /// Adds to number `n` of row `m` of `TO` the products of row `m` of `A` with the numbers of `B` at places `4 n` to `4 n + 3` of
+        /// all rows, or `2 n` and `2 n + 1` where they are bf16.
+        ///
+        /// The sums of integers are exact modulo 2^32. For bf16: products with the first of two numbers are added up, row after
+        /// row, and those with the second; then both, then they go on top of `TO`. Each product is exact, each of these sums is
+        /// rounded to the nearest f32, half to even; what is below the normal numbers counts as zero, before and after.
         #[inline(always)]
-        pub fn multiply<const TO: usize, const A: usize, const B: usize>(&mut self) {
+        pub fn multiply<T: Number, const TO: usize, const A: usize, const B: usize>(&mut self) {
             const { assert!(TO < 8 && A < 8 && B < 8 && TO != A && TO != B && A != B) };
             // SAFETY: above; the three tiles differ.
             unsafe {
-                asm!(
-                    "tdpbssd tmm{}, tmm{}, tmm{}", const TO, const A, const B,
-                    options(nostack, nomem, preserves_flags),
-                );
+                if T::FLOATS {
+                    asm!(
+                        "tdpbf16ps tmm{}, tmm{}, tmm{}", const TO, const A, const B,
+                        options(nostack, nomem, preserves_flags),
+                    );
+                } else {
+                    asm!(
+                        "tdpbssd tmm{}, tmm{}, tmm{}", const TO, const A, const B,
+                        options(nostack, nomem, preserves_flags),
+                    );
+                }
             }
         }
     }

@@ -1,12 +1,16 @@
 //! Products with a weight that is decoded by rows: `out = x W^T`, every sum in f32.
 //!
 //! One row of `x`: packed codes are multiplied where they are decoded; limit: the decoding. A few: four rows of weights at a time
-//! are decoded into a scratch that stays in the second cache and multiplied by three of `x` at a time, whose sums stay in
-//! registers; limit: the decoding, or multiplications. Many: a panel of rows is decoded and handed to a dense product, which
-//! packs it anew; limit: multiplications.
+//! are decoded into a scratch that stays in the second cache and multiplied by three of `x` at a time, on AVX-512 by six, whose sums
+//! stay in registers; limit: the decoding, or multiplications. Many: a panel of rows is decoded and handed to a dense product, which
+//! packs it anew; limit: multiplications. On AMX from 16 rows on: `halves`.
 
 use super::decode::{self, Row, Vector};
+#[cfg(target_arch = "x86_64")]
+use super::halves;
 use super::{Columns, columns};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::Fused;
 use crate::{Machine, Path};
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
@@ -17,12 +21,12 @@ use std::ops::Range;
 const FEW: usize = 48;
 /// Rows of weights of one task where rows of `x` are few.
 const TASK: usize = 64;
-/// Rows of weights that are multiplied at a time, and rows of `x`: their sums are 12 registers.
+/// Rows of weights that are multiplied at a time, and registers of rows of `x`: their sums are 12 registers.
 const TALL: usize = 4;
 const WIDE: usize = 3;
-/// Sums of a register.
+/// Sums of a row of each.
 const LANES: usize = 8;
-/// Columns that are multiplied at a time: those of seven rows stay in the first cache.
+/// Columns that are multiplied at a time: those of seven or ten rows stay in the first cache.
 const BLOCK: usize = 1024;
 /// Rows of weights decoded at a time for the dense product: wide enough that packing `x` again for each costs little.
 const PANEL: usize = 256;
@@ -38,15 +42,25 @@ pub(super) fn packed<'a>(
     row: impl Fn(usize) -> Row<'a> + Sync,
     out: &mut [f32],
 ) {
-    if rows != 1 || cols == 0 || depth == 0 {
-        return product(m, x, [rows, cols, depth], |n, values| decode::decode(m, row(n), values), out);
+    if rows == 1 && cols > 0 && depth > 0 {
+        let x = Vector::of(m, x, row(0));
+        m.each(out.chunks_mut(TASK).enumerate().collect(), |(chunk, sums)| {
+            for (at, sum) in sums.iter_mut().enumerate() {
+                *sum = x.dot(m, row(TASK * chunk + at));
+            }
+        });
+        return;
     }
-    let x = Vector::of(m, x, row(0));
-    m.each(out.chunks_mut(TASK).enumerate().collect(), |(chunk, sums)| {
-        for (at, sum) in sums.iter_mut().enumerate() {
-            *sum = x.dot(m, row(TASK * chunk + at));
-        }
-    });
+    let decode = |n: usize, values: &mut [f32]| decode::decode(m, row(n), values);
+    #[cfg(target_arch = "x86_64")]
+    if m.path() == Path::Amx && cols > 0 && halves::suit(rows, depth, row(0).group) {
+        // What the codes mean, which is often exact in bf16; the scales come last.
+        let ones = vec![1.0; row(0).scale.len()];
+        let values = |n: usize, values: &mut [f32]| decode::decode(m, Row { scale: &ones, ..row(n) }, values);
+        let weight = halves::Weight { group: row(0).group, values, scale: |n| row(n).scale };
+        return halves::product(m, x, [cols, depth], weight, |x, columns| dense(x, depth, decode, columns), out);
+    }
+    product(m, x, [rows, cols, depth], decode, out);
 }
 
 /// `out = x W^T` for `x` `[rows, depth]`, `W` `[cols, depth]`, `out` `[rows, cols]`. `decode(n, values)` writes row `n` of `W`.
@@ -60,39 +74,42 @@ pub(super) fn product(
     if depth == 0 {
         return out.fill(0.0);
     }
+    #[cfg(target_arch = "x86_64")]
+    if m.path() == Path::Amx && halves::suit(rows, depth, depth) {
+        let weight = halves::Weight { group: depth, values: &decode, scale: |_| &[1.0][..] };
+        return halves::product(m, x, [cols, depth], weight, |x, columns| dense(x, depth, &decode, columns), out);
+    }
     if rows <= FEW {
         return few(m, x, depth, decode, columns(out, cols, TASK));
     }
+    m.each(columns(out, cols, PANEL), |columns| dense(x, depth, &decode, columns));
+}
+
+/// Some columns of [`product`], from a copy of the decoded weight.
+fn dense(x: &[f32], depth: usize, decode: impl Fn(usize, &mut [f32]), columns: Columns<'_>) {
+    let Columns { range, rows: mut out } = columns;
+    let (rows, width) = (out.len(), range.len());
+    let (mut weight, mut product) = (vec![0.0; width * depth], vec![0.0; rows * width]);
+    for (n, values) in range.zip(weight.chunks_exact_mut(depth)) {
+        decode(n, values);
+    }
     let x = MatRef::from_row_major_slice(x, rows, depth);
-    m.each(columns(out, cols, PANEL), |Columns { range, rows: mut out }| {
-        let width = range.len();
-        let (mut weight, mut product) = (vec![0.0; width * depth], vec![0.0; rows * width]);
-        for (n, values) in range.zip(weight.chunks_exact_mut(depth)) {
-            decode(n, values);
-        }
-        let weight = MatRef::from_row_major_slice(&weight, width, depth);
-        let target = MatMut::from_row_major_slice_mut(&mut product, rows, width);
-        matmul(target, Accum::Replace, x, weight.transpose(), 1.0, Par::Seq);
-        for (row, sums) in out.iter_mut().zip(product.chunks_exact(width)) {
-            row.copy_from_slice(sums);
-        }
-    });
+    let weight = MatRef::from_row_major_slice(&weight, width, depth);
+    let target = MatMut::from_row_major_slice_mut(&mut product, rows, width);
+    matmul(target, Accum::Replace, x, weight.transpose(), 1.0, Par::Seq);
+    for (row, sums) in out.iter_mut().zip(product.chunks_exact(width)) {
+        row.copy_from_slice(sums);
+    }
 }
 
 /// [`product`] without a copy of the decoded weight.
 fn few(m: &Machine, x: &[f32], depth: usize, decode: impl Fn(usize, &mut [f32]) + Sync, panels: Vec<Columns<'_>>) {
-    // Rows end with zeros that fill a register.
     let width = depth.next_multiple_of(LANES);
-    let x = if width == depth {
-        Cow::Borrowed(x)
-    } else {
-        let mut padded = vec![0.0; x.len() / depth * width];
-        padded.chunks_exact_mut(width).zip(x.chunks_exact(depth)).for_each(|(to, x)| to[..depth].copy_from_slice(x));
-        Cow::Owned(padded)
-    };
+    let together = together(m.path());
+    let x = arranged(x, depth, together);
     m.each(panels, |Columns { range, rows: mut out }| {
         let mut weight = vec![0.0; TALL * width];
-        let mut sums: Vec<Sums> = vec![[[0.0; LANES]; TALL]; out.len()];
+        let mut sums: Vec<Sums> = vec![[[0.0; LANES]; TALL]; out.len().next_multiple_of(together)];
         for first in (0..range.len()).step_by(TALL) {
             let count = TALL.min(range.len() - first);
             for (at, values) in weight.chunks_exact_mut(width).take(count).enumerate() {
@@ -102,11 +119,11 @@ fn few(m: &Machine, x: &[f32], depth: usize, decode: impl Fn(usize, &mut [f32]) 
             for start in (0..width).step_by(BLOCK) {
                 let block = start..width.min(start + BLOCK);
                 let weight = std::array::from_fn(|at| &weight[at * width..][block.clone()]);
-                for (sums, x) in sums.chunks_mut(WIDE).zip(x.chunks(WIDE * width)) {
-                    match sums.len() {
-                        1 => multiply::<1>(m.path(), weight, x, width, &block, sums),
-                        2 => multiply::<2>(m.path(), weight, x, width, &block, sums),
-                        _ => multiply::<WIDE>(m.path(), weight, x, width, &block, sums),
+                for (sums, x) in sums.chunks_mut(WIDE * together).zip(x.chunks(WIDE * together * width)) {
+                    match sums.len() / together {
+                        1 => multiply::<1>(m.path(), weight, x, &block, sums),
+                        2 => multiply::<2>(m.path(), weight, x, &block, sums),
+                        _ => multiply::<WIDE>(m.path(), weight, x, &block, sums),
                     }
                 }
             }
@@ -118,35 +135,66 @@ fn few(m: &Machine, x: &[f32], depth: usize, decode: impl Fn(usize, &mut [f32]) 
     });
 }
 
-/// Adds the products of some columns of four rows of weights with those of `ROWS` rows of `x`, `width` apart.
-fn multiply<const ROWS: usize>(
+/// Rows of `x` that share a register.
+fn together(path: Path) -> usize {
+    match path {
+        Path::Amx | Path::Avx512 if cfg!(target_arch = "x86_64") => 2,
+        Path::Amx | Path::Avx512 | Path::Avx2 | Path::Scalar => 1,
+    }
+}
+
+/// Rows of `x` that end with zeros that fill a register, those that share one in turns of eight columns.
+fn arranged(x: &[f32], depth: usize, together: usize) -> Cow<'_, [f32]> {
+    let width = depth.next_multiple_of(LANES);
+    if together == 1 && width == depth {
+        return Cow::Borrowed(x);
+    }
+    let mut padded = vec![0.0; (x.len() / depth).next_multiple_of(together) * width];
+    for (to, x) in padded.chunks_exact_mut(together * width).zip(x.chunks(together * depth)) {
+        for (row, x) in x.chunks_exact(depth).enumerate() {
+            let eights = to.chunks_exact_mut(LANES).skip(row).step_by(together);
+            eights.zip(x.chunks(LANES)).for_each(|(to, x)| to[..x.len()].copy_from_slice(x));
+        }
+    }
+    Cow::Owned(padded)
+}
+
+/// Adds the products of some columns of four rows of weights with those of `COUNT` registers of rows of `x`.
+fn multiply<const COUNT: usize>(
     path: Path,
     weight: [&[f32]; TALL],
     x: &[f32],
-    width: usize,
     block: &Range<usize>,
     sums: &mut [Sums],
 ) {
-    let x: [_; ROWS] = std::array::from_fn(|t| x[t * width..][block.clone()].as_chunks().0);
     let weight = weight.map(|weight| weight.as_chunks().0);
-    let Some(sums) = sums.first_chunk_mut() else { return };
     match path {
         #[cfg(target_arch = "x86_64")]
+        // SAFETY: a machine with this path has AVX-512 F.
+        Path::Amx | Path::Avx512 => unsafe { avx512::multiply::<COUNT>(weight, columns_of(x, block), sums) },
+        #[cfg(target_arch = "x86_64")]
         // SAFETY: a machine with this path has AVX2 and FMA.
-        Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::multiply(weight, x, sums) },
+        Path::Avx2 => unsafe { avx2::multiply::<COUNT>(weight, columns_of(x, block), sums) },
         #[cfg(not(target_arch = "x86_64"))]
-        Path::Amx | Path::Avx512 | Path::Avx2 => portable::multiply(weight, x, sums),
-        Path::Scalar => portable::multiply(weight, x, sums),
+        Path::Amx | Path::Avx512 | Path::Avx2 => portable::multiply::<COUNT>(weight, columns_of(x, block), sums),
+        Path::Scalar => portable::multiply::<COUNT>(weight, columns_of(x, block), sums),
     }
+}
+
+/// A block of columns of `COUNT` registers of rows.
+fn columns_of<'a, const N: usize, const COUNT: usize>(x: &'a [f32], block: &Range<usize>) -> [&'a [[f32; N]]; COUNT] {
+    let width = x.len() / COUNT;
+    let columns = block.start * (N / LANES)..block.end * (N / LANES);
+    std::array::from_fn(|t| x[t * width..][columns.clone()].as_chunks().0)
 }
 
 mod portable {
     use super::{LANES, Sums, TALL};
 
-    pub fn multiply<const ROWS: usize>(
+    pub fn multiply<const COUNT: usize>(
         weight: [&[[f32; LANES]]; TALL],
-        x: [&[[f32; LANES]]; ROWS],
-        sums: &mut [Sums; ROWS],
+        x: [&[[f32; LANES]]; COUNT],
+        sums: &mut [Sums],
     ) {
         for (x, sums) in x.iter().zip(sums) {
             for (weight, sums) in weight.iter().zip(sums) {
@@ -158,38 +206,64 @@ mod portable {
     }
 }
 
+/// The same in registers of one or two rows of `x`.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn multiply_in<V: Fused<N>, const N: usize, const COUNT: usize>(
+    weight: [&[[f32; LANES]]; TALL],
+    x: [&[[f32; N]]; COUNT],
+    sums: &mut [Sums],
+) {
+    let mut all = [[V::load(&[0.0; N]); TALL]; COUNT];
+    let count = weight[0].len();
+    let (weight, x) = (weight.map(|weight| &weight[..count]), x.map(|x| &x[..count]));
+    for k in 0..count {
+        let mut now = [V::load(&[0.0; N]); COUNT];
+        for (now, x) in now.iter_mut().zip(x) {
+            *now = V::load(&x[k]);
+        }
+        for (i, weight) in weight.iter().enumerate() {
+            let weight = V::copies(&weight[k]);
+            for (all, now) in all.iter_mut().zip(now) {
+                all[i] = weight.multiply_add(now, all[i]);
+            }
+        }
+    }
+    for (sums, all) in sums.chunks_exact_mut(N / LANES).zip(all) {
+        for (i, all) in all.into_iter().enumerate() {
+            for (sums, all) in sums.iter_mut().zip(all.array().as_chunks::<LANES>().0) {
+                sums[i].iter_mut().zip(all).for_each(|(sum, one)| *sum += one);
+            }
+        }
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::{LANES, Sums, TALL};
-    use crate::simd::{load_f32x8, store_f32x8};
-    use std::arch::x86_64::*;
+    use super::{LANES, Sums, TALL, multiply_in};
+    use crate::simd::avx2::F32x8;
 
     #[target_feature(enable = "avx2,fma")]
-    pub fn multiply<const ROWS: usize>(
+    pub fn multiply<const COUNT: usize>(
         weight: [&[[f32; LANES]]; TALL],
-        x: [&[[f32; LANES]]; ROWS],
-        sums: &mut [Sums; ROWS],
+        x: [&[[f32; LANES]]; COUNT],
+        sums: &mut [Sums],
     ) {
-        let mut all = [[_mm256_setzero_ps(); TALL]; ROWS];
-        let count = weight[0].len();
-        let (weight, x) = (weight.map(|weight| &weight[..count]), x.map(|x| &x[..count]));
-        for k in 0..count {
-            let mut now = [_mm256_setzero_ps(); ROWS];
-            for (now, x) in now.iter_mut().zip(x) {
-                *now = load_f32x8(&x[k]);
-            }
-            for (i, weight) in weight.iter().enumerate() {
-                let weight = load_f32x8(&weight[k]);
-                for (all, now) in all.iter_mut().zip(now) {
-                    all[i] = _mm256_fmadd_ps(weight, now, all[i]);
-                }
-            }
-        }
-        for (sums, all) in sums.iter_mut().zip(all) {
-            for (sum, all) in sums.iter_mut().zip(all) {
-                let both = _mm256_add_ps(load_f32x8(sum), all);
-                store_f32x8(sum, both);
-            }
-        }
+        multiply_in::<F32x8, LANES, COUNT>(weight, x, sums);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use super::{LANES, Sums, TALL, multiply_in};
+    use crate::simd::avx512::F32x16;
+
+    #[target_feature(enable = "avx512f")]
+    pub fn multiply<const COUNT: usize>(
+        weight: [&[[f32; LANES]]; TALL],
+        x: [&[[f32; 2 * LANES]]; COUNT],
+        sums: &mut [Sums],
+    ) {
+        multiply_in::<F32x16, { 2 * LANES }, COUNT>(weight, x, sums);
     }
 }

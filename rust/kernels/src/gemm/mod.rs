@@ -8,6 +8,8 @@ mod decode;
 mod decoded;
 mod fp8;
 mod fp8_grouped;
+#[cfg(target_arch = "x86_64")]
+mod halves;
 mod int4_fp8;
 mod lookup;
 mod nibbles;

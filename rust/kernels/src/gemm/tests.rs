@@ -1,5 +1,5 @@
 use super::*;
-use crate::minifloat::{E4m3fn, Narrow};
+use crate::minifloat::{E4m3fn, E5m2, Narrow};
 use crate::pack::{Order, pack};
 use crate::quantize::Zeros;
 use crate::{Error, Machine, Path};
@@ -201,6 +201,142 @@ fn wna16_agrees_with_the_decoded_product() {
     }
 }
 
+/// Floats without a pattern of so many bits, of magnitudes from 2^-8 to 2^8.
+fn floats(count: usize, kept: u32, seed: u64) -> Vec<f32> {
+    let number = |four: &[u8; 4]| {
+        let random = u32::from_le_bytes(*four);
+        let exponent = 119 + (random >> 24 & 15);
+        f32::from_bits((random & 0x807f_ffff | exponent << 23) >> (24 - kept) << (24 - kept))
+    };
+    bytes(4 * count, seed).as_chunks().0.iter().map(number).collect()
+}
+
+/// Holds the product of many rows against sums in f64, on every machine: within `depth + 3` roundings of the sum of magnitudes.
+fn expect_wna16(
+    x: &[f32],
+    weight: &Weights,
+    zero: Option<Zeros<'_>>,
+    [rows, cols, depth]: [usize; 3],
+    bits: u32,
+    group: usize,
+) {
+    let decoded: Vec<f64> = (0..cols * depth)
+        .map(|i| {
+            let at = i / depth * (depth / group) + i % depth / group;
+            let zero = zero.map_or(f64::from(1 << (bits - 1)), |zero| f64::from(zero.get(at)));
+            f64::from(weight.scale[at]) * (f64::from(weight.codes[i]) - zero)
+        })
+        .collect();
+    for m in machines() {
+        let mut out = vec![f32::NAN; rows * cols];
+        wna16(&m, x, &weight.words, &weight.scale, zero, rows, cols, depth, bits, group, &mut out).unwrap();
+        for (at, got) in out.iter().enumerate() {
+            let (x, w) = (&x[at / cols * depth..][..depth], &decoded[at % cols * depth..][..depth]);
+            let products = x.iter().zip(w).map(|(x, w)| f64::from(*x) * w);
+            let (sum, size) = products.fold((0.0, 0.0), |(sum, size), p| (sum + p, size + p.abs()));
+            let off = (f64::from(*got) - sum).abs() / size.max(f64::MIN_POSITIVE) / f64::from(f32::EPSILON / 2.0);
+            assert!(off <= depth as f64 + 3.0, "{rows} {cols} {depth} {bits} {group} {at} {got} {sum} {off} {m:?}");
+        }
+    }
+}
+
+#[test]
+fn wna16_of_many_rows() {
+    // around the tiles and the panels of AMX; the last ones have no groups of whole steps
+    let shapes = [
+        (16, 1, 32, 32),
+        (17, 16, 64, 32),
+        (16, 17, 96, 96),
+        (33, 33, 320, 160),
+        (31, 130, 64, 64),
+        (513, 3, 32, 32),
+        (18, 20, 75, 75),
+        (17, 15, 96, 48),
+        (15, 9, 64, 32),
+        (20, 7, 31, 31),
+    ];
+    for (seed, (rows, cols, depth, group)) in shapes.into_iter().enumerate() {
+        for (bits, kept) in [(4, 8), (8, 11), (3, 16), (2, 24)] {
+            let weight = weights(cols, depth, bits, group);
+            let halves: Vec<f32> = weight.zero.iter().map(|&zero| f32::from(zero) / 3.0 - 0.25).collect();
+            let x = floats(rows * depth, kept, seed as u64);
+            for zero in [None, Some(Zeros::Codes(&weight.zero)), Some(Zeros::Floats(&halves))] {
+                expect_wna16(&x, &weight, zero, [rows, cols, depth], bits, group);
+            }
+        }
+    }
+}
+
+#[test]
+fn wna16_of_many_rows_with_numbers_of_any_size() {
+    let (rows, cols, depth, group) = (17, 5, 64, 32);
+    // the fourth: parts of x and of the weight are normal, their products are not
+    for (e, kept) in [(-140, 24), (-112, 24), (-100, 24), (-108, 8), (-60, 24), (60, 24), (100, 16), (119, 24)] {
+        let power = |x: f32| x * 2f32.powi(e / 2) * 2f32.powi(e - e / 2);
+        // x is at the edge, the result is not
+        let (mut weight, by) = (weights(cols, depth, 4, group), 2f32.powi(-e / 2));
+        let halves: Vec<f32> = weight.zero.iter().map(|&zero| f32::from(zero) / 3.0 - 0.25).collect();
+        weight.scale.iter_mut().for_each(|scale| *scale *= by);
+        let x: Vec<f32> = floats(rows * depth, kept, 7).into_iter().map(power).collect();
+        expect_wna16(&x, &weight, Some(Zeros::Codes(&weight.zero)), [rows, cols, depth], 4, group);
+        expect_wna16(&x, &weight, Some(Zeros::Floats(&halves)), [rows, cols, depth], 4, group);
+        // one number alone
+        let mut x = floats(rows * depth, kept, 8);
+        x[70] = power(x[70]);
+        weight.scale.iter_mut().for_each(|scale| *scale /= by);
+        expect_wna16(&x, &weight, None, [rows, cols, depth], 4, group);
+    }
+}
+
+#[test]
+fn a_row_does_not_depend_on_the_others() {
+    let (rows, cols, depth) = (40, 150, 96);
+    let weight = weights(cols, depth, 4, 32);
+    let x = floats(rows * depth, 8, 5);
+    let mut other = x.clone();
+    // more parts, numbers that no part can be, and some that are none
+    other[4 * depth..8 * depth].copy_from_slice(&floats(4 * depth, 24, 6));
+    (other[4 * depth], other[9 * depth], other[20 * depth + 1]) = (1e-36, f32::NAN, f32::INFINITY);
+    for m in machines() {
+        let outs = [&x, &other].map(|x| {
+            let mut out = vec![0.0; rows * cols];
+            wna16(&m, x, &weight.words, &weight.scale, None, rows, cols, depth, 4, 32, &mut out).unwrap();
+            out
+        });
+        for t in (0..rows).filter(|t| x[t * depth..][..depth] == other[t * depth..][..depth]) {
+            let row = t * cols..(t + 1) * cols;
+            assert_eq!(outs[0][row.clone()], outs[1][row], "{t} {m:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_finite_spreads_in_products_of_many_rows() {
+    let (rows, cols, depth) = (18, 3, 64);
+    for m in machines() {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let (weight, mut out) = (weights(cols, depth, 4, 32), vec![0.0; rows * cols]);
+            let mut x = floats(rows * depth, 8, 1);
+            x[5 * depth + 3] = bad;
+            wna16(&m, &x, &weight.words, &weight.scale, None, rows, cols, depth, 4, 32, &mut out).unwrap();
+            for (at, y) in out.iter().enumerate() {
+                assert_eq!(y.is_finite(), at / cols != 5, "{at} {y} {m:?}");
+            }
+        }
+        // codes of E5M2: 1, infinity and NaN; x is zero at the last two in every other row
+        let mut codes = [0x3c; 3 * 64];
+        (codes[64 + 7], codes[128 + 9]) = (0x7c, 0x7d);
+        let x: Vec<u8> = (0..rows * depth).map(|at| if matches!(at % 128, 7 | 9) { 0 } else { 0x3c }).collect();
+        let (one, mut out) = (Scales { values: &[1.0], rows: 1, blocks: 1 }, vec![0.0; rows * cols]);
+        fp8::<E5m2>(&m, &x, &codes, one, one, None, rows, cols, depth, &mut out).unwrap();
+        for (t, out) in out.chunks(cols).enumerate() {
+            assert_eq!(out[0], if t % 2 == 0 { 62.0 } else { 64.0 });
+            assert!(if t % 2 == 0 { out[1].is_nan() } else { out[1] == f32::INFINITY }, "{out:?} {m:?}");
+            assert!(out[2].is_nan());
+        }
+    }
+}
+
 #[test]
 fn wna16_has_the_same_bits_for_any_threads() {
     let (cols, depth) = (700, 256);
@@ -219,16 +355,19 @@ fn wna16_has_the_same_bits_for_any_threads() {
 
 #[test]
 fn wna16_has_the_same_bits_in_wider_registers() {
-    let (rows, cols, depth) = (3, 5, 200);
-    let Weights { words, scale, zero, .. } = weights(cols, depth, 4, 40);
-    let x: Vec<f32> = bytes(rows * depth, 6).into_iter().map(|b| f32::from(b) / 127.0 - 1.0).collect();
-    let outs = Path::ALL.into_iter().filter(|&path| path >= Path::Avx2).filter_map(|path| {
-        let (m, mut out) = (Machine::forced(path, 1)?, vec![0.0; rows * cols]);
-        wna16(&m, &x, &words, &scale, Some(Zeros::Codes(&zero)), rows, cols, depth, 4, 40, &mut out).unwrap();
-        Some(out)
-    });
-    let outs: Vec<_> = outs.collect();
-    assert!(outs.iter().all(|out| *out == outs[0]));
+    // up to and beyond what is multiplied at a time, odd and even
+    for (rows, depth) in [(2, 200), (3, 200), (6, 1040), (7, 60), (13, 2080), (48, 40)] {
+        let cols = 5;
+        let Weights { words, scale, zero, .. } = weights(cols, depth, 4, 20);
+        let x: Vec<f32> = bytes(rows * depth, 6).into_iter().map(|b| f32::from(b) / 127.0 - 1.0).collect();
+        let outs = [Path::Avx2, Path::Avx512].into_iter().filter_map(|path| {
+            let (m, mut out) = (Machine::forced(path, 1)?, vec![0.0; rows * cols]);
+            wna16(&m, &x, &words, &scale, Some(Zeros::Codes(&zero)), rows, cols, depth, 4, 20, &mut out).unwrap();
+            Some(out)
+        });
+        let outs: Vec<_> = outs.collect();
+        assert!(outs.iter().all(|out| *out == outs[0]), "{rows} {depth}");
+    }
 }
 
 #[test]
@@ -262,15 +401,16 @@ fn lookup_reads_every_value_of_a_table_on_every_machine() {
         pack(&Machine::detect(), &codes, cols, depth, bits, Order::Dense, &mut words).unwrap();
         let tables: Vec<f32> = (0..cols * levels).map(|i| (i % 1000) as f32 - 300.0).collect();
         for m in machines() {
-            for (by_row, rows) in [(false, 1), (true, 1), (false, 3), (true, 12)] {
+            for (by_row, rows) in [(false, 1), (true, 1), (false, 3), (true, 12), (true, 18)] {
                 let table = if by_row { &tables } else { &tables[..levels] };
                 // one-hot inputs: sums are single values, and exact
-                let x: Vec<f32> = (0..rows * depth).map(|i| f32::from(i % depth == 23 * (i / depth) + 1)).collect();
+                let x: Vec<f32> =
+                    (0..rows * depth).map(|i| f32::from(i % depth == (23 * (i / depth) + 1) % depth)).collect();
                 let (mut out, scale) = (vec![f32::NAN; rows * cols], vec![0.5; cols * depth / group]);
                 lookup(&m, &x, &words, &scale, table, by_row, rows, cols, depth, bits, group, &mut out).unwrap();
                 for (at, out) in out.iter().enumerate() {
                     let (t, n) = (at / cols, at % cols);
-                    let code = usize::from(codes[n * depth + 23 * t + 1]);
+                    let code = usize::from(codes[n * depth + (23 * t + 1) % depth]);
                     assert_eq!(
                         *out,
                         0.5 * table[if by_row { n * levels } else { 0 } + code],

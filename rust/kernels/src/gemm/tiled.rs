@@ -1,88 +1,120 @@
-//! Products of bytes on AMX: exact sums of 16 rows of weights by 16 rows of `x`, 64 columns at a time.
+//! Products on AMX: sums of 16 rows of weights by 16 rows of `x`, 64 columns of bytes or 32 of bf16 at a time.
 //!
 //! Weights are the left factor and read as they lie in memory; `x` is the right one and packed once, for all panels of weights. Two by
 //! two blocks of sums use all eight tiles: each tile that is loaded takes part in two products, and a product takes as long
 //! as two loads. Not timed on such a processor so far.
+//!
+//! Sums of bytes are exact. A matrix of floats may be the sum of up to [`PARTS`] of bf16: `halves`.
 
 use crate::Machine;
-use crate::simd::amx::{SIDE, Tiles};
+use crate::simd::amx::{Number, SIDE, Tiles};
 use std::ops::Range;
 
 /// Rows of `x` from which on tiles are used: a whole one.
 pub(super) const MANY: usize = SIDE;
-/// Columns of a tile.
-pub(super) const STEP: usize = 64;
-/// Neighbouring columns that a product sums up in one number.
-const FOUR: usize = 4;
-/// Bytes of a tile.
-const TILE: usize = SIDE * STEP;
+/// Parts that a number may have: the first and the third, or the second and the second, are the least that are multiplied.
+pub(super) const PARTS: usize = 3;
 
-/// `x` in tiles, those of sixteen rows one behind the other: in each the first four columns of all rows, then the next four. Missing
-/// rows and columns are zero.
-pub(super) struct Packed {
-    codes: Vec<i8>,
-    /// Bytes of the tiles of sixteen rows.
+/// Numbers of a tile.
+const fn tile<T: Number>() -> usize {
+    SIDE * T::STEP
+}
+
+/// `x` in tiles, those of sixteen rows one behind the other, and in each step of columns those of all parts: in each tile the first
+/// columns of all rows that a product sums up in one number, then the next. Missing rows and columns are zero.
+pub(super) struct Packed<T> {
+    numbers: Vec<T>,
+    parts: usize,
+    /// Numbers in the tiles of sixteen rows.
     stride: usize,
 }
 
-impl Packed {
-    /// `x` `[rows, depth]`.
-    pub fn new(m: &Machine, x: &[i8], depth: usize) -> Self {
-        let (rows, stride) = (x.len().checked_div(depth).unwrap_or(0), depth.div_ceil(STEP) * TILE);
-        let mut codes = vec![0; rows.div_ceil(SIDE) * stride];
-        if !codes.is_empty() {
-            let blocks = codes.chunks_mut(stride).zip(x.chunks(SIDE * depth)).collect();
-            m.each(blocks, |(to, from): (&mut [i8], &[i8])| {
-                for (row, from) in from.chunks(depth).enumerate() {
-                    for (to, from) in to.chunks_mut(FOUR).skip(row).step_by(SIDE).zip(from.chunks(FOUR)) {
-                        to[..from.len()].copy_from_slice(from);
+impl<T: Number> Packed<T> {
+    /// `x` `[rows, depth]`; `part(x, i)` is part `i` of a number.
+    pub fn new<X: Sync>(
+        m: &Machine,
+        x: &[X],
+        depth: usize,
+        parts: usize,
+        part: impl Fn(&X, usize) -> T + Sync,
+    ) -> Self {
+        let (rows, stride) = (x.len().checked_div(depth).unwrap_or(0), depth.div_ceil(T::STEP) * parts * tile::<T>());
+        let mut numbers = vec![T::default(); rows.div_ceil(SIDE) * stride];
+        if !numbers.is_empty() {
+            let blocks = numbers.chunks_mut(stride).zip(x.chunks(SIDE * depth)).collect();
+            m.each(blocks, |(to, from): (&mut [T], &[X])| {
+                // a step of all rows at a time: its tiles stay in the first cache
+                for (step, to) in to.chunks_mut(parts * tile::<T>()).enumerate() {
+                    for (row, from) in from.chunks(depth).enumerate() {
+                        let from = &from[step * T::STEP..depth.min((step + 1) * T::STEP)];
+                        for (i, to) in to.chunks_mut(tile::<T>()).enumerate() {
+                            let together = T::STEP / SIDE;
+                            let places = to.chunks_mut(together).skip(row).step_by(SIDE);
+                            for (to, from) in places.zip(from.chunks(together)) {
+                                to.iter_mut().zip(from).for_each(|(to, from)| *to = part(from, i));
+                            }
+                        }
                     }
                 }
             });
         }
-        Self { codes, stride }
+        Self { numbers, parts, stride }
     }
 
     /// The tiles of some steps of one block of rows.
-    fn tiles(&self, block: usize, steps: &Range<usize>) -> &[i8] {
-        &self.codes[block * self.stride..][steps.start * TILE..steps.end * TILE]
+    fn tiles(&self, block: usize, steps: &Range<usize>) -> &[T] {
+        let step = self.parts * tile::<T>();
+        &self.numbers[block * self.stride..][steps.start * step..steps.end * step]
     }
 }
 
-/// Rows of weights: whole blocks of sixteen, of whole steps.
+/// Rows of weights: whole blocks of sixteen, of whole steps; those of the second part behind all of the first.
 #[derive(Clone, Copy)]
-pub(super) struct Panel<'a> {
-    pub codes: &'a [i8],
+pub(super) struct Panel<'a, T> {
+    pub numbers: &'a [T],
+    pub parts: usize,
     /// Columns of a row.
     pub stride: usize,
 }
 
-impl<'a> Panel<'a> {
+impl<T: Number> Panel<'_, T> {
+    /// Rows, those added for whole blocks included.
+    fn rows(&self) -> usize {
+        (self.numbers.len() / self.parts).checked_div(self.stride).unwrap_or(0)
+    }
+
+    /// Sixteen rows of one part.
+    fn block(&self, part: usize, n: usize) -> &[T] {
+        &self.numbers[(part * self.rows() + n) * self.stride..][..SIDE * self.stride]
+    }
+}
+
+impl<'a> Panel<'a, i8> {
     /// Rows of `depth` columns: as they are, or in `room` with zeros behind them and rows of zeros.
     pub fn of(rows: &'a [i8], depth: usize, room: &'a mut Vec<i8>) -> Self {
-        if rows.is_empty() || (rows.len().is_multiple_of(SIDE * depth) && depth.is_multiple_of(STEP)) {
-            return Self { codes: rows, stride: depth };
+        if rows.is_empty() || (rows.len().is_multiple_of(SIDE * depth) && depth.is_multiple_of(i8::STEP)) {
+            return Self { numbers: rows, parts: 1, stride: depth };
         }
-        let stride = depth.next_multiple_of(STEP);
+        let stride = depth.next_multiple_of(i8::STEP);
         room.resize((rows.len() / depth).next_multiple_of(SIDE) * stride, 0);
         for (to, from) in room.chunks_mut(stride).zip(rows.chunks(depth)) {
             to[..depth].copy_from_slice(from);
         }
-        Self { codes: room, stride }
+        Self { numbers: room, parts: 1, stride }
     }
 }
 
 /// Calls `put(n, block, sums)` for each sixteen rows of weights, from `n` on, and each block of `x`: the sums of their products
 /// over `steps`, one row for each row of weights.
-pub(super) fn multiply(
+pub(super) fn multiply<T: Number>(
     tiles: &mut Tiles,
-    weight: Panel<'_>,
-    x: &Packed,
+    weight: Panel<'_, T>,
+    x: &Packed<T>,
     blocks: Range<usize>,
     steps: Range<usize>,
-    mut put: impl FnMut(usize, usize, &[[i32; SIDE]; SIDE]),
+    mut put: impl FnMut(usize, usize, &[[T::Sum; SIDE]; SIDE]),
 ) {
-    let rows = weight.codes.len().checked_div(weight.stride).unwrap_or(0);
+    let rows = weight.rows();
     for block in blocks.clone().step_by(2) {
         for n in (0..rows).step_by(2 * SIDE) {
             let square = Square { weight, x, block, n, steps: steps.clone() };
@@ -97,57 +129,60 @@ pub(super) fn multiply(
 }
 
 /// Two blocks of weights by two of `x`, or only one of either.
-struct Square<'a> {
-    weight: Panel<'a>,
-    x: &'a Packed,
+struct Square<'a, T> {
+    weight: Panel<'a, T>,
+    x: &'a Packed<T>,
     block: usize,
     n: usize,
     steps: Range<usize>,
 }
 
-impl Square<'_> {
+impl<T: Number> Square<'_, T> {
     /// Sums in tiles 0 to 3, weights in 4 and 5, `x` in 6 and 7.
     fn run<const DOWN: bool, const ACROSS: bool>(
         &self,
         tiles: &mut Tiles,
-        put: &mut impl FnMut(usize, usize, &[[i32; SIDE]; SIDE]),
+        put: &mut impl FnMut(usize, usize, &[[T::Sum; SIDE]; SIDE]),
     ) {
-        let stride = self.weight.stride;
-        let weights = |n: usize| &self.weight.codes[(self.n + n) * stride..][..SIDE * stride];
-        let above = weights(0);
-        let below = if DOWN { weights(SIDE) } else { above };
         let left = self.x.tiles(self.block, &self.steps);
         let right = if ACROSS { self.x.tiles(self.block + 1, &self.steps) } else { left };
         tiles.zero::<0>();
         tiles.zero::<1>();
         tiles.zero::<2>();
         tiles.zero::<3>();
-        let x = left.chunks_exact(TILE).zip(right.chunks_exact(TILE));
+        let x = left.chunks_exact(self.x.parts * tile::<T>()).zip(right.chunks_exact(self.x.parts * tile::<T>()));
         for (step, (left, right)) in self.steps.clone().zip(x) {
-            tiles.load::<4>(&above[step * STEP..], stride);
-            tiles.load::<6>(left, STEP);
-            tiles.multiply::<0, 4, 6>();
-            if ACROSS {
-                tiles.load::<7>(right, STEP);
-                tiles.multiply::<1, 4, 7>();
-            }
-            if DOWN {
-                tiles.load::<5>(&below[step * STEP..], stride);
-                tiles.multiply::<2, 5, 6>();
-            }
-            if DOWN && ACROSS {
-                tiles.multiply::<3, 5, 7>();
+            for part in 0..self.weight.parts {
+                tiles.load::<4, T>(&self.weight.block(part, self.n)[step * T::STEP..], self.weight.stride);
+                if DOWN {
+                    tiles.load::<5, T>(&self.weight.block(part, self.n + SIDE)[step * T::STEP..], self.weight.stride);
+                }
+                let x = left.chunks_exact(tile::<T>()).zip(right.chunks_exact(tile::<T>()));
+                for (left, right) in x.take(PARTS - part) {
+                    tiles.load::<6, T>(left, T::STEP);
+                    tiles.multiply::<T, 0, 4, 6>();
+                    if DOWN {
+                        tiles.multiply::<T, 2, 5, 6>();
+                    }
+                    if ACROSS {
+                        tiles.load::<7, T>(right, T::STEP);
+                        tiles.multiply::<T, 1, 4, 7>();
+                    }
+                    if DOWN && ACROSS {
+                        tiles.multiply::<T, 3, 5, 7>();
+                    }
+                }
             }
         }
-        put(self.n, self.block, &tiles.sums::<0>());
+        put(self.n, self.block, &tiles.sums::<0, T>());
         if ACROSS {
-            put(self.n, self.block + 1, &tiles.sums::<1>());
+            put(self.n, self.block + 1, &tiles.sums::<1, T>());
         }
         if DOWN {
-            put(self.n + SIDE, self.block, &tiles.sums::<2>());
+            put(self.n + SIDE, self.block, &tiles.sums::<2, T>());
         }
         if DOWN && ACROSS {
-            put(self.n + SIDE, self.block + 1, &tiles.sums::<3>());
+            put(self.n + SIDE, self.block + 1, &tiles.sums::<3, T>());
         }
     }
 }

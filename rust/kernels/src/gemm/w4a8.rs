@@ -486,9 +486,9 @@ mod avx2 {
 mod amx {
     use super::{Codes, Factor, PANEL};
     use crate::Machine;
-    use crate::gemm::tiled::{MANY, Packed, Panel, STEP, multiply};
+    use crate::gemm::tiled::{MANY, Packed, Panel, multiply};
     use crate::gemm::{Columns, columns};
-    use crate::simd::amx::{SIDE, with_tiles};
+    use crate::simd::amx::{Number, SIDE, with_tiles};
     use crate::simd::bytes;
 
     /// Rows of `x` whose sums are kept at a time.
@@ -496,7 +496,7 @@ mod amx {
 
     /// Whether there are rows enough, groups are whole bytes of codes and, where each has a float, whole steps.
     pub fn fits(codes: Codes<'_>, rows: usize, depth: usize) -> bool {
-        let multiple = if matches!(codes.factor, Factor::Scale(_)) { STEP } else { 2 };
+        let multiple = if matches!(codes.factor, Factor::Scale(_)) { i8::STEP } else { 2 };
         rows >= MANY && depth > 0 && (codes.group == depth || codes.group.is_multiple_of(multiple))
     }
 
@@ -510,8 +510,8 @@ mod amx {
         out: &mut [f32],
     ) {
         let (groups, row_bytes) = (depth / codes.group, 4 * depth.div_ceil(8));
-        let stride = depth.next_multiple_of(STEP);
-        let x = Packed::new(m, x, depth);
+        let stride = depth.next_multiple_of(i8::STEP);
+        let x = Packed::new(m, x, depth, 1, |&x, _| x);
         m.each(columns(out, cols, PANEL), |Columns { range, rows: mut out }| {
             let mut numbers = vec![0; range.len().next_multiple_of(SIDE) * stride];
             for (n, numbers) in range.clone().zip(numbers.chunks_mut(stride)) {
@@ -524,10 +524,10 @@ mod amx {
                     unsafe { decode(row, zero, level, numbers) };
                 }
             }
-            let panel = Panel { codes: &numbers, stride };
+            let panel = Panel { numbers: &numbers, parts: 1, stride };
             // Sums of groups, or of whole rows where these stay exact.
             let parts = if matches!(codes.factor, Factor::Scale(_)) { groups } else { 1 };
-            let steps = (depth / parts).div_ceil(STEP);
+            let steps = (depth / parts).div_ceil(i8::STEP);
             for (at, out) in out.chunks_mut(ROWS).enumerate() {
                 let mut sums = [0.0; ROWS * PANEL];
                 let first = at * ROWS / SIDE;

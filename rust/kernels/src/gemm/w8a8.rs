@@ -92,14 +92,14 @@ enum Operand<'a> {
     Raised(Tiles<u8>),
     /// In the tiles of AMX.
     #[cfg(target_arch = "x86_64")]
-    Packed(tiled::Packed),
+    Packed(tiled::Packed<i8>),
 }
 
 impl<'a> Operand<'a> {
     fn of(m: &Machine, x: &'a [i8], rows: usize, depth: usize) -> Self {
         match m.path() {
             #[cfg(target_arch = "x86_64")]
-            Path::Amx if rows >= tiled::MANY => Self::Packed(tiled::Packed::new(m, x, depth)),
+            Path::Amx if rows >= tiled::MANY => Self::Packed(tiled::Packed::new(m, x, depth, 1, |&x, _| x)),
             #[cfg(target_arch = "x86_64")]
             Path::Amx | Path::Avx512 => {
                 Self::Raised(Tiles::new::<{ avx512::STEP }>(m, x, rows, depth, |x| x as u8 ^ 0x80))
@@ -332,14 +332,21 @@ mod avx512 {
 #[cfg(target_arch = "x86_64")]
 mod amx {
     use super::PANEL;
-    use crate::gemm::tiled::{Packed, Panel, STEP, multiply as products};
-    use crate::simd::amx::{SIDE, Tiles};
+    use crate::gemm::tiled::{Packed, Panel, multiply as products};
+    use crate::simd::amx::{Number, SIDE, Tiles};
     use std::ops::Range;
 
-    pub fn multiply(tiles: &mut Tiles, x: &Packed, rows: Range<usize>, weight: &[i8], depth: usize, sums: &mut [i32]) {
+    pub fn multiply(
+        tiles: &mut Tiles,
+        x: &Packed<i8>,
+        rows: Range<usize>,
+        weight: &[i8],
+        depth: usize,
+        sums: &mut [i32],
+    ) {
         let mut room = Vec::new();
         let weight = Panel::of(weight, depth, &mut room);
-        let (first, steps) = (rows.start / SIDE, 0..depth.div_ceil(STEP));
+        let (first, steps) = (rows.start / SIDE, 0..depth.div_ceil(i8::STEP));
         let blocks = first..rows.end.div_ceil(SIDE);
         products(tiles, weight, x, blocks, steps, |n, block, all| {
             let sums = &mut sums[(block - first) * SIDE * PANEL + n..];
