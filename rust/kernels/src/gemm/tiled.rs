@@ -63,8 +63,12 @@ impl<T: Number> Packed<T> {
 
     /// The tiles of some steps of one block of rows.
     fn tiles(&self, block: usize, steps: &Range<usize>) -> &[T] {
-        let step = self.parts * tile::<T>();
-        &self.numbers[block * self.stride..][steps.start * step..steps.end * step]
+        self.numbers(block, self.parts * steps.start * T::STEP..self.parts * steps.end * T::STEP)
+    }
+
+    /// Some columns of one block of rows, as many as a product sums up in one number; in the order of parts if there are more than one.
+    pub fn numbers(&self, block: usize, columns: Range<usize>) -> &[T] {
+        &self.numbers[block * self.stride..][SIDE * columns.start..SIDE * columns.end]
     }
 }
 
@@ -79,28 +83,18 @@ pub(super) struct Panel<'a, T> {
 
 impl<T: Number> Panel<'_, T> {
     /// Rows, those added for whole blocks included.
-    fn rows(&self) -> usize {
+    pub fn rows(&self) -> usize {
         (self.numbers.len() / self.parts).checked_div(self.stride).unwrap_or(0)
+    }
+
+    /// One row of the first part.
+    pub fn row(&self, n: usize) -> &[T] {
+        &self.numbers[n * self.stride..][..self.stride]
     }
 
     /// Sixteen rows of one part.
     fn block(&self, part: usize, n: usize) -> &[T] {
         &self.numbers[(part * self.rows() + n) * self.stride..][..SIDE * self.stride]
-    }
-}
-
-impl<'a> Panel<'a, i8> {
-    /// Rows of `depth` columns: as they are, or in `room` with zeros behind them and rows of zeros.
-    pub fn of(rows: &'a [i8], depth: usize, room: &'a mut Vec<i8>) -> Self {
-        if rows.is_empty() || (rows.len().is_multiple_of(SIDE * depth) && depth.is_multiple_of(i8::STEP)) {
-            return Self { numbers: rows, parts: 1, stride: depth };
-        }
-        let stride = depth.next_multiple_of(i8::STEP);
-        room.resize((rows.len() / depth).next_multiple_of(SIDE) * stride, 0);
-        for (to, from) in room.chunks_mut(stride).zip(rows.chunks(depth)) {
-            to[..depth].copy_from_slice(from);
-        }
-        Self { numbers: room, parts: 1, stride }
     }
 }
 
