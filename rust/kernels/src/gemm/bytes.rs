@@ -10,8 +10,9 @@ use std::arch::x86_64::*;
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Rows of weights of one task: with all their columns they stay in the second cache.
-const PANEL: usize = 64;
+/// Rows of weights of one task: with all their columns they stay in the second cache. Half as many where sums are taken up again for
+/// each group.
+const PANEL: usize = 128;
 /// Rows of `x` whose sums are kept at a time; whole tiles of AMX and of AVX-512.
 const ROWS: usize = 6 * SIDE;
 /// Columns that AVX-512 multiplies at a time.
@@ -43,45 +44,43 @@ pub(super) fn product<'a>(
     let x = Packed::new(m, x, depth, 1, |&x, _| x);
     let group = groups.map_or(depth, |groups| groups.group);
     let tiles = m.path() == Path::Amx && (group == depth || group.is_multiple_of(i8::STEP));
-    m.each(columns(out, cols, PANEL), |Columns { range, rows: mut out }| {
+    let width = if groups.is_some() { PANEL / 2 } else { PANEL };
+    m.each(columns(out, cols, width), |Columns { range, rows: mut out }| {
         let numbers = panel(range.clone());
         let panel = Panel { numbers: &numbers, parts: 1, stride: depth.next_multiple_of(i8::STEP) };
-        let mut factors = vec![1.0; panel.rows()];
+        let (tall, count) = (panel.rows(), depth / group);
+        // of all rows for the first group, then for the second
+        let mut factors = vec![1.0; tall * count];
+        if let Some(Groups { scale, .. }) = groups {
+            for (n, scales) in scale[range.start * count..range.end * count].chunks(count).enumerate() {
+                factors[n..].iter_mut().step_by(tall).zip(scales).for_each(|(factor, scale)| *factor = *scale);
+            }
+        }
+        let parts = (0..depth).step_by(group).map(|start| start..start + group).zip(factors.chunks(tall));
         for (at, out) in out.chunks_mut(ROWS).enumerate() {
             let first = at * ROWS / SIDE;
             let blocks = first..first + out.len().div_ceil(SIDE);
             // for each block of `x` and row of weights, the sums of sixteen rows of `x`
-            let mut sums = vec![[0.0; SIDE]; blocks.len() * panel.rows()];
-            let mut each_group = |multiply: &mut dyn FnMut(Range<usize>, &[f32])| {
-                for (g, start) in (0..depth).step_by(group).enumerate() {
-                    if let Some(Groups { scale, .. }) = groups {
-                        let scales = scale[range.start * (depth / group)..].chunks(depth / group);
-                        factors.iter_mut().zip(scales).for_each(|(factor, scale)| *factor = scale[g]);
-                    }
-                    multiply(start..start + group, &factors);
-                }
-            };
+            let mut sums = vec![[0.0; SIDE]; blocks.len() * tall];
             // SAFETY: the machine has this path, both have AVX-512, and `add` knows nothing of tiles.
             unsafe {
                 if tiles {
                     with_tiles(|tiles| {
-                        each_group(&mut |columns, factors| {
+                        for (columns, factors) in parts.clone() {
                             let steps = columns.start / i8::STEP..columns.end.div_ceil(i8::STEP);
                             tiled::multiply(tiles, panel, &x, blocks.clone(), steps, |n, block, all| {
-                                let sums = &mut sums[(block - first) * factors.len() + n..];
+                                let sums = &mut sums[(block - first) * tall + n..];
                                 for ((to, factor), all) in sums.iter_mut().zip(&factors[n..]).zip(all) {
                                     add(to, *factor, load_i32x16(all));
                                 }
                             });
-                        });
+                        }
                     });
                 } else {
-                    each_group(&mut |columns, factors| {
-                        avx512::multiply(panel, &x, blocks.clone(), columns, factors, &mut sums);
-                    });
+                    avx512::multiply(panel, &x, blocks, parts.clone(), &mut sums);
                 }
             }
-            for (block, (out, sums)) in out.chunks_mut(SIDE).zip(sums.chunks(panel.rows())).enumerate() {
+            for (block, (out, sums)) in out.chunks_mut(SIDE).zip(sums.chunks(tall)).enumerate() {
                 for (t, out) in out.iter_mut().enumerate() {
                     out.iter_mut().zip(sums).for_each(|(y, sums)| *y = sums[t]);
                     finish(at * ROWS + block * SIDE + t, range.clone(), out);
@@ -123,28 +122,29 @@ mod avx512 {
     const TALL: usize = 8;
     const WIDE: usize = 3;
 
-    /// Adds the sums of some columns, times the factors of rows of weights, to the sums of each block and row of weights.
+    /// Adds the sums of parts of the columns, times their factors of rows of weights, to the sums of each block and row of weights.
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    pub fn multiply(
+    pub fn multiply<'a>(
         weight: Panel<'_, i8>,
         x: &Packed<i8>,
         blocks: Range<usize>,
-        columns: Range<usize>,
-        factors: &[f32],
+        parts: impl Iterator<Item = (Range<usize>, &'a [f32])>,
         sums: &mut [[f32; SIDE]],
     ) {
-        let fours = columns.start / FOUR..columns.end.div_ceil(FOUR);
-        let (mut block, mut sums) = (blocks.start, sums);
-        while block < blocks.end {
-            // one block alone has too few sums for each to be ready when its turn comes
-            let count = if blocks.end - block == 4 { 2 } else { WIDE.min(blocks.end - block) };
-            let (these, others) = sums.split_at_mut(count * factors.len());
-            match count {
-                1 => tiles::<1>(weight, x, block, &fours, factors, these),
-                2 => tiles::<2>(weight, x, block, &fours, factors, these),
-                _ => tiles::<WIDE>(weight, x, block, &fours, factors, these),
+        for (columns, factors) in parts {
+            let fours = columns.start / FOUR..columns.end.div_ceil(FOUR);
+            let (mut block, mut sums) = (blocks.start, &mut *sums);
+            while block < blocks.end {
+                // one block alone has too few sums for each to be ready when its turn comes
+                let count = if blocks.end - block == 4 { 2 } else { WIDE.min(blocks.end - block) };
+                let (these, others) = sums.split_at_mut(count * weight.rows());
+                match count {
+                    1 => tiles::<1>(weight, x, block, &fours, factors, these),
+                    2 => tiles::<2>(weight, x, block, &fours, factors, these),
+                    _ => tiles::<WIDE>(weight, x, block, &fours, factors, these),
+                }
+                (block, sums) = (block + count, others);
             }
-            (block, sums) = (block + count, others);
         }
     }
 
@@ -160,7 +160,7 @@ mod avx512 {
     ) {
         let mut blocks = [&[][..]; COUNT];
         for (i, numbers) in blocks.iter_mut().enumerate() {
-            *numbers = &x.numbers(block + i, FOUR * fours.start..FOUR * fours.end).as_chunks::<{ FOUR * SIDE }>().0;
+            *numbers = x.numbers(block + i, FOUR * fours.start..FOUR * fours.end).as_chunks::<{ FOUR * SIDE }>().0;
         }
         // The instruction takes unsigned by signed bytes: weights are raised by 128, and as many times `x` goes off.
         let raise = _mm512_set1_epi8(i8::MIN);

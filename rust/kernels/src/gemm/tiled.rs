@@ -24,6 +24,8 @@ const fn tile<T: Number>() -> usize {
 /// columns of all rows that a product sums up in one number, then the next. Missing rows and columns are zero.
 pub(super) struct Packed<T> {
     numbers: Vec<T>,
+    /// Where the first tile begins: no row of one lies in two lines of the cache.
+    start: usize,
     parts: usize,
     /// Numbers in the tiles of sixteen rows.
     stride: usize,
@@ -39,9 +41,10 @@ impl<T: Number> Packed<T> {
         part: impl Fn(&X, usize) -> T + Sync,
     ) -> Self {
         let (rows, stride) = (x.len().checked_div(depth).unwrap_or(0), depth.div_ceil(T::STEP) * parts * tile::<T>());
-        let mut numbers = vec![T::default(); rows.div_ceil(SIDE) * stride];
-        if !numbers.is_empty() {
-            let blocks = numbers.chunks_mut(stride).zip(x.chunks(SIDE * depth)).collect();
+        let mut numbers = vec![T::default(); rows.div_ceil(SIDE) * stride + T::STEP];
+        let start = numbers.as_ptr().align_offset(T::STEP * size_of::<T>()).min(T::STEP);
+        if stride > 0 {
+            let blocks = numbers[start..].chunks_mut(stride).zip(x.chunks(SIDE * depth)).collect();
             m.each(blocks, |(to, from): (&mut [T], &[X])| {
                 // a step of all rows at a time: its tiles stay in the first cache
                 for (step, to) in to.chunks_mut(parts * tile::<T>()).enumerate() {
@@ -58,7 +61,7 @@ impl<T: Number> Packed<T> {
                 }
             });
         }
-        Self { numbers, parts, stride }
+        Self { numbers, start, parts, stride }
     }
 
     /// The tiles of some steps of one block of rows.
@@ -68,7 +71,7 @@ impl<T: Number> Packed<T> {
 
     /// Some columns of one block of rows, as many as a product sums up in one number; in the order of parts if there are more than one.
     pub fn numbers(&self, block: usize, columns: Range<usize>) -> &[T] {
-        &self.numbers[block * self.stride..][SIDE * columns.start..SIDE * columns.end]
+        &self.numbers[self.start + block * self.stride..][SIDE * columns.start..SIDE * columns.end]
     }
 }
 

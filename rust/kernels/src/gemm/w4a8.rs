@@ -499,25 +499,34 @@ mod panel {
 
     /// Some rows, zero points off and levels on, as `padded` has them; only for paths that include AVX2.
     pub fn of(codes: Codes<'_>, range: Range<usize>, depth: usize) -> Vec<i8> {
-        let (groups, row_bytes) = (depth / codes.group, 4 * depth.div_ceil(8));
         let stride = depth.next_multiple_of(i8::STEP);
         let mut rows = vec![0; range.len().next_multiple_of(SIDE) * stride];
         for (n, numbers) in range.zip(rows.chunks_mut(stride)) {
-            let row = &bytes(codes.words)[n * row_bytes..(n + 1) * row_bytes];
-            let parts = numbers[..depth].chunks_mut(codes.group).zip(row.chunks(codes.group.div_ceil(2)));
-            for ((numbers, row), at) in parts.zip(n * groups..) {
-                let zero = codes.zero.map_or(8, |zero| zero[at]).cast_signed();
-                let level = if let Factor::Level(level) = codes.factor { level[at] } else { 1 }.cast_signed();
-                let meaning = std::array::from_fn(|code| (code as i8).wrapping_sub(zero).wrapping_mul(level));
-                // SAFETY: the path includes AVX2.
-                unsafe { decode(row, &meaning, numbers) };
-            }
+            // SAFETY: the path includes AVX2.
+            unsafe { row(codes, n, &mut numbers[..depth]) };
         }
         rows
     }
 
+    #[target_feature(enable = "avx2")]
+    fn row(codes: Codes<'_>, n: usize, numbers: &mut [i8]) {
+        let (groups, row_bytes) = (numbers.len() / codes.group, 4 * numbers.len().div_ceil(8));
+        let row = &bytes(codes.words)[n * row_bytes..(n + 1) * row_bytes];
+        let parts = numbers.chunks_mut(codes.group).zip(row.chunks(codes.group.div_ceil(2)));
+        for ((numbers, row), at) in parts.zip(n * groups..) {
+            let zero = codes.zero.map_or(8, |zero| zero[at]).cast_signed();
+            let level = if let Factor::Level(level) = codes.factor { level[at] } else { 1 }.cast_signed();
+            let mut meaning = [0; 16];
+            for (code, meaning) in (0i8..).zip(&mut meaning) {
+                *meaning = code.wrapping_sub(zero).wrapping_mul(level);
+            }
+            decode(row, &meaning, numbers);
+        }
+    }
+
     /// What the codes of one group stand for.
     #[target_feature(enable = "avx2")]
+    #[inline]
     fn decode(codes: &[u8], meaning: &[i8; 16], numbers: &mut [i8]) {
         let table = _mm256_broadcastsi128_si256(load_u8x16(&meaning.map(i8::cast_unsigned)));
         let (parts, rest) = numbers.as_chunks_mut::<32>();

@@ -265,12 +265,13 @@ mod avx512 {
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     pub fn multiply(x: &Tiles<i8>, raised: &[i32], rows: Range<usize>, weight: &[i8], depth: usize, sums: &mut [i32]) {
         x.each(rows.clone(), weight, depth, sums, |x, height, w, sums| match height {
-            1 => tile::<1>(x, w, sums),
-            2 => tile::<2>(x, w, sums),
-            3 => tile::<3>(x, w, sums),
-            4 => tile::<4>(x, w, sums),
-            5 => tile::<5>(x, w, sums),
-            _ => tile::<6>(x, w, sums),
+            // one row of `weight` after the other, as they are read but once
+            1 => w.iter().zip(sums).for_each(|(w, sum)| tile::<1, 1>(x, &[w], std::slice::from_mut(sum))),
+            2 => tile::<2, 4>(x, &w, sums),
+            3 => tile::<3, 4>(x, &w, sums),
+            4 => tile::<4, 4>(x, &w, sums),
+            5 => tile::<5, 4>(x, &w, sums),
+            _ => tile::<6, 4>(x, &w, sums),
         });
         // modulo 2^32, where the true sum fits
         for (sums, raised) in sums.chunks_mut(PANEL).zip(&raised[rows]) {
@@ -278,17 +279,20 @@ mod avx512 {
         }
     }
 
-    /// Four rows of `weight`: 24 sums, four vectors of `weight` and one of `x` fit the 32 registers.
+    /// With four rows of `weight`: 24 sums, four vectors of `weight` and one of `x` fit the 32 registers.
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    fn tile<const R: usize>(x: &[i8], w: [&[i8]; 4], sums: &mut [i32]) {
+    fn tile<const R: usize, const N: usize>(x: &[i8], w: &[&[i8]; N], sums: &mut [i32]) {
         let steps = x.as_chunks::<STEP>().0.as_chunks::<R>().0;
-        let [w0, w1, w2, w3] = w.map(|w| w.as_chunks::<STEP>().0);
-        let mut all = [[_mm512_setzero_si512(); 4]; R];
-        for ((((x, w0), w1), w2), w3) in steps.iter().zip(w0).zip(w1).zip(w2).zip(w3) {
-            step(x, [w0, w1, w2, w3], &mut all);
+        let mut all = [[_mm512_setzero_si512(); N]; R];
+        for (k, x) in steps.iter().enumerate().take(w[0].len() / STEP) {
+            let mut now = [&[0; STEP]; N];
+            for (now, w) in now.iter_mut().zip(w) {
+                *now = &w.as_chunks::<STEP>().0[k];
+            }
+            step(x, now, &mut all);
         }
-        if let (Some([w0, w1, w2, w3]), Some(x)) = (&rest(w), steps.last()) {
-            step(x, [w0, w1, w2, w3], &mut all);
+        if let (Some(rest), Some(x)) = (&rest(*w), steps.last()) {
+            step(x, rest.each_ref(), &mut all);
         }
         for (all, sums) in all.iter().zip(sums.chunks_mut(PANEL)) {
             for (all, sum) in all.iter().zip(sums) {
@@ -299,8 +303,8 @@ mod avx512 {
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     #[inline]
-    fn step<const R: usize>(x: &[[i8; STEP]; R], w: [&[i8; STEP]; 4], all: &mut [[__m512i; 4]; R]) {
-        let mut raised = [_mm512_set1_epi8(i8::MIN); 4];
+    fn step<const R: usize, const N: usize>(x: &[[i8; STEP]; R], w: [&[i8; STEP]; N], all: &mut [[__m512i; N]; R]) {
+        let mut raised = [_mm512_set1_epi8(i8::MIN); N];
         for (raised, w) in raised.iter_mut().zip(w) {
             *raised = _mm512_xor_si512(*raised, load_i8x64(w));
         }
