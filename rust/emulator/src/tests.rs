@@ -114,6 +114,8 @@ fn arithmetic_of_lanes() {
     lanes!(u8, bytes, "vpsubb" "", |_, a, b| a.wrapping_sub(b));
     lanes!(u16, bytes, "vpsubw" "", |_, a, b| a.wrapping_sub(b));
     lanes!(u32, bytes, "vpsubd" "", |_, a, b| a.wrapping_sub(b));
+    lanes!(u32, bytes, "vpminud" "", |_, a, b| a.min(b));
+    lanes!(u32, bytes, "vpmaxud" "", |_, a, b| a.max(b));
     lanes!(i16, bytes, "vpmullw" "", |_, a, b| a.wrapping_mul(b));
     lanes!(i32, bytes, "vpmulld" "", |_, a, b| a.wrapping_mul(b));
     lanes!(u32, bytes, "vpandd" "", |_, a, b| a & b);
@@ -241,6 +243,16 @@ fn shifts_and_moves() {
         };
         assert_eq!(after!("vinserti64x4 zmm1, zmm18, ymm3, 1", operands, mask), with(&b, 32, 32));
         assert_eq!(after!("vinsertf32x4 zmm1, zmm18, [{b}], 2", operands, mask), with(&b, 16, 32));
+
+        let parts = |parts: &[(&Vector, usize)]| {
+            let mut shuffled = [0; 64];
+            shuffled.chunks_mut(16).zip(parts).for_each(|(to, (from, at))| to.copy_from_slice(&from[*at..at + 16]));
+            shuffled
+        };
+        let got = after!("vshuff64x2 zmm1, zmm18, zmm3, 0x78", operands, mask);
+        assert_eq!(got, parts(&[(&a, 0), (&a, 32), (&b, 48), (&b, 16)]));
+        let got = after!("vshufi64x2 ymm1, ymm18, [{b}], 1", operands, mask);
+        assert_eq!(got, parts(&[(&a, 16), (&b, 0)]));
 
         let (numbers, places) = (view!(b, u32), view!(a, u32));
         let got = after!("vpermd zmm1, zmm18, zmm3", operands, mask);

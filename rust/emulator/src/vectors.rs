@@ -33,6 +33,7 @@ pub fn run(registers: &mut Registers<'_>, instruction: &Instruction) -> Option<(
         Vpermd | Vpermps => step.permute(4),
         Vpermt2d | Vpermt2ps => step.permute_two(4, [0, 2], 1),
         Vpermi2d | Vpermi2ps => step.permute_two(4, [1, 2], 0),
+        Vshuff64x2 | Vshufi64x2 => step.shuffle(immediate),
 
         Vpmovzxbw => step.resize(1, 2, |a| a),
         Vpmovzxbd => step.resize(1, 4, |a| a),
@@ -63,6 +64,8 @@ pub fn run(registers: &mut Registers<'_>, instruction: &Instruction) -> Option<(
         Vpsubb => step.lanes(1, |[_, a, b]| a.wrapping_sub(b)),
         Vpsubw => step.lanes(2, |[_, a, b]| a.wrapping_sub(b)),
         Vpsubd => step.lanes(4, |[_, a, b]| a.wrapping_sub(b)),
+        Vpminud => step.lanes(4, |[_, a, b]| a.min(b)),
+        Vpmaxud => step.lanes(4, |[_, a, b]| a.max(b)),
         Vpmullw => step.lanes(2, |[_, a, b]| a.wrapping_mul(b)),
         Vpmulld => step.lanes(4, |[_, a, b]| a.wrapping_mul(b)),
         Vpmaddwd => step.lanes(4, |[_, a, b]| pairs(a, b)),
@@ -213,6 +216,19 @@ impl Step<'_, '_> {
         let mut vector = self.registers.vector(self.instruction.op1_register());
         vector[at..at + size].copy_from_slice(&self.part(2, size)[..size]);
         self.whole(size, &vector);
+    }
+
+    /// Parts of 16 bytes that the immediate number names: half of them of the first source, then half of the second.
+    fn shuffle(&mut self, immediate: u64) {
+        let parts = self.length() / 16;
+        let [a, b] = [1, 2].map(|n| self.operand(n, 8, 2 * parts));
+        let mut vector = [0; 64];
+        for (number, to) in vector.chunks_exact_mut(16).enumerate().take(parts) {
+            let source = if number < parts / 2 { &a } else { &b };
+            let at = 16 * ((immediate >> (number as u32 * parts.ilog2())) as usize % parts);
+            to.copy_from_slice(&source[at..at + 16]);
+        }
+        self.whole(16, &vector);
     }
 
     /// Writes all of a vector of parts that no mask chooses among, or of elements of that size.

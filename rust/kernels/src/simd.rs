@@ -114,6 +114,10 @@ pub(crate) mod avx2 {
     // SAFETY of all methods: as above, and the functions have FMA.
     impl super::Fused<8> for F32x8 {
         #[inline(always)]
+        fn splat(x: f32) -> Self {
+            super::Lanes::splat(x)
+        }
+        #[inline(always)]
         fn load(x: &[f32; 8]) -> Self {
             super::Lanes::load(x)
         }
@@ -146,6 +150,11 @@ pub(crate) mod avx512 {
     // SAFETY of all methods: the processor has AVX-512 F, as they are part of functions that only run there (see above); loads and the
     // store are over 32 or 64 bytes and need no alignment.
     impl super::Fused<16> for F32x16 {
+        #[inline(always)]
+        fn splat(x: f32) -> Self {
+            // SAFETY: above.
+            Self(unsafe { _mm512_set1_ps(x) })
+        }
         #[inline(always)]
         fn load(x: &[f32; 16]) -> Self {
             // SAFETY: above.
@@ -219,6 +228,7 @@ pub(crate) trait Lanes: Copy {
 /// One or more times eight f32 in a register, for sums of products; the same bits for each eight, however many there are. As for
 /// [`Lanes`], no closure may see one.
 pub(crate) trait Fused<const N: usize>: Copy {
+    fn splat(x: f32) -> Self;
     fn load(x: &[f32; N]) -> Self;
     /// The same eight every time.
     fn copies(x: &[f32; 8]) -> Self;

@@ -214,11 +214,11 @@ fn multiply_in<V: Fused<N>, const N: usize, const COUNT: usize>(
     x: [&[[f32; N]]; COUNT],
     sums: &mut [Sums],
 ) {
-    let mut all = [[V::load(&[0.0; N]); TALL]; COUNT];
+    let mut all = [[V::splat(0.0); TALL]; COUNT];
     let count = weight[0].len();
     let (weight, x) = (weight.map(|weight| &weight[..count]), x.map(|x| &x[..count]));
     for k in 0..count {
-        let mut now = [V::load(&[0.0; N]); COUNT];
+        let mut now = [V::splat(0.0); COUNT];
         for (now, x) in now.iter_mut().zip(x) {
             *now = V::load(&x[k]);
         }

@@ -15,7 +15,9 @@
 use super::tiled::{MANY, PARTS, Packed, Panel, multiply};
 use super::{Columns, columns};
 use crate::Machine;
+use crate::simd::Fused;
 use crate::simd::amx::{Number, SIDE, with_tiles};
+use crate::simd::avx512::F32x16;
 use half::bf16;
 
 /// Rows of weights of one task: all columns of a piece stay in the first cache, those of all pieces in the second.
@@ -50,7 +52,7 @@ pub(super) fn product<'a>(
 ) {
     let mut spans = vec![Span::EMPTY; x.len() / depth];
     m.each(spans.chunks_mut(SIDE).zip(x.chunks(SIDE * depth)).collect(), |(spans, x): (&mut [Span], &[f32])| {
-        // SAFETY: the path AMX includes AVX2.
+        // SAFETY: the path AMX includes AVX-512.
         spans.iter_mut().zip(x.chunks(depth)).for_each(|(span, x)| *span = unsafe { Span::of(x) });
     });
     let parts = spans.iter().fold(Span::EMPTY, |all, span| all.or(*span)).parts();
@@ -61,7 +63,7 @@ pub(super) fn product<'a>(
         let (mut values, mut numbers, mut span) = (vec![0.0; depth], Vec::new(), Span::EMPTY);
         for (at, n) in range.clone().enumerate() {
             (weight.values)(n, &mut values);
-            // SAFETY: the path AMX includes AVX2.
+            // SAFETY: the path AMX includes AVX-512.
             let of_row = unsafe { Span::of(&values) };
             span = span.or(of_row);
             numbers.resize(span.parts() * tall * stride, bf16::ZERO);
@@ -115,9 +117,7 @@ pub(super) fn product<'a>(
 #[target_feature(enable = "avx512f")]
 fn add(to: &mut [[f32; SIDE]], factors: &[f32], all: &[[f32; SIDE]; SIDE]) {
     for ((to, factor), all) in to.iter_mut().zip(factors).zip(all) {
-        for (to, sum) in to.iter_mut().zip(all) {
-            *to = factor.mul_add(*sum, *to);
-        }
+        *to = F32x16::splat(*factor).multiply_add(F32x16::load(all), F32x16::load(to)).array();
     }
 }
 
@@ -135,7 +135,7 @@ struct Span {
 impl Span {
     const EMPTY: Self = Self { low: u32::MAX, high: 0, any: 0 };
 
-    #[target_feature(enable = "avx2")]
+    #[target_feature(enable = "avx512f")]
     fn of(x: &[f32]) -> Self {
         let mut span = Self::EMPTY;
         for x in x {
@@ -183,7 +183,7 @@ fn exponent(bits: u32) -> i32 {
 }
 
 /// Part `i` of all numbers.
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx512f")]
 fn split(x: &[f32], i: usize, to: &mut [bf16]) {
     match i {
         0 => to.iter_mut().zip(x).for_each(|(to, &x)| *to = part(x, 0)),
@@ -203,9 +203,10 @@ fn part(x: f32, i: usize) -> bf16 {
 #[cfg(test)]
 mod tests {
     use super::{PARTS, Span, part};
+    use crate::Path;
 
     fn span(x: &[f32]) -> Span {
-        assert!(is_x86_feature_detected!("avx2"));
+        assert!(Path::Avx512.available());
         // SAFETY: just asked.
         unsafe { Span::of(x) }
     }
