@@ -501,6 +501,15 @@ pub(crate) fn load_i8x32(from: &[i8; 32]) -> __m256i {
     unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
 }
 
+/// Thirty-two signed bytes.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(crate) fn store_i8x32(to: &mut [i8; 32], value: __m256i) {
+    // SAFETY: an unaligned write of the whole array.
+    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), value) }
+}
+
 /// Sixty-four signed bytes.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
@@ -510,13 +519,22 @@ pub(crate) fn load_i8x64(from: &[i8; 64]) -> __m512i {
     unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
 }
 
-/// Sixty-four unsigned bytes.
+/// Sixteen 32-bit integers.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 #[inline]
-pub(crate) fn load_u8x64(from: &[u8; 64]) -> __m512i {
+pub(crate) fn load_i32x16(from: &[i32; 16]) -> __m512i {
     // SAFETY: an unaligned read of the whole array.
     unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+}
+
+/// Sixteen floats.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(crate) fn store_f32x16(to: &mut [f32; 16], value: __m512) {
+    // SAFETY: an unaligned write of the whole array.
+    unsafe { _mm512_storeu_ps(to.as_mut_ptr(), value) }
 }
 
 /// Sixteen floats.

@@ -2,6 +2,8 @@
 //! their like; and the product with the sparse outliers that stand beside codes.
 
 mod block_scaled;
+#[cfg(target_arch = "x86_64")]
+mod bytes;
 mod codebook_gemm;
 mod csr;
 mod decode;
@@ -90,6 +92,37 @@ fn columns(out: &mut [f32], cols: usize, width: usize) -> Vec<Columns<'_>> {
         }
     }
     panels
+}
+
+/// What sums of integers are multiplied by, and what is then added.
+#[derive(Clone, Copy)]
+struct Finish<'a> {
+    /// One for all, or one a row of `x`.
+    x_scale: &'a [f32],
+    /// One for all, or one a row of the weight.
+    w_scale: &'a [f32],
+    /// One a row of the weight.
+    bias: Option<&'a [f32]>,
+}
+
+impl Finish<'_> {
+    fn expect(&self, rows: usize, cols: usize) -> Result<()> {
+        expect_scale("x_scale", self.x_scale.len(), rows)?;
+        expect_scale("w_scale", self.w_scale.len(), cols)?;
+        self.bias.map_or(Ok(()), |bias| expect_shape("bias", bias.len(), &[cols]))
+    }
+
+    /// The sums of row `t` of `x` with some rows of the weight times `x_scale`, then `w_scale`, plus `bias`.
+    fn apply(&self, t: usize, columns: Range<usize>, sums: &mut [f32]) {
+        let x_scale = if self.x_scale.len() == 1 { self.x_scale[0] } else { self.x_scale[t] };
+        match self.w_scale {
+            [one] => sums.iter_mut().for_each(|y| *y = *y * x_scale * one),
+            each => sums.iter_mut().zip(&each[columns.clone()]).for_each(|(y, scale)| *y = *y * x_scale * scale),
+        }
+        if let Some(bias) = self.bias {
+            sums.iter_mut().zip(&bias[columns]).for_each(|(y, bias)| *y += bias);
+        }
+    }
 }
 
 /// Checks that a scale belongs to every item, or that one belongs to all.

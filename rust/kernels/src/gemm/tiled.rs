@@ -24,6 +24,8 @@ const fn tile<T: Number>() -> usize {
 /// columns of all rows that a product sums up in one number, then the next. Missing rows and columns are zero.
 pub(super) struct Packed<T> {
     numbers: Vec<T>,
+    /// Where the first tile begins: no row of one lies in two lines of the cache.
+    start: usize,
     parts: usize,
     /// Numbers in the tiles of sixteen rows.
     stride: usize,
@@ -39,9 +41,10 @@ impl<T: Number> Packed<T> {
         part: impl Fn(&X, usize) -> T + Sync,
     ) -> Self {
         let (rows, stride) = (x.len().checked_div(depth).unwrap_or(0), depth.div_ceil(T::STEP) * parts * tile::<T>());
-        let mut numbers = vec![T::default(); rows.div_ceil(SIDE) * stride];
-        if !numbers.is_empty() {
-            let blocks = numbers.chunks_mut(stride).zip(x.chunks(SIDE * depth)).collect();
+        let mut numbers = vec![T::default(); rows.div_ceil(SIDE) * stride + T::STEP];
+        let start = numbers.as_ptr().align_offset(T::STEP * size_of::<T>()).min(T::STEP);
+        if stride > 0 {
+            let blocks = numbers[start..].chunks_mut(stride).zip(x.chunks(SIDE * depth)).collect();
             m.each(blocks, |(to, from): (&mut [T], &[X])| {
                 // a step of all rows at a time: its tiles stay in the first cache
                 for (step, to) in to.chunks_mut(parts * tile::<T>()).enumerate() {
@@ -58,13 +61,17 @@ impl<T: Number> Packed<T> {
                 }
             });
         }
-        Self { numbers, parts, stride }
+        Self { numbers, start, parts, stride }
     }
 
     /// The tiles of some steps of one block of rows.
     fn tiles(&self, block: usize, steps: &Range<usize>) -> &[T] {
-        let step = self.parts * tile::<T>();
-        &self.numbers[block * self.stride..][steps.start * step..steps.end * step]
+        self.numbers(block, self.parts * steps.start * T::STEP..self.parts * steps.end * T::STEP)
+    }
+
+    /// Some columns of one block of rows, as many as a product sums up in one number; in the order of parts if there are more than one.
+    pub fn numbers(&self, block: usize, columns: Range<usize>) -> &[T] {
+        &self.numbers[self.start + block * self.stride..][SIDE * columns.start..SIDE * columns.end]
     }
 }
 
@@ -79,28 +86,18 @@ pub(super) struct Panel<'a, T> {
 
 impl<T: Number> Panel<'_, T> {
     /// Rows, those added for whole blocks included.
-    fn rows(&self) -> usize {
+    pub fn rows(&self) -> usize {
         (self.numbers.len() / self.parts).checked_div(self.stride).unwrap_or(0)
+    }
+
+    /// One row of the first part.
+    pub fn row(&self, n: usize) -> &[T] {
+        &self.numbers[n * self.stride..][..self.stride]
     }
 
     /// Sixteen rows of one part.
     fn block(&self, part: usize, n: usize) -> &[T] {
         &self.numbers[(part * self.rows() + n) * self.stride..][..SIDE * self.stride]
-    }
-}
-
-impl<'a> Panel<'a, i8> {
-    /// Rows of `depth` columns: as they are, or in `room` with zeros behind them and rows of zeros.
-    pub fn of(rows: &'a [i8], depth: usize, room: &'a mut Vec<i8>) -> Self {
-        if rows.is_empty() || (rows.len().is_multiple_of(SIDE * depth) && depth.is_multiple_of(i8::STEP)) {
-            return Self { numbers: rows, parts: 1, stride: depth };
-        }
-        let stride = depth.next_multiple_of(i8::STEP);
-        room.resize((rows.len() / depth).next_multiple_of(SIDE) * stride, 0);
-        for (to, from) in room.chunks_mut(stride).zip(rows.chunks(depth)) {
-            to[..depth].copy_from_slice(from);
-        }
-        Self { numbers: room, parts: 1, stride }
     }
 }
 

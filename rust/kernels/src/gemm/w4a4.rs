@@ -89,7 +89,7 @@ pub fn w4a4(
         return w4a8(m, &bytes, whole, x.scale, w.scale, bias, rows, cols, depth, out);
     }
     let scaled = Codes { factor: Factor::Scale(w.scale), group, ..whole };
-    w4a8::product(m, &bytes, Some(x.scale), scaled, [rows, cols, depth], |_, _, sum| sum, out);
+    w4a8::product(m, &bytes, Some(x.scale), scaled, [rows, cols, depth], |_, _, _| (), out);
     if let Some(Outliers { x, w, x_scale, w_scale, count }) = outliers {
         let mut beside = vec![0.0; rows * cols];
         w8a8(m, x, w, x_scale, w_scale, None, rows, cols, count, &mut beside)?;

@@ -3,13 +3,17 @@
 //!
 //! Codes are multiplied as they lie in memory, low nibbles by the even columns of `x` and high ones by the odd columns, and
 //! summed in 16 bits as far as they fit. Zero points come off there, times sums of `x`: so the rest of the way has only the
-//! magnitude of the result. Many rows on AMX: a panel of codes, zero points off and levels on, becomes bytes. Limit: multiplications, for few rows of `x` the reading of the codes.
+//! magnitude of the result. From 16 rows on with AVX-512 or AMX: a panel of codes, zero points off and levels on, becomes bytes
+//! (`bytes`). Limit: multiplications, for few rows of `x` the reading of the codes.
 
-use super::{Columns, columns, expect_scale};
+#[cfg(target_arch = "x86_64")]
+use super::bytes::{self, Groups};
+use super::{Columns, Finish, columns};
 use crate::error::expect_shape;
 use crate::quantize::groups;
 use crate::simd::bytes;
 use crate::{Error, Machine, Path, Result};
+use std::ops::Range;
 
 /// The longest sum that no choice of codes overflows, as long as each weight is a signed byte.
 const DEPTH_LIMIT: usize = (1 << 17) - 1;
@@ -81,36 +85,31 @@ pub fn w4a8(
     expect_shape("words", codes.words.len(), &[cols, depth.div_ceil(8)])?;
     codes.factor.expect(cols, groups)?;
     codes.zero.map_or(Ok(()), |zero| expect_shape("zero", zero.len(), &[cols, groups]))?;
-    expect_scale("x_scale", x_scale.len(), rows)?;
-    expect_scale("w_scale", w_scale.len(), cols)?;
-    bias.map_or(Ok(()), |bias| expect_shape("bias", bias.len(), &[cols]))?;
+    let finish = Finish { x_scale, w_scale, bias };
+    finish.expect(rows, cols)?;
     expect_shape("out", out.len(), &[rows, cols])?;
-    let finish = |t: usize, n: usize, sum: f32| {
-        let x_scale = if x_scale.len() == 1 { x_scale[0] } else { x_scale[t] };
-        let w_scale = if w_scale.len() == 1 { w_scale[0] } else { w_scale[n] };
-        let scaled = sum * x_scale * w_scale;
-        bias.map_or(scaled, |bias| scaled + bias[n])
-    };
-    product(m, x, None, codes, [rows, cols, depth], finish, out);
+    product(m, x, None, codes, [rows, cols, depth], |t, columns, sums| finish.apply(t, columns, sums), out);
     Ok(())
 }
 
-/// `out[t, n] = finish(t, n, sum)`, the sum of the groups' sums times the factor of the weight and that of `x`, `[rows, depth / group]`,
-/// if there is one; then the weight's is no whole number.
+/// `out[t, n]` is the sum of the groups' sums times the factor of the weight and that of `x`, `[rows, depth / group]`, if there is
+/// one; then the weight's is no whole number. `finish(t, columns, sums)` turns some sums of row `t` into what `out` holds.
 pub(super) fn product(
     m: &Machine,
     x: &[i8],
     x_factors: Option<&[f32]>,
     codes: Codes<'_>,
     [rows, cols, depth]: [usize; 3],
-    finish: impl Fn(usize, usize, f32) -> f32 + Sync,
+    finish: impl Fn(usize, Range<usize>, &mut [f32]) + Sync,
     out: &mut [f32],
 ) {
     let (groups, row_bytes) = (depth / codes.group.max(1), 4 * depth.div_ceil(8));
     #[cfg(target_arch = "x86_64")]
-    if m.path() == Path::Amx && x_factors.is_none() && amx::fits(codes, rows, depth) {
-        amx::product(m, x, codes, [cols, depth], finish, out);
-        return;
+    if x_factors.is_none() && panel::suits(m, codes, rows, depth) {
+        let panel = |range| panel::of(codes, range, depth).into();
+        let groups =
+            if let Factor::Scale(scale) = codes.factor { Some(Groups { scale, group: codes.group }) } else { None };
+        return bytes::product(m, x, [cols, depth], panel, groups, finish, out);
     }
     let x = Operand::of(m, x, x_factors, codes, rows, depth);
     m.each(columns(out, cols, PANEL), |Columns { range, rows: mut out }| {
@@ -136,10 +135,9 @@ pub(super) fn product(
                 };
                 let mut sums = [0.0; HEIGHT];
                 x.multiply(first, row, &mut sums[..out.len()]);
-                for (t, (out, sum)) in out.iter_mut().zip(sums).enumerate() {
-                    out[at] = finish(first + t, n, sum);
-                }
+                out.iter_mut().zip(sums).for_each(|(out, sum)| out[at] = sum);
             }
+            out.iter_mut().enumerate().for_each(|(t, out)| finish(first + t, range.clone(), out));
         }
     });
 }
@@ -482,96 +480,65 @@ mod avx2 {
     }
 }
 
+/// Weights as the bytes that they stand for.
 #[cfg(target_arch = "x86_64")]
-mod amx {
-    use super::{Codes, Factor, PANEL};
+mod panel {
+    use super::{Codes, Factor};
     use crate::Machine;
-    use crate::gemm::tiled::{MANY, Packed, Panel, multiply};
-    use crate::gemm::{Columns, columns};
-    use crate::simd::amx::{Number, SIDE, with_tiles};
-    use crate::simd::bytes;
+    use crate::gemm::bytes::suit;
+    use crate::simd::amx::{Number, SIDE};
+    use crate::simd::{bytes, load_u8x16, store_i8x32};
+    use std::arch::x86_64::*;
+    use std::ops::Range;
 
-    /// Rows of `x` whose sums are kept at a time.
-    const ROWS: usize = 6 * SIDE;
-
-    /// Whether there are rows enough, groups are whole bytes of codes and, where each has a float, whole steps.
-    pub fn fits(codes: Codes<'_>, rows: usize, depth: usize) -> bool {
-        let multiple = if matches!(codes.factor, Factor::Scale(_)) { i8::STEP } else { 2 };
-        rows >= MANY && depth > 0 && (codes.group == depth || codes.group.is_multiple_of(multiple))
+    /// Whether `bytes::product` takes them, with groups of whole bytes of codes and, where each has a float, of whole steps.
+    pub fn suits(m: &Machine, codes: Codes<'_>, rows: usize, depth: usize) -> bool {
+        let apart = if matches!(codes.factor, Factor::Scale(_)) { codes.group } else { depth };
+        suit(m, rows, depth, apart) && (codes.group == depth || codes.group.is_multiple_of(2))
     }
 
-    /// All of the product, `finish(t, n, sum)` of each sum; only for the path AMX.
-    pub fn product(
-        m: &Machine,
-        x: &[i8],
-        codes: Codes<'_>,
-        [cols, depth]: [usize; 2],
-        finish: impl Fn(usize, usize, f32) -> f32 + Sync,
-        out: &mut [f32],
-    ) {
-        let (groups, row_bytes) = (depth / codes.group, 4 * depth.div_ceil(8));
+    /// Some rows, zero points off and levels on, as `padded` has them; only for paths that include AVX2.
+    pub fn of(codes: Codes<'_>, range: Range<usize>, depth: usize) -> Vec<i8> {
         let stride = depth.next_multiple_of(i8::STEP);
-        let x = Packed::new(m, x, depth, 1, |&x, _| x);
-        m.each(columns(out, cols, PANEL), |Columns { range, rows: mut out }| {
-            let mut numbers = vec![0; range.len().next_multiple_of(SIDE) * stride];
-            for (n, numbers) in range.clone().zip(numbers.chunks_mut(stride)) {
-                let row = &bytes(codes.words)[n * row_bytes..(n + 1) * row_bytes];
-                let parts = numbers.chunks_mut(codes.group).zip(row.chunks(codes.group.div_ceil(2)));
-                for ((numbers, row), at) in parts.zip(n * groups..(n + 1) * groups) {
-                    let zero = codes.zero.map_or(8, |zero| zero[at]);
-                    let level = if let Factor::Level(level) = codes.factor { level[at] } else { 1 };
-                    // SAFETY: the path AMX includes AVX2.
-                    unsafe { decode(row, zero, level, numbers) };
-                }
-            }
-            let panel = Panel { numbers: &numbers, parts: 1, stride };
-            // Sums of groups, or of whole rows where these stay exact.
-            let parts = if matches!(codes.factor, Factor::Scale(_)) { groups } else { 1 };
-            let steps = (depth / parts).div_ceil(i8::STEP);
-            for (at, out) in out.chunks_mut(ROWS).enumerate() {
-                let mut sums = [0.0; ROWS * PANEL];
-                let first = at * ROWS / SIDE;
-                let blocks = first..first + out.len().div_ceil(SIDE);
-                let add = |part: usize, n: usize, block: usize, all: &[[i32; SIDE]; SIDE]| {
-                    let sums = &mut sums[(block - first) * SIDE * PANEL + n..];
-                    for (i, all) in all.iter().enumerate().take(range.len().saturating_sub(n)) {
-                        let scale = match codes.factor {
-                            Factor::Scale(scale) => scale[(range.start + n + i) * groups + part],
-                            _ => 1.0,
-                        };
-                        sums[i..].iter_mut().step_by(PANEL).zip(all).for_each(|(to, sum)| *to += scale * *sum as f32);
-                    }
-                };
-                // SAFETY: the machine's path is AMX, and `add` knows nothing of tiles.
-                unsafe {
-                    with_tiles(|tiles| {
-                        let mut add = add;
-                        for part in 0..parts {
-                            let (blocks, steps) = (blocks.clone(), part * steps..(part + 1) * steps);
-                            multiply(tiles, panel, &x, blocks, steps, |n, block, all| add(part, n, block, all));
-                        }
-                    });
-                }
-                for (t, (out, sums)) in out.iter_mut().zip(sums.chunks(PANEL)).enumerate() {
-                    for ((y, sum), n) in out.iter_mut().zip(sums).zip(range.clone()) {
-                        *y = finish(at * ROWS + t, n, *sum);
-                    }
-                }
-            }
-        });
+        let mut rows = vec![0; range.len().next_multiple_of(SIDE) * stride];
+        for (n, numbers) in range.zip(rows.chunks_mut(stride)) {
+            // SAFETY: the path includes AVX2.
+            unsafe { row(codes, n, &mut numbers[..depth]) };
+        }
+        rows
     }
 
-    /// `level * (code - zero)` of one group; what comes behind an odd number of codes is multiplied by zeros.
     #[target_feature(enable = "avx2")]
-    fn decode(codes: &[u8], zero: u8, level: u8, numbers: &mut [i8]) {
-        let (zero, level) = (zero.cast_signed(), level.cast_signed());
-        let number = |code: u8| code.cast_signed().wrapping_sub(zero).wrapping_mul(level);
-        let (pairs, last) = numbers.as_chunks_mut::<2>();
-        for (pair, &byte) in pairs.iter_mut().zip(codes) {
-            *pair = [number(byte & 15), number(byte >> 4)];
+    fn row(codes: Codes<'_>, n: usize, numbers: &mut [i8]) {
+        let (groups, row_bytes) = (numbers.len() / codes.group, 4 * numbers.len().div_ceil(8));
+        let row = &bytes(codes.words)[n * row_bytes..(n + 1) * row_bytes];
+        let parts = numbers.chunks_mut(codes.group).zip(row.chunks(codes.group.div_ceil(2)));
+        for ((numbers, row), at) in parts.zip(n * groups..) {
+            let zero = codes.zero.map_or(8, |zero| zero[at]).cast_signed();
+            let level = if let Factor::Level(level) = codes.factor { level[at] } else { 1 }.cast_signed();
+            let mut meaning = [0; 16];
+            for (code, meaning) in (0i8..).zip(&mut meaning) {
+                *meaning = code.wrapping_sub(zero).wrapping_mul(level);
+            }
+            decode(row, &meaning, numbers);
         }
-        if let (Some(last), Some(&byte)) = (last.first_mut(), codes.get(pairs.len())) {
-            *last = number(byte & 15);
+    }
+
+    /// What the codes of one group stand for.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn decode(codes: &[u8], meaning: &[i8; 16], numbers: &mut [i8]) {
+        let table = _mm256_broadcastsi128_si256(load_u8x16(&meaning.map(i8::cast_unsigned)));
+        let (parts, rest) = numbers.as_chunks_mut::<32>();
+        let (whole, codes) = codes.split_at(parts.len() * 16);
+        for (part, codes) in parts.iter_mut().zip(whole.as_chunks::<16>().0) {
+            // each byte as the lower of two: with itself four bits higher, both have a code in their lower half
+            let bytes = _mm256_cvtepu8_epi16(load_u8x16(codes));
+            let codes = _mm256_or_si256(bytes, _mm256_slli_epi16::<4>(bytes));
+            store_i8x32(part, _mm256_shuffle_epi8(table, _mm256_and_si256(codes, _mm256_set1_epi8(15))));
+        }
+        for (k, number) in rest.iter_mut().enumerate() {
+            *number = meaning[usize::from(codes[k / 2] >> (k % 2 * 4) & 15)];
         }
     }
 }

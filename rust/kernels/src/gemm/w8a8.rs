@@ -1,14 +1,12 @@
 //! w8a8: 8-bit integers times 8-bit integers, summed exactly in i32, then scaled: the product under SmoothQuant.
 //!
 //! Both operands lie along the sum, so a tile of some rows of `x` times some rows of `w` is a handful of dot products that
-//! share their loads; nothing is transposed. Limit: multiplications, for few rows of `x` the reading of `w`.
+//! share their loads; nothing is transposed. From 16 rows of `x` on with AVX-512 or AMX: `bytes`. Limit: multiplications, for few rows of `x` the reading of `w`.
 
 #[cfg(target_arch = "x86_64")]
-use super::tiled;
-use super::{Columns, columns, expect_scale};
+use super::bytes;
+use super::{Columns, Finish, columns};
 use crate::error::expect_shape;
-#[cfg(target_arch = "x86_64")]
-use crate::simd::amx::with_tiles;
 use crate::{Error, Machine, Path, Result};
 use std::ops::Range;
 
@@ -46,38 +44,29 @@ pub fn w8a8(
     }
     expect_shape("x", x.len(), &[rows, depth])?;
     expect_shape("weight", weight.len(), &[cols, depth])?;
-    expect_scale("x_scale", x_scale.len(), rows)?;
-    expect_scale("w_scale", w_scale.len(), cols)?;
-    bias.map_or(Ok(()), |bias| expect_shape("bias", bias.len(), &[cols]))?;
+    let finish = Finish { x_scale, w_scale, bias };
+    finish.expect(rows, cols)?;
     expect_shape("out", out.len(), &[rows, cols])?;
+    #[cfg(target_arch = "x86_64")]
+    if bytes::suit(m, rows, depth, depth) {
+        let panel = |range: Range<usize>| bytes::padded(&weight[range.start * depth..range.end * depth], depth);
+        bytes::product(m, x, [cols, depth], panel, None, |t, columns, sums| finish.apply(t, columns, sums), out);
+        return Ok(());
+    }
     let operand = Operand::of(m, x, rows, depth);
     m.each(columns(out, cols, PANEL), |Columns { range, rows: mut out }| {
         let weight = &weight[range.start * depth..range.end * depth];
-        let width = range.len();
         for (block, out) in out.chunks_mut(ROWS).enumerate() {
             let first = block * ROWS;
             let mut sums = [0; ROWS * PANEL];
             operand.multiply(first..first + out.len(), weight, depth, &mut sums);
-            for (row, out) in out.iter_mut().enumerate() {
-                let x_scale = if x_scale.len() == 1 { x_scale[0] } else { x_scale[first + row] };
-                let sums = &sums[row * PANEL..][..width];
-                match w_scale {
-                    [one] => scaled(sums, out, |_, sum| sum * x_scale * one),
-                    each => scaled(sums, out, |n, sum| sum * x_scale * each[range.start + n]),
-                }
-                if let Some(bias) = bias {
-                    out.iter_mut().zip(&bias[range.clone()]).for_each(|(y, bias)| *y += bias);
-                }
+            for (row, (out, sums)) in out.iter_mut().zip(sums.chunks(PANEL)).enumerate() {
+                out.iter_mut().zip(sums).for_each(|(y, sum)| *y = *sum as f32);
+                finish.apply(first + row, range.clone(), out);
             }
         }
     });
     Ok(())
-}
-
-fn scaled(sums: &[i32], out: &mut [f32], scale: impl Fn(usize, f32) -> f32) {
-    for (n, (y, &sum)) in out.iter_mut().zip(sums).enumerate() {
-        *y = scale(n, sum as f32);
-    }
 }
 
 /// `x` as the instructions of a path want it.
@@ -87,22 +76,19 @@ enum Operand<'a> {
     /// Widened, for the multiplier of pairs of i16.
     #[cfg(target_arch = "x86_64")]
     Wide(Tiles<i16>),
-    /// Raised by 128, for the multiplier of unsigned by signed bytes.
+    /// For the multiplier of unsigned by signed bytes, and 128 times the sum of each row, as weights are raised by 128.
     #[cfg(target_arch = "x86_64")]
-    Raised(Tiles<u8>),
-    /// In the tiles of AMX.
-    #[cfg(target_arch = "x86_64")]
-    Packed(tiled::Packed<i8>),
+    Signed(Tiles<i8>, Vec<i32>),
 }
 
 impl<'a> Operand<'a> {
     fn of(m: &Machine, x: &'a [i8], rows: usize, depth: usize) -> Self {
         match m.path() {
             #[cfg(target_arch = "x86_64")]
-            Path::Amx if rows >= tiled::MANY => Self::Packed(tiled::Packed::new(m, x, depth, 1, |&x, _| x)),
-            #[cfg(target_arch = "x86_64")]
             Path::Amx | Path::Avx512 => {
-                Self::Raised(Tiles::new::<{ avx512::STEP }>(m, x, rows, depth, |x| x as u8 ^ 0x80))
+                let sum = |t: usize| x[t * depth..(t + 1) * depth].iter().map(|&x| i32::from(x)).sum::<i32>();
+                let raised = (0..rows).map(|t| sum(t) << 7).collect();
+                Self::Signed(Tiles::new::<{ avx512::STEP }>(m, x, rows, depth, |x| x), raised)
             }
             #[cfg(target_arch = "x86_64")]
             Path::Avx2 => Self::Wide(Tiles::new::<{ avx2::STEP }>(m, x, rows, depth, i16::from)),
@@ -121,10 +107,7 @@ impl<'a> Operand<'a> {
             Self::Wide(x) => unsafe { avx2::multiply(x, rows, weight, depth, sums) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: only a machine with this path makes this operand, and it has AVX-512 VNNI.
-            Self::Raised(x) => unsafe { avx512::multiply(x, rows, weight, depth, sums) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: only a machine with this path makes this operand, and it has AMX.
-            Self::Packed(x) => unsafe { with_tiles(|tiles| amx::multiply(tiles, x, rows, weight, depth, sums)) },
+            Self::Signed(x, raised) => unsafe { avx512::multiply(x, raised, rows, weight, depth, sums) },
         }
     }
 }
@@ -173,9 +156,11 @@ impl<T: Copy + Default + Send> Tiles<T> {
         tile: impl Fn(&[T], usize, [&[i8]; N], &mut [i32]),
     ) {
         let width = weight.len().checked_div(depth).unwrap_or(0);
-        for from in (0..depth).step_by(STRETCH) {
-            let to = depth.min(from + STRETCH);
-            let padded = self.stride.min(from + STRETCH);
+        // longer for fewer rows: one row of `x` reads each row of `weight` from end to end
+        let stretch = (STRETCH * HEIGHT / rows.len().clamp(1, HEIGHT)).next_multiple_of(STRETCH);
+        for from in (0..depth).step_by(stretch) {
+            let to = depth.min(from + stretch);
+            let padded = self.stride.min(from + stretch);
             for (sums, first) in sums.chunks_mut(HEIGHT * PANEL).zip(rows.clone().step_by(HEIGHT)) {
                 let height = HEIGHT.min(rows.end - first);
                 let x = &self.codes[first * self.stride..][height * from..height * padded];
@@ -270,7 +255,7 @@ mod avx2 {
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use super::{PANEL, Tiles, rest};
-    use crate::simd::{load_i8x64, load_u8x64};
+    use crate::simd::load_i8x64;
     use std::arch::x86_64::*;
     use std::ops::Range;
 
@@ -278,36 +263,36 @@ mod avx512 {
     pub const STEP: usize = 64;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    pub fn multiply(x: &Tiles<u8>, rows: Range<usize>, weight: &[i8], depth: usize, sums: &mut [i32]) {
-        let count = rows.len();
-        x.each(rows, weight, depth, sums, |x, height, w, sums| match height {
-            1 => tile::<1>(x, w, sums),
-            2 => tile::<2>(x, w, sums),
-            3 => tile::<3>(x, w, sums),
-            4 => tile::<4>(x, w, sums),
-            5 => tile::<5>(x, w, sums),
-            _ => tile::<6>(x, w, sums),
+    pub fn multiply(x: &Tiles<i8>, raised: &[i32], rows: Range<usize>, weight: &[i8], depth: usize, sums: &mut [i32]) {
+        x.each(rows.clone(), weight, depth, sums, |x, height, w, sums| match height {
+            // one row of `weight` after the other, as they are read but once
+            1 => w.iter().zip(sums).for_each(|(w, sum)| tile::<1, 1>(x, &[w], std::slice::from_mut(sum))),
+            2 => tile::<2, 4>(x, &w, sums),
+            3 => tile::<3, 4>(x, &w, sums),
+            4 => tile::<4, 4>(x, &w, sums),
+            5 => tile::<5, 4>(x, &w, sums),
+            _ => tile::<6, 4>(x, &w, sums),
         });
-        // x + 128 was multiplied: 128 times the sum of each row of `weight` goes off again, modulo 2^32, where the true sum fits.
-        for (n, w) in weight.chunks(depth.max(1)).enumerate() {
-            let raised = w.iter().map(|&w| i32::from(w)).sum::<i32>() << 7;
-            for sums in sums.chunks_mut(PANEL).take(count) {
-                sums[n] = sums[n].wrapping_sub(raised);
-            }
+        // modulo 2^32, where the true sum fits
+        for (sums, raised) in sums.chunks_mut(PANEL).zip(&raised[rows]) {
+            sums.iter_mut().for_each(|sum| *sum = sum.wrapping_sub(*raised));
         }
     }
 
-    /// Four rows of `weight`: 24 sums, four vectors of `weight` and one of `x` fit the 32 registers.
+    /// With four rows of `weight`: 24 sums, four vectors of `weight` and one of `x` fit the 32 registers.
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    fn tile<const R: usize>(x: &[u8], w: [&[i8]; 4], sums: &mut [i32]) {
+    fn tile<const R: usize, const N: usize>(x: &[i8], w: &[&[i8]; N], sums: &mut [i32]) {
         let steps = x.as_chunks::<STEP>().0.as_chunks::<R>().0;
-        let [w0, w1, w2, w3] = w.map(|w| w.as_chunks::<STEP>().0);
-        let mut all = [[_mm512_setzero_si512(); 4]; R];
-        for ((((x, w0), w1), w2), w3) in steps.iter().zip(w0).zip(w1).zip(w2).zip(w3) {
-            step(x, [w0, w1, w2, w3], &mut all);
+        let mut all = [[_mm512_setzero_si512(); N]; R];
+        for (k, x) in steps.iter().enumerate().take(w[0].len() / STEP) {
+            let mut now = [&[0; STEP]; N];
+            for (now, w) in now.iter_mut().zip(w) {
+                *now = &w.as_chunks::<STEP>().0[k];
+            }
+            step(x, now, &mut all);
         }
-        if let (Some([w0, w1, w2, w3]), Some(x)) = (&rest(w), steps.last()) {
-            step(x, [w0, w1, w2, w3], &mut all);
+        if let (Some(rest), Some(x)) = (&rest(*w), steps.last()) {
+            step(x, rest.each_ref(), &mut all);
         }
         for (all, sums) in all.iter().zip(sums.chunks_mut(PANEL)) {
             for (all, sum) in all.iter().zip(sums) {
@@ -318,41 +303,16 @@ mod avx512 {
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     #[inline]
-    fn step<const R: usize>(x: &[[u8; STEP]; R], w: [&[i8; STEP]; 4], all: &mut [[__m512i; 4]; R]) {
-        let w = [load_i8x64(w[0]), load_i8x64(w[1]), load_i8x64(w[2]), load_i8x64(w[3])];
+    fn step<const R: usize, const N: usize>(x: &[[i8; STEP]; R], w: [&[i8; STEP]; N], all: &mut [[__m512i; N]; R]) {
+        let mut raised = [_mm512_set1_epi8(i8::MIN); N];
+        for (raised, w) in raised.iter_mut().zip(w) {
+            *raised = _mm512_xor_si512(*raised, load_i8x64(w));
+        }
         for (x, all) in x.iter().zip(all) {
-            let x = load_u8x64(x);
-            for (w, all) in w.iter().zip(all) {
-                *all = _mm512_dpbusd_epi32(*all, x, *w);
+            let x = load_i8x64(x);
+            for (w, all) in raised.iter().zip(all) {
+                *all = _mm512_dpbusd_epi32(*all, *w, x);
             }
         }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-mod amx {
-    use super::PANEL;
-    use crate::gemm::tiled::{Packed, Panel, multiply as products};
-    use crate::simd::amx::{Number, SIDE, Tiles};
-    use std::ops::Range;
-
-    pub fn multiply(
-        tiles: &mut Tiles,
-        x: &Packed<i8>,
-        rows: Range<usize>,
-        weight: &[i8],
-        depth: usize,
-        sums: &mut [i32],
-    ) {
-        let mut room = Vec::new();
-        let weight = Panel::of(weight, depth, &mut room);
-        let (first, steps) = (rows.start / SIDE, 0..depth.div_ceil(i8::STEP));
-        let blocks = first..rows.end.div_ceil(SIDE);
-        products(tiles, weight, x, blocks, steps, |n, block, all| {
-            let sums = &mut sums[(block - first) * SIDE * PANEL + n..];
-            for (n, all) in all.iter().enumerate() {
-                sums[n..].iter_mut().step_by(PANEL).zip(all).for_each(|(to, sum)| *to = *sum);
-            }
-        });
     }
 }
