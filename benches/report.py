@@ -63,6 +63,13 @@ BOUNDS = {
     "2 to 48 rows: weights decoded by rows": (
         "Decoding, once, and multiplications of f32: 12 for 7 loads (`gemm/decoded.rs`)."
     ),
+    "csr": (
+        "Reads from random places, a cache's. Its peer is given x and y transposed and the values in f32; `csr` lays x "
+        "out anew and widens the values in every call."
+    ),
+    "kmeans, nearest_codeword": (
+        "Multiplications of f32: each point meets each codeword, of 8 numbers here, in the peer too (see *of sgemm*)."
+    ),
     "more rows": (
         "Multiplications of f32, those of the dense product: see *of sgemm*. `w8a8` and `w4a8` multiply bytes."
     ),
