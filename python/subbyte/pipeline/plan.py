@@ -87,9 +87,8 @@ def plan(job: Job, sequences: int, length: int) -> Plan:
         for name, (rows, columns) in sizes.items():
             element = job.schemes[name].element
             words = element.count + element.residual if isinstance(element, Vectors) else 0
-            met = (solver.iterations + 2 + descents) * words + (
-                solver.tune + 2 + descents + 20 * solver.refits
-            ) * columns
+            met = (solver.iterations + 2 + descents) * words
+            met += (solver.tune + 2 + descents + 20 * solver.refits) * columns
             work += 2 * rows * columns * met + 2 * columns**3
     if isinstance(solver, MinMax):
         # Pairs of a row's weights are looked at: what the start and each neighbourhood took in rows of 256 and of 768.

@@ -72,10 +72,8 @@ class _Columns:
         group = column // self._size
         book = self._was.codebook[group]
         vectors = np.pad(ideal, (0, -len(ideal) % book.shape[1])).reshape(-1, book.shape[1])
-        low, high = (
-            self._codes[:, column] & np.uint32((1 << self._low) - 1),
-            self._codes[:, column] >> np.uint32(self._low),
-        )
+        own, width = self._codes[:, column], np.uint32(self._low)
+        low, high = own & np.uint32((1 << self._low) - 1), own >> width
         values = book[low]
         if self._was.residual is None:
             chosen, found = _search(vectors, book)
@@ -84,7 +82,7 @@ class _Columns:
             values = values + second[high]
             first, words = _search(vectors - second[high], book)
             more, beside = _search(vectors - words, second)
-            chosen, found = first | more << np.uint32(self._low), words + beside
+            chosen, found = first | more << width, words + beside
         nearer = np.square(vectors - found).sum(axis=1) < np.square(vectors - values).sum(axis=1)
         self._codes[nearer, column] = chosen[nearer]
         kept: Floats = np.where(nearer[:, None], found, values).reshape(-1)[: len(ideal)]

@@ -41,10 +41,12 @@ def fit(tensor: VectorTensor, weight: Floats, moments: Floats, iterations: int =
     others = {name: values for name, values in tensor.floats().items() if name in ("scale", "bias")}
     sizes = [values.size for values in start.values()]
 
-    def slope(flat: Floats) -> Floats:
+    def named(flat: Floats) -> dict[str, Floats]:
         parts = np.split(flat, np.cumsum(sizes)[:-1])
-        named = {name: part.reshape(start[name].shape) for name, part in zip(start, parts, strict=True)}
-        found = problem.slopes(named | others)
+        return {name: part.reshape(start[name].shape) for name, part in zip(start, parts, strict=True)}
+
+    def slope(flat: Floats) -> Floats:
+        found = problem.slopes(named(flat) | others)
         return np.concatenate([found[name].ravel() for name in start])
 
     origin = np.concatenate([values.ravel() for values in start.values()])
@@ -59,9 +61,7 @@ def fit(tensor: VectorTensor, weight: Floats, moments: Floats, iterations: int =
         moved, left = moved + np.float32(size / curved) * way, left - np.float32(size / curved) * along
         before, size = size, float(left @ left)
         way = left + np.float32(size / before) * way
-    parts = np.split(origin + moved, np.cumsum(sizes)[:-1])
-    floats = {name: part.reshape(start[name].shape) for name, part in zip(start, parts, strict=True)}
-    return _better(tensor, floats, weight, moments)
+    return _better(tensor, named(origin + moved), weight, moments)
 
 
 def _better(tensor: VectorTensor, floats: dict[str, Floats], weight: Floats, moments: Floats) -> VectorTensor:

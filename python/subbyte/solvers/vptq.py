@@ -116,13 +116,21 @@ class Vptq:
             codes = codes[:, np.argsort(order)]
         place = None if absorbed or not self.permute else order.astype(np.int32)
         tensor = VectorTensor(scheme, weight.shape, Coded.of(codes, *books), outliers, place, scale, bias)
-        loose = moments + np.diag(np.float32(self.loose) * moments.diagonal())
-        for _ in range(max(self.refits, self.passes > 0)):
-            tensor = revise(tensor, weight, loose, self.passes, self.block)
-            tensor = fit(tensor, weight, moments) if self.refits else tensor
+        if self.passes or self.refits:
+            tensor = self._revised(tensor, weight, moments)
         if self.tune:
             tensor = tune(tensor, weight, moments, self.tune, self.rate)
         return Solved(tensor, missed(weight, tensor.dequantize(), moments) / 2, note or raised)
+
+    def _revised(self, tensor: VectorTensor, weight: Floats, moments: Floats) -> VectorTensor:
+        """Codes found anew and codebooks fitted to them, by turns."""
+        loose = moments + np.diag(np.float32(self.loose) * moments.diagonal()) if self.passes else moments
+        for _ in range(max(self.refits, 1)):
+            if self.passes:
+                tensor = revise(tensor, weight, loose, self.passes, self.block)
+            if self.refits:
+                tensor = fit(tensor, weight, moments)
+        return tensor
 
     def _outliers(
         self, plain: Floats, importance: Floats, factor: Floats, scheme: Scheme, element: Vectors

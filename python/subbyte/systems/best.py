@@ -32,7 +32,7 @@ from __future__ import annotations
 from subbyte.errors import RecipeError
 from subbyte.recipe import Recipe
 from subbyte.schemes import E8p, Scheme, Vectors
-from subbyte.solvers import Ldlq, Vptq
+from subbyte.solvers import Ldlq, Solver, Vptq
 from subbyte.systems.registry import system
 
 __all__ = ["best"]
@@ -66,25 +66,28 @@ def best(
     """
     if bits not in (2, 3, 4) or isinstance(bits, bool):
         raise RecipeError("bits", bits, "2, 3 or 4", "at more bits gptq loses nothing that shows")
-    descents = (3 if bits == 4 else 10) if passes is None else passes
-    lattice = Ldlq(
-        incoherence="hadamard",
-        rescale=rescale,
-        level=level,
-        passes=descents,
-        refits=refits,
-        spread=1 / SCALES.get(bits, 1),
-        ridge=ridge,
-        damp=0.0,
-        seed=seed,
-    )
-    codebooks = Vptq(passes=descents, loose=ridge, refits=refits, tune=0, seed=seed)
+    solver: Solver
+    if bits == 4:
+        scheme = Scheme(Vectors(2, 256), "tensor", scale_dtype="f16")
+        descents = 3 if passes is None else passes
+        solver = Vptq(passes=descents, loose=ridge, refits=refits, tune=0, seed=seed)
+    else:
+        scheme = Scheme(E8p(bits), "tensor", scale_dtype="f32")
+        solver = Ldlq(
+            incoherence="hadamard",
+            rescale=rescale,
+            level=level,
+            passes=10 if passes is None else passes,
+            refits=refits,
+            spread=1 / SCALES[bits],
+            ridge=ridge,
+            damp=0.0,
+            seed=seed,
+        )
     return Recipe(
         name="best",
-        weights=Scheme(
-            Vectors(2, 256) if bits == 4 else E8p(bits), "tensor", scale_dtype="f16" if bits == 4 else "f32"
-        ),
-        solver=codebooks if bits == 4 else lattice,
+        weights=scheme,
+        solver=solver,
         propagate="quantized",
         true_sequential=True,
         compensate=compensate,

@@ -39,9 +39,8 @@ def block(kernel: str, kind: str, rows: int, *, wgmma: bool = False, row_bytes: 
         if row_bytes == DEPTH:
             room += 4 * 4 * (rows + COLUMNS)  # a scale for each row of the four stages
         else:
-            room += COLUMNS * (
-                DEPTH + 2 * 4
-            )  # the weights of a stage as 8-bit floats, with a scale for either half of a row
+            # The weights of a stage as 8-bit floats, with a scale for either half of a row.
+            room += COLUMNS * (DEPTH + 2 * 4)
         return Block(name, f"{name}_{kind}_m{rows}", 2 * rows, room, together=128 // rows)
     return Block(kernel, f"{kernel}_{kind}_m{rows}", 256, 3 * (rows * DEPTH + COLUMNS * row_bytes))
 
