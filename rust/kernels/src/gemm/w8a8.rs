@@ -1,7 +1,8 @@
 //! w8a8: 8-bit integers times 8-bit integers, summed exactly in i32, then scaled: the product under SmoothQuant.
 //!
 //! Both operands lie along the sum, so a tile of some rows of `x` times some rows of `w` is a handful of dot products that
-//! share their loads; nothing is transposed. From 16 rows of `x` on with AVX-512 or AMX: `bytes`. Limit: multiplications, for few rows of `x` the reading of `w`.
+//! share their loads; nothing is transposed. From 16 rows of `x` on with AVX-512 or AMX: `bytes`. Limit: multiplications, for
+//! few rows of `x` the reading of `w`.
 
 #[cfg(target_arch = "x86_64")]
 use super::bytes;
