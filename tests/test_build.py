@@ -117,8 +117,12 @@ def test_wheel_carries_the_package_its_data_and_ptx(installed: Path) -> None:
     files = inside(installed / "subbyte")
     assert of_the_package() <= files
     assert {"py.typed", "anatomy/families.toml", "data/pydoc-mini/model.safetensors"} <= files
-    for architecture in ("sm_80", "sm_90a"):
-        text = (installed / "subbyte" / "cuda" / "ptx" / f"wna16.{architecture}.ptx").read_text()
+    for kernel, architecture in (
+        ("wna16", "sm_80"),
+        ("wna16", "sm_90a"),
+        ("block_scaled_pair_sm120a", "sm_120a"),
+    ):
+        text = (installed / "subbyte" / "cuda" / "ptx" / f"{kernel}.{architecture}.ptx").read_text()
         assert f"\n.version 8.7\n.target {architecture}\n" in text
     assert {path.name.split("-")[0] for path in installed.iterdir()} == {"subbyte"}
 
@@ -145,7 +149,7 @@ from subbyte import anatomy, cuda, kernels
 assert Path(subbyte.__file__).is_relative_to(sys.argv[1]), subbyte.__file__
 codes = np.arange(16, dtype=np.uint8).reshape(1, 16)
 assert (kernels.unpack(kernels.pack(codes, 4), 4, 16) == codes).all()
-assert {found.architecture for found in cuda.ptx()} == {"sm_80", "sm_90a"}
+assert {found.architecture for found in cuda.ptx()} == {"sm_80", "sm_90a", "sm_120a"}
 assert (files("subbyte") / "data" / "pydoc-mini" / "config.json").is_file()
 assert not [name for name, module in sys.modules.items()
             if name.startswith("subbyte") and not str(module.__file__).startswith(sys.argv[1])]

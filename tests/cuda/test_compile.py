@@ -14,6 +14,9 @@ from tests.emulator import CUDA
 WNA16 = {
     f"wna16_w{bits}_{dtype}_{zero}" for bits in range(1, 9) for dtype in ("f16", "bf16") for zero in ("sym", "asym")
 }
+BLOCKED = ("nvfp4", "mxfp4", "mxfp8_e4m3fn", "mxfp8_e5m2")
+
+
 def tokens(kernel: str) -> set[str]:
     """What cuda/common/tokens.cuh lists for a kernel."""
     return {f"{kernel}_{format}_{dtype}" for format in ("int8", "e4m3fn") for dtype in ("f32", "f16", "bf16")}
@@ -31,6 +34,12 @@ ENTRIES = {
         for element in ("e2m1", "e2m3", "e3m2", "e4m3fn", "e5m2", "int8", "int6", "int4")
         for dtype in ("f16", "bf16")
         for tokens in (8, 16)
+    },
+    "block_scaled_pair": {
+        f"block_scaled_pair_{format}_m{rows}" for format in (*BLOCKED, "mxint8") for rows in (16, 64)
+    },
+    "block_scaled_pair_sm120a": {
+        f"block_scaled_pair_sm120a_{format}_m{rows}" for format in BLOCKED for rows in (16, 128)
     },
     "codebook_gemm": {
         f"codebook_gemm_e8p{bits}_{dtype}_m{tokens}"
@@ -100,6 +109,8 @@ ENTRIES = {
 REGISTERS = {
     "csr": 64,
     "block_scaled": 128,
+    "block_scaled_pair": 255,
+    "block_scaled_pair_sm120a": 255,
     "codebook_gemm": 128,
     "codebook_gemm_vectors": 255,
     "fp8": 255,
@@ -129,8 +140,13 @@ REGISTERS = {
 
 
 def kernels_of(architecture: str) -> set[str]:
-    """Those that are built for it: a name may end in the one that a kernel is for."""
-    return {kernel for kernel in ENTRIES if not kernel.endswith("_sm90a") or architecture == "sm_90a"}
+    """Those that are built for it: a name may end in the one that a kernel is for, and sm_120a has no others."""
+    own = {kernel: kernel.rpartition("_sm")[2] for kernel in ENTRIES if "_sm" in kernel}
+    return {
+        kernel
+        for kernel in ENTRIES
+        if (f"sm_{own[kernel]}" == architecture if kernel in own else architecture != "sm_120a")
+    }
 
 
 def test_ptx_names_its_version_target_and_entries(ptx: Path, compiler: ModuleType) -> None:

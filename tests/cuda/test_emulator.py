@@ -10,11 +10,13 @@ import pytest
 
 from tests.cuda.test_emulated import DTYPES
 from tests.emulator import CUDA, Banks, Emulated, Problem
+from tests.oracles.dequantize_block import ELEMENTS, dequantize_block
 
 CODE = """
 #include "common/mma.cuh"
 #include "common/memory.cuh"
 #include "common/pairs.cuh"
+#include "common/scaled_mma.cuh"
 #include "common/tile.cuh"
 #include "common/wgmma.cuh"
 
@@ -32,6 +34,56 @@ void mma_bf16(const unsigned* a, const unsigned* b, float* sum) { one_mma<BF16>(
 void mma_s8(const unsigned* a, const unsigned* b, int* sum) { one_mma<S8>(a, b, sum); }
 void mma_s4(const unsigned* a, const unsigned* b, int* sum) { one_mma<S4>(a, b, sum); }
 void mma_s4_in_bytes(const unsigned* a, const unsigned* b, int* sum) { one_mma<S4InBytes>(a, b, sum); }
+
+// Scales of a lane: that for a, that for b.
+template <unsigned BYTE, class T> void one_scaled_mma(
+    const unsigned* a, const unsigned* b, const unsigned* scales, float* sum
+) {
+    const unsigned lane = threadIdx.x;
+    unsigned as[4], bs[2];
+    float sums[4];
+    for (unsigned i = 0; i < 4; i++) as[i] = a[lane * 4 + i], sums[i] = sum[lane * 4 + i];
+    for (unsigned i = 0; i < 2; i++) bs[i] = b[lane * 2 + i];
+    mma<BYTE>(sums, as, bs, scales[lane * 2], scales[lane * 2 + 1], T{});
+    for (unsigned i = 0; i < 4; i++) sum[lane * 4 + i] = sums[i];
+}
+void mma_nvfp4_0(const unsigned* a, const unsigned* b, const unsigned* scales, float* sum) {
+    one_scaled_mma<0, Nvfp4>(a, b, scales, sum);
+}
+void mma_mxfp4_0(const unsigned* a, const unsigned* b, const unsigned* scales, float* sum) {
+    one_scaled_mma<0, Mxfp4>(a, b, scales, sum);
+}
+void mma_mxfp4_2(const unsigned* a, const unsigned* b, const unsigned* scales, float* sum) {
+    one_scaled_mma<2, Mxfp4>(a, b, scales, sum);
+}
+void mma_mxfp8_e4m3fn_0(const unsigned* a, const unsigned* b, const unsigned* scales, float* sum) {
+    one_scaled_mma<0, Mx8<elements::E4m3fn>>(a, b, scales, sum);
+}
+void mma_mxfp8_e4m3fn_3(const unsigned* a, const unsigned* b, const unsigned* scales, float* sum) {
+    one_scaled_mma<3, Mx8<elements::E4m3fn>>(a, b, scales, sum);
+}
+void mma_mxfp8_e5m2_1(const unsigned* a, const unsigned* b, const unsigned* scales, float* sum) {
+    one_scaled_mma<1, Mx8<elements::E5m2>>(a, b, scales, sum);
+}
+void mma_mxfp8_e5m2_2(const unsigned* a, const unsigned* b, const unsigned* scales, float* sum) {
+    one_scaled_mma<2, Mx8<elements::E5m2>>(a, b, scales, sum);
+}
+// 32 rows of `pitch` bytes, whose addresses the lanes give in this order.
+void matrices(const unsigned char* x, const unsigned* rows, unsigned* y, unsigned pitch) {
+    unsigned char* here = dynamic_shared();
+    store(here + threadIdx.x * pitch, load<Words<4>>(x + threadIdx.x * 16));
+    __syncthreads();
+    unsigned to[4];
+    load_matrices(here + rows[threadIdx.x] * pitch, to);
+    for (unsigned i = 0; i < 4; i++) y[threadIdx.x * 4 + i] = to[i];
+}
+void matrices_of_half_a_warp(const int*, int* y, unsigned at) {
+    unsigned to[4] = {};
+    store(dynamic_shared() + threadIdx.x * 16, Words<4>{});
+    __syncthreads();
+    if (threadIdx.x < at) load_matrices(dynamic_shared() + threadIdx.x * 16, to);
+    y[threadIdx.x] = to[0];
+}
 
 void reads_at(const int* x, int* y, unsigned at) { y[threadIdx.x] = x[at]; }
 void reads_before(const int* x, int* y, unsigned at) { y[threadIdx.x] = *(x - at); }
@@ -251,6 +303,107 @@ def test_mma_of_four_bits_as_in_the_isa(emulator: Emulated, name: str, unit: int
     np.testing.assert_array_equal(given[2], expected)
 
 
+#: Bits, codes of a block and the dtype of its scale; the formats of kind::mxf4nvf4, kind::mxf4 and kind::mxf8f6f4.
+BLOCKED = {
+    "nvfp4": ("e2m1", 16, "e4m3fn"),
+    "mxfp4": ("e2m1", 32, "e8m0"),
+    "mxfp8_e4m3fn": ("e4m3fn", 32, "e8m0"),
+    "mxfp8_e5m2": ("e5m2", 32, "e8m0"),
+}
+
+
+def scaled_fragments(a: np.ndarray, b: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Registers of each lane of codes [16, K] and [K, 8]: "Matrix Fragments for mma.m16n8k64" (.e2m1), ".m16n8k32"."""
+    each, of_a, of_b = 32 // bits, np.zeros((32, 4), np.uint32), np.zeros((32, 2), np.uint32)
+    for lane in range(32):
+        group, in_group = lane >> 2, lane % 4
+        for i in range(4 * each):  # a_i
+            row = group if i < each or 2 * each <= i < 3 * each else group + 8
+            column = in_group * each + i % each + (0 if i < 2 * each else 4 * each)
+            of_a[lane, i // each] |= np.uint32(int(a[row, column]) << bits * (i % each))
+        for i in range(2 * each):  # b_i
+            row = in_group * each + i % each + (0 if i < each else 4 * each)
+            of_b[lane, i // each] |= np.uint32(int(b[row, group]) << bits * (i % each))
+    return of_a, of_b
+
+
+def scale_registers(of_a: np.ndarray, of_b: np.ndarray, byte: int, other: int) -> np.ndarray:
+    """Those of each lane, of scales [16, S] and [S, 8], by "Block Scaling for mma.sync" with thread-id 0: lanes 0 and 1
+    of four have those of a, lane 0 those of b, S bytes from `byte` on. Whatever is not looked at is `other`.
+    """
+    registers = np.full((32, 2, 4), other, np.uint8)
+    for lane in range(32):
+        for i in range(of_a.shape[1]):
+            if lane % 4 < 2:
+                registers[lane, 0, byte + i] = of_a[lane // 4 + 8 * (lane % 4), i]
+            if lane % 4 == 0:
+                registers[lane, 1, byte + i] = of_b[i, lane // 4]
+    return registers.view(np.uint32)[..., 0]
+
+
+@pytest.mark.parametrize("entry", re.findall(r"void (mma_(?:nv|mx)\w+)\(", CODE))
+def test_mma_of_blocks_as_in_the_isa(emulator: Emulated, entry: str) -> None:
+    """Scales that nobody is to look at are NaN, and so are the codes of other widths."""
+    format, _, byte = entry.removeprefix("mma_").rpartition("_")
+    element, block, scale_dtype = BLOCKED[format]
+    bits, rng = ELEMENTS[element], np.random.default_rng(len(entry))
+    k = 256 // bits
+    count, nan = k // block, 0xFF if scale_dtype == "e8m0" else 0x7F
+    largest = {"e2m1": 7, "e4m3fn": 0x7E, "e5m2": 0x7B}[element]
+    codes = [rng.integers(0, largest + 1, shape) | rng.integers(0, 2, shape) << bits - 1 for shape in ((16, k), (8, k))]
+    one = 127 if scale_dtype == "e8m0" else 0x38
+    scales = [rng.integers(one - 8, one + 8, (rows, count), np.uint8) for rows in (16, 8)]
+    wide = [
+        dequantize_block(each.astype(np.uint8), scale, element, block, scale_dtype).astype(np.float64)
+        for each, scale in zip(codes, scales, strict=True)
+    ]
+    start = rng.standard_normal((16, 8)).astype(np.float32)
+    want = (wide[0] @ wide[1].T + start).astype(np.float32)
+    sums = np.zeros((2, 32, 4), np.float32)
+    for lane in range(32):
+        for i in range(4):  # c_i
+            at = (lane >> 2) + (0 if i < 2 else 8), lane % 4 * 2 + (i & 1)
+            sums[0, lane, i], sums[1, lane, i] = start[at], want[at]
+    registers = scale_registers(scales[0], scales[1].T, int(byte), nan)
+    got = sums[0].copy()
+    emulator.launch(entry, (1, 1, 1), (32, 1, 1), [*scaled_fragments(codes[0], codes[1].T, bits), registers, got])
+    np.testing.assert_array_equal(got, sums[1])
+    # NaN of one scale is of its row alone, and of its column.
+    for of, lane in ((0, 4 * 3 + 1), (1, 4 * 5)):
+        changed, got = registers.copy(), sums[0].copy()
+        changed[lane, of] |= np.uint32(nan << 8 * int(byte))
+        emulator.launch(entry, (1, 1, 1), (32, 1, 1), [*scaled_fragments(codes[0], codes[1].T, bits), changed, got])
+        lost = np.zeros((32, 4), bool)
+        for each in range(32):
+            for i in range(4):
+                row, column = (each >> 2) + (0 if i < 2 else 8), each % 4 * 2 + (i & 1)
+                lost[each, i] = row == 11 if of == 0 else column == 5
+        np.testing.assert_array_equal(np.isnan(got), lost)
+        np.testing.assert_array_equal(got[~lost], sums[1][~lost])
+
+
+def test_matrices_as_in_the_isa(emulator: Emulated) -> None:
+    """ldmatrix.x4: lane i gives row i % 8 of matrix i // 8, and gets elements 2 (i % 4) and the next of row i // 4."""
+    x, rng = np.arange(256, dtype=np.uint16).view(np.uint8), np.random.default_rng(0)
+    rows = np.concatenate([8 * eight + rng.permutation(8) for eight in (2, 0, 3, 1)])
+    elements, y = x.view(np.uint16).reshape(32, 8)[rows], np.zeros((32, 4), np.uint32)
+    for pitch, conflicts in ((16, 0), (128, 28)):
+        banks = emulator.launch(
+            "matrices",
+            (1, 1, 1),
+            (32, 1, 1),
+            [x, rows.astype(np.uint32), y, pitch],
+            out=[y],
+            shared=32 * pitch,
+            count=True,
+        )
+        for lane in range(32):
+            for i in range(4):
+                low, high = elements[8 * i + lane // 4, 2 * (lane % 4) :][:2]
+                assert y[lane, i] == int(low) | int(high) << 16
+        assert banks.conflicts == 2 * conflicts  # of the stores, too
+
+
 #: Where the tiles of a test of wgmma lie, eights of rows of one between those of the other; addresses begin at 1024.
 TILES = {"a": (64, 0, 2048), "b": (128, 1024, 2048)}
 WINDOW, BYTES = 1024, 16 * 2048
@@ -432,6 +585,7 @@ def test_prmt(emulator: Emulated) -> None:
         ("no_barrier_before_writing", 31, "which another thread read since the last barrier"),
         ("one_leaves", 3, "different barriers"),
         ("half_a_warp", 16, "lanes of a warp at different operations"),
+        ("matrices_of_half_a_warp", 16, "lanes of a warp at different operations"),
         ("copies_without_wait", 1, "which a cp.async is still to write"),
         ("copies_without_barrier", 1, "since the last barrier|is still to write|nobody has written"),
         ("copies_for_nobody", 0, "cp.async that nobody waits for"),

@@ -12,7 +12,7 @@ import pytest
 from subbyte.cuda import driver
 from subbyte.cuda.gemm import tuned
 from subbyte.cuda.gemm.split import split
-from subbyte.cuda.gemm.tuned import HOPPER, KERNELS, choice_of, choose, forced, shape_class, tiles
+from subbyte.cuda.gemm.tuned import BLACKWELL, HOPPER, KERNELS, choice_of, choose, forced, shape_class, tiles
 
 CARD, SIZES = "A made-up card", (9, 4000, 4096)
 
@@ -96,6 +96,13 @@ def test_hopper_has_tiles_of_its_own(written: Callable[[str], None], monkeypatch
         written("{}")
 
 
+def test_blackwell_has_tiles_of_its_own(written: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(BLACKWELL) <= set(KERNELS)
+    for capability, rows in (((12, 0), [16, 128, 128]), ((10, 0), [16, 64, 64])):
+        monkeypatch.setattr(driver, "capability", lambda device, capability=capability: capability)
+        assert [choose("block_scaled_pair", 0, (m, 8, 8))[0] for m in (16, 17, 65)] == rows
+
+
 def test_slices_of_a_choice() -> None:
     assert split(32, 4096, 132, 128, slices=4) == (4, 1024)
     assert split(32, 4096, 132, 128, slices=1) == (1, 4096)
@@ -110,5 +117,5 @@ def test_the_table_of_the_package_is_well() -> None:
             for name, choice in classes.items():
                 sizes = [int(each) for each in name.split("x")]
                 assert shape_class(sizes) == name
-                rows = {*tiles(kernel, (8, 0)), *tiles(kernel, (9, 0))}
+                rows = {each for capability in ((8, 0), (9, 0), (12, 0)) for each in tiles(kernel, capability)}
                 assert choice_of(sorted(rows), choice, sizes[2]) == tuple(choice)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -17,13 +17,35 @@ from typing import Any
 
 from subbyte.cuda import driver
 
-__all__ = ["HOPPER", "KERNELS", "TABLE", "choice_of", "choose", "fitting", "forced", "shape_class", "tiles"]
+__all__ = [
+    "BLACKWELL",
+    "HOPPER",
+    "KERNELS",
+    "TABLE",
+    "choice_of",
+    "choose",
+    "fitting",
+    "forced",
+    "shape_class",
+    "tiles",
+]
 
 TABLE = Path(__file__).with_name("tuned.json")
 #: The kernels that ask, and the rows of their tiles.
-KERNELS = {"fp8": (16, 64), "int4_fp8": (16, 64), "w4a4": (16, 128), "w4a8": (16, 128), "w8a8": (16, 128)}
+KERNELS = {
+    "block_scaled_pair": (16, 64),
+    "fp8": (16, 64),
+    "int4_fp8": (16, 64),
+    "w4a4": (16, 128),
+    "w4a8": (16, 128),
+    "w8a8": (16, 128),
+}
 #: Where sm_90a has others: above 16 they are those of cuda/gemm/<kernel>_sm90a.cu.
 HOPPER = {"fp8": (16, 64, 128), "int4_fp8": (16, 64, 128), "w8a8": (16, 64, 128)}
+#: Where sm_120a has others: all are those of cuda/gemm/<kernel>_sm120a.cu.
+BLACKWELL = {"block_scaled_pair": (16, 128)}
+#: By compute capability.
+_OWN: dict[tuple[int, int], Mapping[str, tuple[int, ...]]] = {(9, 0): HOPPER, (12, 0): BLACKWELL}
 _FORCED: ContextVar[tuple[int, int] | None] = ContextVar("_FORCED", default=None)
 
 
@@ -37,7 +59,7 @@ def choose(kernel: str, device: int, sizes: Sequence[int]) -> tuple[int, int]:
 
 def tiles(kernel: str, capability: tuple[int, int]) -> tuple[int, ...]:
     """Rows of the tiles that a kernel has on a device of that compute capability, ascending."""
-    return HOPPER.get(kernel, KERNELS[kernel]) if capability == (9, 0) else KERNELS[kernel]
+    return _OWN.get(capability, {}).get(kernel, KERNELS[kernel])
 
 
 def fitting(tiles: Sequence[int], rows: int) -> int:
