@@ -6,7 +6,7 @@ It is pinned because a driver refuses PTX that is newer than itself: 12.8 writes
 each kernel is compiled for a real architecture, which gives both, and its PTX ends with what the assembler said.
 
     python cuda/compile.py                        # PTX for sm_80 and sm_90a, where `import subbyte` looks for it
-                                                  # (of x_sm90a.cu for sm_90a alone, of x_sm120a.cu for sm_120a)
+                                                  # (of x_sm90a.cu for sm_90a alone, and so on)
     python cuda/compile.py --cubin OUT            # PTX and cubins, all made again
     python cuda/compile.py --arch sm_80 OUT
 """
@@ -40,8 +40,8 @@ __all__ = [
 
 CUDA = Path(__file__).resolve().parent
 PTX = CUDA.parent / "python" / "subbyte" / "cuda" / "ptx"
-ARCHITECTURES = ("sm_80", "sm_90a", "sm_120a")
-ALONE = ("sm_120a",)  # for these, no other kernels than their own: devices take those for sm_80
+ARCHITECTURES = ("sm_80", "sm_90a", "sm_100a", "sm_120a")
+ALONE = ("sm_100a", "sm_120a")  # for these, no other kernels than their own: devices take those for sm_80
 NVRTC = "nvidia-cuda-nvrtc-cu12"
 VERSION = (12, 8)
 OPTIONS = ("--std=c++17", "--ptxas-options=-v")

@@ -120,6 +120,7 @@ def test_wheel_carries_the_package_its_data_and_ptx(installed: Path) -> None:
     for kernel, architecture in (
         ("wna16", "sm_80"),
         ("wna16", "sm_90a"),
+        ("block_scaled_pair_sm100a", "sm_100a"),
         ("block_scaled_pair_sm120a", "sm_120a"),
     ):
         text = (installed / "subbyte" / "cuda" / "ptx" / f"{kernel}.{architecture}.ptx").read_text()
@@ -149,7 +150,7 @@ from subbyte import anatomy, cuda, kernels
 assert Path(subbyte.__file__).is_relative_to(sys.argv[1]), subbyte.__file__
 codes = np.arange(16, dtype=np.uint8).reshape(1, 16)
 assert (kernels.unpack(kernels.pack(codes, 4), 4, 16) == codes).all()
-assert {found.architecture for found in cuda.ptx()} == {"sm_80", "sm_90a", "sm_120a"}
+assert {found.architecture for found in cuda.ptx()} == {"sm_80", "sm_90a", "sm_100a", "sm_120a"}
 assert (files("subbyte") / "data" / "pydoc-mini" / "config.json").is_file()
 assert not [name for name, module in sys.modules.items()
             if name.startswith("subbyte") and not str(module.__file__).startswith(sys.argv[1])]

@@ -1,5 +1,5 @@
 // Products of two operands in blocks that share a scale, a tile of ROWS x COLUMNS of y a block: what block_scaled_pair.cu and
-// block_scaled_pair_sm120a.cu share, which say how a stage is multiplied.
+// block_scaled_pair_sm120a.cu share, which say how a stage is multiplied, and of which block_scaled_pair_sm100a.cu has the tiles.
 #pragma once
 #include "common/elements.cuh"
 #include "common/scaled.cuh"

@@ -1,13 +1,13 @@
 // mma.sync of small floats in blocks, m16n8 by 32 bytes of each row, on tensor cores that take the scales of both operands: sum +=
 // (a * scale_a) * (b * scale_b) (sm_120a; PTX ISA, "Block Scaling for mma.sync").
 //   a, b, sum  lie as in common/mma.cuh: k is 64 codes of 4 bits, or 32 of 8
-//   scale      a register with four scales of a row, which follow each other. Lanes 4 g and 4 g + 1 give those of rows g and g + 8 of a, lane
-//              4 g those of column g of b (thread-id 0 of the ISA, in which the others are not looked at). Which of the four a product
-//              takes, BYTE tells (the byte-id): of Nvfp4 all, of Mxfp4 two from 0 or 2 on, of 8 bits that one
+//   scale      a register with four scales of a row, which follow each other. Lanes 4 g and 4 g + 1 give those of rows g and g + 8 of a,
+//              lane 4 g those of column g of b (thread-id 0 of the ISA, in which the others are not looked at). Which of the four a
+//              product takes, BYTE tells (the byte-id): of Nvfp4 all, of Mxfp4 two from 0 or 2 on, of 8 bits that one
 // E8M0 255, and an E4M3 scale of all ones, are NaN; the sign of an E4M3 scale is not looked at. How sums are rounded NVIDIA does not say.
 //
-// load_matrices  ldmatrix: four matrices of 8 rows of 16 bytes. Lane 8 i + r tells where row r of matrix i lies, and lane 4 g + t gets bytes
-//                4 t to 4 t + 3 of row g of each: the fragments of mma.
+// load_matrices  ldmatrix: four matrices of 8 rows of 16 bytes. Lane 8 i + r tells where row r of matrix i lies, and lane 4 g + t gets
+//                bytes 4 t to 4 t + 3 of row g of each: the fragments of mma.
 #pragma once
 #include "common/elements.cuh"
 #include "common/memory.cuh"
@@ -79,10 +79,11 @@ template <class Format, unsigned BYTE> void scaled_mma_all(void** lanes) {
             for (unsigned k = 0; k < K; k++) {
                 const unsigned half = k / (K / 2), t = k % (K / 2) / EACH, shift = k % EACH * Format::BITS, mask = (1u << Format::BITS) - 1;
                 const unsigned scale = (BYTE + k / Format::BLOCK) * 8;
-                const unsigned left = of(row % 8 * 4 + t)->a[row / 8 + 2 * half] >> shift & mask, right = of(column * 4 + t)->b[half] >> shift & mask;
-                const unsigned of_left = of(row % 8 * 4 + row / 8)->scale_a >> scale & 255, of_right = of(column * 4)->scale_b >> scale & 255;
-                total += value_of(left, typename Format::Element{}) * scale_of(of_left, Format::POWER) *
-                         (value_of(right, typename Format::Element{}) * scale_of(of_right, Format::POWER));
+                const auto scaled = [&](unsigned codes, unsigned scales) {
+                    return value_of(codes >> shift & mask, typename Format::Element{}) * scale_of(scales >> scale & 255, Format::POWER);
+                };
+                total += scaled(of(row % 8 * 4 + t)->a[row / 8 + 2 * half], of(row % 8 * 4 + row / 8)->scale_a) *
+                         scaled(of(column * 4 + t)->b[half], of(column * 4)->scale_b);
             }
             float& sum = of(row % 8 * 4 + column / 2)->sum[row / 8 * 2 + column % 2];
             sum = static_cast<float>(sum + total);

@@ -1,4 +1,4 @@
-// Tiles of a row-major matrix in shared memory: ROWS x BYTES of it, filled by cp.async, read as fragments of mma, or by wgmma.
+// Tiles of a row-major matrix in shared memory: ROWS x BYTES of it, filled by cp.async, read as fragments of mma, or by wgmma and tcgen05.
 //
 // Which k sits in which place of a fragment is free, as long as both operands agree: a product sums over k. So lane t of the four that
 // share a row takes neighbouring bytes of it, a quarter of a chunk, by one wide load, and no ldmatrix and no packing of the weights
@@ -8,8 +8,9 @@
 // The rows that a wide load reads at once would meet in the same banks: units of 16 bytes change halves from one stretch of
 // 128 bytes to the next (`place`). Eight rows of a chunk then lie in different banks for rows of 32, 64 and 128 bytes.
 //
-// wgmma wants another order, the 128-byte swizzle of the PTX ISA: of a row's eight units the u-th lies where the (u ^ row % 8)-th would,
-// and a tile begins at a multiple of 1024 bytes. Eight rows of one unit, as ldmatrix reads them, lie in different banks there, too.
+// wgmma and tcgen05 want another order, the 128-byte swizzle of the PTX ISA: of a row's eight units the u-th lies where the
+// (u ^ row % 8)-th would, and a tile begins at a multiple of 1024 bytes. Eight rows of one unit, as ldmatrix reads them, lie in
+// different banks there, too.
 #pragma once
 #include "common/memory.cuh"
 

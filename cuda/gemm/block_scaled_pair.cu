@@ -1,17 +1,18 @@
-// block_scaled_pair: y[m, n] = tensor_scale * sum_k X[m, k] * W[n, k], both of small floats or integers in blocks that share a scale: X[m, k] =
-// x[m, k] * x_scale[m, k / block], W alike.
-//   x [M, K * BITS / 32], words [N, K * BITS / 32] u32: codes of 4 or 8 bits, layout "dense" | x_scale [M, K / block], w_scale [N, K / block]
-//   bytes: E8M0, or E4M3 that are not negative | block 16 (nvfp4) or 32, which divides K | y [M, N] f32
+// block_scaled_pair: y[m, n] = tensor_scale * sum_k X[m, k] * W[n, k], both of small floats or integers in blocks that share a scale:
+// X[m, k] = x[m, k] * x_scale[m, k / block], W alike.
+//   x [M, K * BITS / 32], words [N, K * BITS / 32] u32: codes of 4 or 8 bits, layout "dense" | y [M, N] f32
+//   x_scale [M, K / block], w_scale [N, K / block] bytes: E8M0, or E4M3 that are not negative | block 16 (nvfp4) or 32, which divides K
 //   parts [gridDim.y, M, N] f32, or null; depth: columns of K that a block sums, a multiple of 1024 / BITS
-//   All row-major; M, N, K below 2^31. Grid (ceil(M / ROWS) * ceil(N / 128), ceil(K / depth)) x 256 threads, 3 * (ROWS + 128) * (128 + 1024 /
-//   BITS / block) bytes of dynamic shared memory; ROWS is 16 or 64. With one slice of K y is written; with more each writes its part, and
-//   sum.cu adds them.
-//   X and W are exact in bf16, down to 2^-126: what is smaller is off by at most 2^-134. Sums are f32: |error| <= (K + 4) * 2^-23 * sum|X W| *
-//   |tensor_scale|. NaN and infinity spread, in codes as in scales. Rows do not touch each other.
+//   All row-major; M, N, K below 2^31. Grid (ceil(M / ROWS) * ceil(N / 128), ceil(K / depth)) x 256 threads, 3 * (ROWS + 128) * (128 +
+//   1024 / BITS / block) bytes of dynamic shared memory; ROWS is 16 or 64. With one slice of K y is written; with more each writes its part,
+//   and sum.cu adds them.
+//   X and W are exact in bf16, down to 2^-126: what is smaller is off by at most 2^-134. Sums are f32: |error| <= (K + 4) * 2^-23 *
+//   sum|X W| * |tensor_scale|. NaN and infinity spread, in codes as in scales. Rows do not touch each other.
 //
-// Codes become bf16 and are multiplied by their scales in registers, sixteen or thirty-two of a lane (common/tile.cuh), then bf16 tensor cores
-// sum them: as scales are inside the products, a sum runs on from block to block. sm_120a has tensor cores for floats in blocks:
-// block_scaled_pair_sm120a.cu. Limit: bandwidth for few rows, the bf16 rate and the decoding for many. Not timed on a GPU so far.
+// Codes become bf16 and are multiplied by their scales in registers, sixteen or thirty-two of a lane (common/tile.cuh), then bf16 tensor
+// cores sum them: as scales are inside the products, a sum runs on from block to block. sm_100a and sm_120a have tensor cores for floats in
+// blocks: block_scaled_pair_sm100a.cu, block_scaled_pair_sm120a.cu. Limit: bandwidth for few rows, the bf16 rate and the decoding for many.
+// Not timed on a GPU so far.
 //
 //   ROWS 16: 8 warps side by side, each 16 x 16 of y        ROWS 64: 2 x 4 warps, each 32 x 32 of y
 #include "common/blocks.cuh"

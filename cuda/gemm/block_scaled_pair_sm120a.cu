@@ -6,8 +6,7 @@
 // Codes go from global memory to registers as they are: by cp.async into the 128-byte swizzle, by ldmatrix into fragments. A lane reads all
 // scales of a stage of its rows at once; of the four in a register the selector of mma (common/scaled_mma.cuh) takes those of its product.
 // The shared memory of sm_120, 100 KiB a multiprocessor, holds two stages of one tile of 128 x 128, or of two of 16 x 128; one stage is
-// multiplied while the other is copied. sm_100 has other instructions (tcgen05), and sm_121 takes no code of sm_120a: both run
-// block_scaled_pair.cu. Limit: bandwidth for few rows, the rate of tensor cores for many. Run on the emulator alone so far, on no GPU.
+// multiplied while the other is copied. sm_121 takes no code of sm_120a and runs block_scaled_pair.cu. Limit: bandwidth for few rows, the rate of tensor cores for many. Run on the emulator alone so far, on no GPU.
 //
 //   ROWS 16: 8 warps side by side, each 16 x 16 of y        ROWS 128: 2 x 4 warps, each 64 x 32 of y
 #include "common/blocks.cuh"

@@ -41,6 +41,7 @@ ENTRIES = {
     "block_scaled_pair_sm120a": {
         f"block_scaled_pair_sm120a_{format}_m{rows}" for format in BLOCKED for rows in (16, 128)
     },
+    "block_scaled_pair_sm100a": {f"block_scaled_pair_sm100a_{format}_m128" for format in BLOCKED},
     "codebook_gemm": {
         f"codebook_gemm_e8p{bits}_{dtype}_m{tokens}"
         for bits in (2, 3, 4)
@@ -110,6 +111,7 @@ REGISTERS = {
     "csr": 64,
     "block_scaled": 128,
     "block_scaled_pair": 255,
+    "block_scaled_pair_sm100a": 255,
     "block_scaled_pair_sm120a": 255,
     "codebook_gemm": 128,
     "codebook_gemm_vectors": 255,
@@ -140,12 +142,12 @@ REGISTERS = {
 
 
 def kernels_of(architecture: str) -> set[str]:
-    """Those that are built for it: a name may end in the one that a kernel is for, and sm_120a has no others."""
+    """Those that are built for it: a name may end in the one that a kernel is for; Blackwell's have no others."""
     own = {kernel: kernel.rpartition("_sm")[2] for kernel in ENTRIES if "_sm" in kernel}
     return {
         kernel
         for kernel in ENTRIES
-        if (f"sm_{own[kernel]}" == architecture if kernel in own else architecture != "sm_120a")
+        if (f"sm_{own[kernel]}" == architecture if kernel in own else architecture in ("sm_80", "sm_90a"))
     }
 
 

@@ -284,10 +284,10 @@ print("within", ["neither", "that of wgmma", "both"][int(error <= cut_bound(one)
         assert done.stdout.splitlines()[-1:] == [f"within {within}"], done.stderr
 
 
-def test_blocks_go_to_the_tensor_cores_of_sm_120_as_they_are(
+def test_blocks_go_to_the_tensor_cores_of_blackwell_as_they_are(
     libcuda: Path, emulate: Callable[[str], Emulated], ptx: Path
 ) -> None:
-    """But for int8, which those do not take; sm_100 has others."""
+    """But for int8, which those do not take, and on sm_100 few rows."""
     code = """
 from tests.oracles.block_scaled_pair import case
 for format in (("e2m1", 16, "e4m3fn"), ("e4m3fn", 32, "e8m0"), ("int8", 32, "e8m0")):
@@ -295,8 +295,13 @@ for format in (("e2m1", 16, "e4m3fn"), ("e4m3fn", 32, "e8m0"), ("int8", 32, "e8m
         one = case(rows, 5, 1056, *format, tensor_scale=0.5)
         one.check(cuda.block_scaled_pair(*map(ndarray, one.args), **one.kwargs).array)
 """
-    emulated = [emulate(name) for name in ("block_scaled_pair", "block_scaled_pair_sm120a", "sum")]
-    for capability, loaded in ((120, ["sm_120a", "sm_80", "sm_80"]), (100, ["sm_80", "sm_80"])):
+    names = "block_scaled_pair", "block_scaled_pair_sm100a", "block_scaled_pair_sm120a", "sum"
+    emulated = [emulate(name) for name in names]
+    for capability, loaded in (
+        (120, ["sm_120a", "sm_80", "sm_80"]),
+        (100, ["sm_80", "sm_80", "sm_100a"]),
+        (121, ["sm_80", "sm_80"]),
+    ):
         done = run(code, libcuda, emulated, ptx, capability=capability)
         assert done.returncode == 0, done.stderr
         assert re.findall(r"^loaded (\S+)", done.stdout, re.MULTILINE) == loaded

@@ -12,7 +12,7 @@ import pytest
 from subbyte.cuda import driver
 from subbyte.cuda.gemm import tuned
 from subbyte.cuda.gemm.split import split
-from subbyte.cuda.gemm.tuned import BLACKWELL, HOPPER, KERNELS, choice_of, choose, forced, shape_class, tiles
+from subbyte.cuda.gemm.tuned import KERNELS, OWN, choice_of, choose, forced, shape_class, tiles
 
 CARD, SIZES = "A made-up card", (9, 4000, 4096)
 
@@ -87,7 +87,7 @@ def test_a_measurement_forces_its_choice(written: Callable[[str], None]) -> None
 
 
 def test_hopper_has_tiles_of_its_own(written: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert set(HOPPER) <= set(KERNELS)
+    assert all(set(kernels) <= set(KERNELS) for kernels in OWN.values())
     for capability, rows in (((8, 0), [16, 64, 64, 64]), ((9, 0), [16, 64, 64, 128]), ((12, 0), [16, 64, 64, 64])):
         monkeypatch.setattr(driver, "capability", lambda device, capability=capability: capability)
         assert [choose("fp8", 0, (m, 8, 8))[0] for m in (16, 17, 64, 65)] == rows
@@ -97,8 +97,7 @@ def test_hopper_has_tiles_of_its_own(written: Callable[[str], None], monkeypatch
 
 
 def test_blackwell_has_tiles_of_its_own(written: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert set(BLACKWELL) <= set(KERNELS)
-    for capability, rows in (((12, 0), [16, 128, 128]), ((10, 0), [16, 64, 64])):
+    for capability, rows in (((12, 0), [16, 128, 128]), ((10, 0), [16, 128, 128]), ((12, 1), [16, 64, 64])):
         monkeypatch.setattr(driver, "capability", lambda device, capability=capability: capability)
         assert [choose("block_scaled_pair", 0, (m, 8, 8))[0] for m in (16, 17, 65)] == rows
 
@@ -117,5 +116,5 @@ def test_the_table_of_the_package_is_well() -> None:
             for name, choice in classes.items():
                 sizes = [int(each) for each in name.split("x")]
                 assert shape_class(sizes) == name
-                rows = {each for capability in ((8, 0), (9, 0), (12, 0)) for each in tiles(kernel, capability)}
+                rows = {each for capability in ((8, 0), *OWN) for each in tiles(kernel, capability)}
                 assert choice_of(sorted(rows), choice, sizes[2]) == tuple(choice)

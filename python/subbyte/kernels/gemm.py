@@ -429,10 +429,10 @@ def block_scaled_pair(
     tensor_scale  a normal number above 0: that of x times that of the weight
     returns       [M, N] f32: X W^T * tensor_scale, X and W code * scale, as `dequantize_block` gives them
 
-    Sums are f32. Off by at most about K * 2 ** -23 * sum|X W|; how tensor cores for blocks (sm_120) round NVIDIA does
-    not tell. Does not depend on the number of threads. OCP MX 1.0. Raises UnknownNameError (element, scale_dtype),
-    RangeError (block, tensor_scale), ShapeError, DtypeError, StrideError, DeviceError; on CUDA also DriverError and
-    DependencyError.
+    Sums are f32. Off by at most about K * 2 ** -23 * sum|X W|; how tensor cores for blocks round, on sm_100 and sm_120,
+    NVIDIA does not tell. Does not depend on the number of threads. OCP MX 1.0. Raises UnknownNameError (element,
+    scale_dtype), RangeError (block, tensor_scale), ShapeError, DtypeError, StrideError, DeviceError; on CUDA also
+    DriverError and DependencyError.
 
     >>> import numpy as np
     >>> from subbyte.kernels import pack, quantize_block

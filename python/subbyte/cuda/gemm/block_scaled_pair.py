@@ -22,6 +22,8 @@ FORMATS = {
     ("e5m2", 32, "e8m0"): "mxfp8_e5m2",
     ("int8", 32, "e8m0"): "mxint8",
 }
+#: What the files are called that have tiles of that many rows of an architecture's own; int8 has none.
+NATIVE = {((12, 0), 16): "_sm120a", ((12, 0), 128): "_sm120a", ((10, 0), 128): "_sm100a"}
 BYTES, THREADS = 128, 256  # of each row of codes in a stage; of a block
 
 
@@ -46,34 +48,38 @@ def block_scaled_pair(
     w_scale       [N, K / block] u8
     element       "e2m1", "e4m3fn", "e5m2" or "int8"
     block         32; 16 for e2m1 with scales of E4M3
-    scale_dtype   "e8m0"; "e4m3fn" for e2m1 in blocks of 16, whose signs are not looked at on sm_120
+    scale_dtype   "e8m0"; "e4m3fn" for e2m1 in blocks of 16, whose signs not all tensor cores look at
     tensor_scale  a normal number above 0: that of x times that of the weight
     stream        as in `wna16`
     returns       [M, N] f32, framework and device of x
 
-    On sm_120 the floats go to tensor cores as they are (cuda/gemm/block_scaled_pair_sm120a.cu); elsewhere, sm_100
-    included, both operands are decoded for bf16 tensor cores (cuda/gemm/block_scaled_pair.cu). Both files state the
-    bound. Raises UnknownNameError (element, scale_dtype), RangeError (also where they are none of the five formats),
-    else as `wna16` does.
+    On sm_120, and from 17 rows on on sm_100, floats go to tensor cores as they are (block_scaled_pair_sm120a.cu and
+    _sm100a.cu in cuda/gemm); otherwise both operands are decoded for those for bf16 (block_scaled_pair.cu). All state
+    the bound. Raises UnknownNameError (element, scale_dtype), RangeError (also where they are none of the five
+    formats), else as `wna16` does.
     """
     seen, codes = view("x", x), view("words", words)
     of_x, of_w = view("x_scale", x_scale), view("w_scale", w_scale)
     m, n, k = check(seen, codes, of_x, of_w, element, block, scale_dtype, tensor_scale)
     rows, slices = choose("block_scaled_pair", seen.device, (m, n, k))
-    native = driver.capability(seen.device) == (12, 0) and element != "int8"
-    rows = rows if native else min(rows, KERNELS["block_scaled_pair"][-1])  # int8 has no tiles of sm_120
+    architecture = "" if element == "int8" else NATIVE.get((driver.capability(seen.device), rows), "")
+    rows = rows if architecture else min(rows, KERNELS["block_scaled_pair"][-1])
     depth = BYTES * 8 // ELEMENTS[element]
-    entry = tile(FORMATS[element, block, scale_dtype], rows, depth // block, native=native)
+    entry = tile(FORMATS[element, block, scale_dtype], rows, depth // block, architecture)
     blocks, numbers = math.ceil(m / rows) * math.ceil(n / COLUMNS), [m, n, k, float(tensor_scale)]
     operands: list[View | None] = [seen, codes, of_x, of_w]
     return product(entry, x, operands, (m, n), k, blocks, numbers, stream, depth, slices)
 
 
-def tile(format: str, rows: int, scales: int, *, native: bool) -> Block:
+def tile(format: str, rows: int, scales: int, architecture: str = "") -> Block:
     """The entry for tiles of `rows` rows of x, with so many scales of each row in a stage."""
-    kernel = "block_scaled_pair_sm120a" if native else "block_scaled_pair"
-    shared = (2 if native else 3) * (rows + COLUMNS) * (BYTES + scales)
-    return Block(kernel, f"{kernel}_{format}_m{rows}", THREADS, shared, together=1 if rows == 128 else 2)
+    kernel = f"block_scaled_pair{architecture}"
+    entry, codes = f"{kernel}_{format}_m{rows}", BYTES + scales  # of a row in a stage
+    if architecture == "_sm100a":
+        shared = 6 * 2 * math.ceil(rows * codes / 1024) * 1024  # a tile begins at a multiple of 1024
+        return Block(kernel, entry, rows, shared, together=1)
+    shared = (2 if architecture else 3) * (rows + COLUMNS) * codes
+    return Block(kernel, entry, THREADS, shared, together=1 if rows == 128 else 2)
 
 
 def check(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -18,9 +18,8 @@ from typing import Any
 from subbyte.cuda import driver
 
 __all__ = [
-    "BLACKWELL",
-    "HOPPER",
     "KERNELS",
+    "OWN",
     "TABLE",
     "choice_of",
     "choose",
@@ -40,12 +39,12 @@ KERNELS = {
     "w4a8": (16, 128),
     "w8a8": (16, 128),
 }
-#: Where sm_90a has others: above 16 they are those of cuda/gemm/<kernel>_sm90a.cu.
-HOPPER = {"fp8": (16, 64, 128), "int4_fp8": (16, 64, 128), "w8a8": (16, 64, 128)}
-#: Where sm_120a has others: all are those of cuda/gemm/<kernel>_sm120a.cu.
-BLACKWELL = {"block_scaled_pair": (16, 128)}
-#: By compute capability.
-_OWN: dict[tuple[int, int], Mapping[str, tuple[int, ...]]] = {(9, 0): HOPPER, (12, 0): BLACKWELL}
+#: Where an architecture has others, by compute capability: those of cuda/gemm/<kernel>_sm90a.cu and its like.
+OWN: dict[tuple[int, int], dict[str, tuple[int, ...]]] = {
+    (9, 0): {"fp8": (16, 64, 128), "int4_fp8": (16, 64, 128), "w8a8": (16, 64, 128)},
+    (10, 0): {"block_scaled_pair": (16, 128)},
+    (12, 0): {"block_scaled_pair": (16, 128)},
+}
 _FORCED: ContextVar[tuple[int, int] | None] = ContextVar("_FORCED", default=None)
 
 
@@ -59,7 +58,7 @@ def choose(kernel: str, device: int, sizes: Sequence[int]) -> tuple[int, int]:
 
 def tiles(kernel: str, capability: tuple[int, int]) -> tuple[int, ...]:
     """Rows of the tiles that a kernel has on a device of that compute capability, ascending."""
-    return _OWN.get(capability, {}).get(kernel, KERNELS[kernel])
+    return OWN.get(capability, {}).get(kernel, KERNELS[kernel])
 
 
 def fitting(tiles: Sequence[int], rows: int) -> int:
