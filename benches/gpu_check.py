@@ -165,7 +165,8 @@ def block_scaled_pair(m: int, n: int, k: int, element: str, block: int, scale_dt
     x, words = (
         torch.randint(-(2**31), 2**31, (rows, k * bits // 32), dtype=torch.int32, device="cuda") for rows in (m, n)
     )
-    scales = [torch.randint(50, 60, (rows, k // block), dtype=torch.uint8, device="cuda") for rows in (m, n)]
+    one = 127 if scale_dtype == "e8m0" else 56
+    scales = [torch.randint(one - 5, one + 5, (rows, k // block), dtype=torch.uint8, device="cuda") for rows in (m, n)]
     half, wide = (torch.randn(rows, k, dtype=torch.float16, device="cuda") for rows in (m, n))
     shape, flops, format = f"{m}x{n}x{k} {element} {scale_dtype}", 2 * m * n * k, (element, block, scale_dtype)
     moved = (m + n) * k * bits // 8 + sum(scale.numel() for scale in scales) + 4 * m * n
