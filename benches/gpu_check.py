@@ -159,6 +159,26 @@ def block_scaled(m: int, n: int, k: int, element: str, block: int, scale_dtype: 
     yield Contestant("block_scaled", "torch f16 matmul", shape, lambda: x @ wide.T, 2 * n * k + outer, flops)
 
 
+def block_scaled_pair(m: int, n: int, k: int, element: str, block: int, scale_dtype: str) -> Iterator[Contestant]:
+    """Both operands in blocks beside f16, and beside the same weights with 16-bit activations."""
+    bits = 4 if element == "e2m1" else 8
+    x, words = (
+        torch.randint(-(2**31), 2**31, (rows, k * bits // 32), dtype=torch.int32, device="cuda") for rows in (m, n)
+    )
+    one = 127 if scale_dtype == "e8m0" else 56
+    scales = [torch.randint(one - 5, one + 5, (rows, k // block), dtype=torch.uint8, device="cuda") for rows in (m, n)]
+    half, wide = (torch.randn(rows, k, dtype=torch.float16, device="cuda") for rows in (m, n))
+    shape, flops, format = f"{m}x{n}x{k} {element} {scale_dtype}", 2 * m * n * k, (element, block, scale_dtype)
+    moved = (m + n) * k * bits // 8 + sum(scale.numel() for scale in scales) + 4 * m * n
+    ours = lambda: kernels.block_scaled_pair(x, words, *scales, *format)  # noqa: E731
+    yield Contestant("block_scaled_pair", "subbyte", shape, ours, moved, flops)
+    weights = lambda: kernels.block_scaled(half, words, scales[1], *format)  # noqa: E731
+    of_weights = n * k * bits // 8 + scales[1].numel() + 2 * m * (n + k)
+    yield Contestant("block_scaled_pair", "subbyte block_scaled", shape, weights, of_weights, flops)
+    whole = 2 * (n * k + m * (n + k))
+    yield Contestant("block_scaled_pair", "torch f16 matmul", shape, lambda: half @ wide.T, whole, flops)
+
+
 def csr(m: int, n: int, k: int) -> Iterator[Contestant]:
     """One weight in a hundred, beside torch's product with the same."""
     dense = torch.where(torch.rand(n, k, device="cuda") < 0.01, 1.0, 0.0).half().to_sparse_csr()
@@ -296,6 +316,7 @@ def contestants() -> Iterator[Contestant]:
                 yield from codebook_gemm_vectors(m, n, k, counts)
             for element, block, scale_dtype in (("e2m1", 32, "e8m0"), ("e4m3fn", 32, "e8m0"), ("e2m1", 16, "e4m3fn")):
                 yield from block_scaled(m, n, k, element, block, scale_dtype)
+                yield from block_scaled_pair(m, n, k, element, block, scale_dtype)
             yield from csr(m, n, k)
             yield from w8a8(m, n, k)
             for group in (128, -1):

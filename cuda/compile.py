@@ -1,13 +1,13 @@
-"""Compiles every cuda/**/*.cu with NVRTC 12.8: to PTX for the wheel, to cubin to check it.
+"""Compiles every cuda/**/*.cu with NVRTC 12.8 to PTX for the wheel, and to cubin to check it.
 
 No GPU, driver or toolkit is needed: NVRTC comes as the pip wheel nvidia-cuda-nvrtc-cu12 and is called through ctypes.
 It is pinned because a driver refuses PTX that is newer than itself: 12.8 writes PTX 8.7, which every driver for CUDA
-12.8 and later takes. PTX output does not look into inline PTX; cubin output runs the assembler, which does, and tells
-registers and spills.
+12.8 and later takes. Making PTX does not look into inline PTX; the assembler does, and tells registers and spills. So
+each kernel is compiled for a real architecture, which gives both, and its PTX ends with what the assembler said.
 
     python cuda/compile.py                        # PTX for sm_80 and sm_90a, where `import subbyte` looks for it
-                                                  # (of x_sm90a.cu for sm_90a alone)
-    python cuda/compile.py --cubin /tmp/cubin     # and with the assembler: prints registers, spills and shared memory
+                                                  # (of x_sm90a.cu for sm_90a alone, and so on)
+    python cuda/compile.py --cubin OUT            # PTX and cubins, all made again
     python cuda/compile.py --arch sm_80 OUT
 """
 
@@ -21,13 +21,14 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 __all__ = [
     "ARCHITECTURES",
     "NVRTC",
     "CompileError",
+    "Compiled",
     "Output",
     "Resources",
     "build",
@@ -39,10 +40,11 @@ __all__ = [
 
 CUDA = Path(__file__).resolve().parent
 PTX = CUDA.parent / "python" / "subbyte" / "cuda" / "ptx"
-ARCHITECTURES = ("sm_80", "sm_90a")
+ARCHITECTURES = ("sm_80", "sm_90a", "sm_100a", "sm_120a")
+ALONE = ("sm_100a", "sm_120a")  # for these, no other kernels than their own: devices take those for sm_80
 NVRTC = "nvidia-cuda-nvrtc-cu12"
 VERSION = (12, 8)
-OPTIONS = ("--std=c++17",)
+OPTIONS = ("--std=c++17", "--ptxas-options=-v")
 
 
 class CompileError(RuntimeError):
@@ -61,13 +63,22 @@ class Resources:
 
 
 @dataclass(frozen=True)
+class Compiled:
+    """What came of one .cu file: PTX, cubin and the log of both steps."""
+
+    ptx: bytes
+    cubin: bytes
+    log: str
+
+
+@dataclass(frozen=True)
 class Output:
-    """One file that `build` wrote, or left as it was because its sources and options had not changed."""
+    """PTX that `build` wrote, or left as it was because its sources and options had not changed."""
 
     path: Path
     architecture: str
     fresh: bool
-    resources: tuple[Resources, ...] = ()
+    resources: tuple[Resources, ...]
 
 
 def nvrtc() -> ctypes.CDLL:
@@ -104,16 +115,15 @@ def _get(library: ctypes.CDLL, what: str, program: ctypes.c_void_p) -> bytes:
     return data.raw
 
 
-def compile_source(source: Path, architecture: str, *, cubin: bool = False) -> tuple[bytes, str]:
-    """The PTX text or the cubin of one .cu file for an architecture such as "sm_90a", and NVRTC's log.
+def compile_source(source: Path, architecture: str) -> Compiled:
+    """One .cu file for an architecture such as "sm_90a".
 
-    Raises CompileError with the log if it does not compile; a warning fails too, so that none is shipped, and so does
-    the assembler's note that it waits for each wgmma, which a cubin alone shows.
+    Raises CompileError with the log if it does not compile or assemble; a warning fails too, so that none is shipped,
+    and so does the assembler's note that it waits for each wgmma.
     """
     library = nvrtc()
-    target = architecture if cubin else architecture.replace("sm_", "compute_")
     # The include path is the one option that names this machine; nothing of it reaches the output.
-    options = [*OPTIONS, f"--gpu-architecture={target}", f"--include-path={CUDA}"] + ["--ptxas-options=-v"] * cubin
+    options = [*OPTIONS, f"--gpu-architecture={architecture}", f"--include-path={CUDA}"]
     encoded = [option.encode() for option in options]
     program = ctypes.c_void_p()
     name = source.name.encode()
@@ -124,7 +134,7 @@ def compile_source(source: Path, architecture: str, *, cubin: bool = False) -> t
         if status or " warning" in log or "are serialized" in log:
             reason = library.nvrtcGetErrorString(status).decode() if status else "a warning"
             raise CompileError(f"{source} for {architecture}: {reason}\n{log}")
-        return (_get(library, "CUBIN" if cubin else "PTX", program), log)
+        return Compiled(_get(library, "PTX", program).rstrip(b"\0"), _get(library, "CUBIN", program), log)
     finally:
         library.nvrtcDestroyProgram(ctypes.byref(program))
 
@@ -153,7 +163,7 @@ def headers(source: Path) -> set[Path]:
 def targets(source: Path, architectures: Iterable[str]) -> list[str]:
     """Those of the architectures that a kernel is for: `x_sm90a.cu` needs what sm_90a alone has, others serve all."""
     own = re.search(r"_sm(\d+a?)$", source.stem)
-    return [each for each in architectures if own is None or each == f"sm_{own[1]}"]
+    return [each for each in architectures if (each == f"sm_{own[1]}" if own else each not in ALONE)]
 
 
 def digest(source: Path, architecture: str) -> str:
@@ -182,29 +192,38 @@ def resources(log: str) -> tuple[Resources, ...]:
 
 
 def build(out: Path = PTX, architectures: Iterable[str] = ARCHITECTURES, *, cubin: bool = False) -> list[Output]:
-    """Compiles all kernels into `out` as <kernel>.<architecture>.ptx (or .cubin), written whole or not at all.
+    """Compiles all kernels into `out` as <kernel>.<architecture>.ptx, written whole or not at all.
 
-    A PTX file begins with the hash of what it was made from, and is left alone while that is still true; cubins, which
-    only tests and people ask for, are always made again. PTX of kernels that no longer exist is removed.
+    A PTX file begins with the hash of what it was made from, and is left alone while that is still true. It ends with a
+    comment for each entry, the fields of its `Resources`. PTX of kernels that no longer exist is removed.
+
+    cubin  the same as <kernel>.<architecture>.cubin, too, for people; then all are made again
     """
     out.mkdir(parents=True, exist_ok=True)
     outputs = []
     for source in sources():
         for architecture in targets(source, architectures):
-            path = out / f"{source.stem}.{architecture}.{'cubin' if cubin else 'ptx'}"
+            path = out / f"{source.stem}.{architecture}.ptx"
             head = f"// subbyte {digest(source, architecture)}\n".encode()
-            if not cubin and path.is_file() and path.read_bytes().startswith(head):
-                outputs.append(Output(path, architecture, fresh=False))
-                continue
-            data, log = compile_source(source, architecture, cubin=cubin)
-            _write(path, data if cubin else head + data.rstrip(b"\0"))
-            outputs.append(Output(path, architecture, fresh=True, resources=resources(log)))
-    if not cubin:
-        kernels = {source.stem for source in sources()}
-        for stale in out.glob("*.ptx"):
-            if stale.name.split(".")[0] not in kernels:
-                stale.unlink()
+            fresh = cubin or not path.is_file() or not path.read_bytes().startswith(head)
+            if fresh:
+                made = compile_source(source, architecture)
+                tail = "".join(f"// {' '.join(map(str, astuple(row)))}\n" for row in resources(made.log))
+                _write(path, head + made.ptx + b"\n" + tail.encode())
+                if cubin:
+                    _write(path.with_suffix(".cubin"), made.cubin)
+            outputs.append(Output(path, architecture, fresh, noted(path.read_text())))
+    kernels = {source.stem for source in sources()}
+    for stale in out.glob("*.ptx"):
+        if stale.name.split(".")[0] not in kernels:
+            stale.unlink()
     return outputs
+
+
+def noted(ptx: str) -> tuple[Resources, ...]:
+    """What the end of a PTX file of `build` says of its entries."""
+    rows = re.findall(r"^// (\w+) (\d+) (\d+) (\d+) (\d+)$", ptx, re.MULTILINE)
+    return tuple(Resources(entry, *map(int, numbers)) for entry, *numbers in rows)
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -220,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 1 and the compiler's log if something does not compile."""
     assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cubin", action="store_true", help="run the assembler; prints registers and spills")
+    parser.add_argument("--cubin", action="store_true", help="write cubins, too, beside the PTX; makes all again")
     parser.add_argument("--arch", action="append", metavar="SM", help="e.g. sm_80; once for each")
     parser.add_argument("out", nargs="?", type=Path, metavar="OUT", help="a folder; the package's own if not given")
     given = parser.parse_args(arguments)
@@ -233,9 +252,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     for output in outputs:
         print(f"{output.path}{'' if output.fresh else ' (up to date)'}")
-        if output.resources:
-            width = max(len(row.entry) for row in output.resources)
-            print(f"  {'entry':{width}}  registers  spill stores  spill loads  shared")
+        if not output.fresh:
+            continue
+        width = max(len(row.entry) for row in output.resources)
+        print(f"  {'entry':{width}}  registers  spill stores  spill loads  shared")
         for row in output.resources:
             numbers = f"{row.registers:9}  {row.spill_stores:12}  {row.spill_loads:11}  {row.shared:6}"
             print(f"  {row.entry:{width}}  {numbers}")

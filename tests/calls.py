@@ -206,6 +206,16 @@ def calls() -> dict[str, Call]:
             any_axes=True,
             empty={"x": (0, 64), "words": (6, 8), "scale": (6, 2)},
         ),
+        "block_scaled_pair": Call(
+            {
+                "x": words,
+                "words": words[::-1].copy(),
+                "x_scale": bytes_of_scales,
+                "w_scale": bytes_of_scales[::-1].copy(),
+            },
+            {"element": "e2m1"},
+            empty={"x": (0, 8), "words": (6, 8), "x_scale": (0, 2), "w_scale": (6, 2)},
+        ),
         "codebook_gemm": Call(
             {
                 "x": x,

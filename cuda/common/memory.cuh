@@ -4,7 +4,8 @@
 //   copy_async<BYTES>   cp.async of 4, 8 or 16 bytes, the first `valid` from global memory, the rest zeros; it lands some time before
 //   wait_async<N>       returns, which it does once all groups that were committed but the last N are there. Others see it after
 //                       __syncthreads.
-//   fence_async_proxy   what this thread wrote, and what it waited for of its copies, can be read by wgmma behind the next __syncthreads
+//   fence_async_proxy   what this thread wrote, and what it waited for of its copies, can be read by wgmma and tcgen05 behind the next
+//                       __syncthreads
 #pragma once
 
 template <unsigned WORDS> struct alignas(4 * WORDS) Words {

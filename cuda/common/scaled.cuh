@@ -12,6 +12,20 @@ struct Epilogue {
     }
 };
 
+// Where exact sums go: scaled to y [M, N], or where K is cut into slices as they are to parts [gridDim.y, M, N].
+struct ExactResult {
+    Epilogue epilogue;
+    float* y;
+    int* parts;
+    unsigned M, N;
+    __device__ void put(unsigned m, unsigned n, int sum) const {
+        if (parts)
+            parts[(size_t(blockIdx.y) * M + m) * N + n] = sum;
+        else
+            y[size_t(m) * N + n] = epilogue(sum, m, n);
+    }
+};
+
 // Row r of a matrix has the scales of row min(r / tall, rows - 1), all columns those of block 0 if there is one.
 struct Scales {
     const float* values;

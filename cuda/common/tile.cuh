@@ -1,4 +1,4 @@
-// Tiles of a row-major matrix in shared memory: ROWS x BYTES of it, filled by cp.async, read as fragments of mma, or by wgmma.
+// Tiles of a row-major matrix in shared memory: ROWS x BYTES of it, filled by cp.async, read as fragments of mma, or by wgmma and tcgen05.
 //
 // Which k sits in which place of a fragment is free, as long as both operands agree: a product sums over k. So lane t of the four that
 // share a row takes neighbouring bytes of it, a quarter of a chunk, by one wide load, and no ldmatrix and no packing of the weights
@@ -8,16 +8,17 @@
 // The rows that a wide load reads at once would meet in the same banks: units of 16 bytes change halves from one stretch of
 // 128 bytes to the next (`place`). Eight rows of a chunk then lie in different banks for rows of 32, 64 and 128 bytes.
 //
-// wgmma wants another order, the 128-byte swizzle of the PTX ISA: of a row's eight units the u-th lies where the (u ^ row % 8)-th would,
-// and a tile begins at a multiple of 1024 bytes.
+// wgmma and tcgen05 want another order, the 128-byte swizzle of the PTX ISA: of a row's eight units the u-th lies where the
+// (u ^ row % 8)-th would, and a tile begins at a multiple of 1024 bytes. Eight rows of one unit, as ldmatrix reads them, lie in
+// different banks there, too.
 #pragma once
 #include "common/memory.cuh"
 
 template <unsigned ROWS_, unsigned BYTES_, bool WGMMA_ = false> struct Tile {
     static constexpr bool WGMMA = WGMMA_;
     static constexpr unsigned ROWS = ROWS_, BYTES = BYTES_, SIZE = ROWS * BYTES;
-    static constexpr unsigned UNIT = BYTES % 16 ? 8 : 16, UNITS = BYTES / UNIT;  // of a copy
-    static_assert(BYTES % 8 == 0 && BYTES <= 128, "a row is copied in units of 8 or 16 bytes");
+    static constexpr unsigned UNIT = BYTES % 8 ? 4 : BYTES % 16 ? 8 : 16, UNITS = BYTES / UNIT;  // of a copy
+    static_assert(BYTES % 4 == 0 && BYTES <= 128, "a row is copied in units of 4, 8 or 16 bytes");
     static_assert(!WGMMA || (BYTES == 128 && ROWS % 8 == 0), "the swizzle's pattern is eight rows of 128 bytes");
 
     // Where a byte of the tile lies. Rows that are no power of two of bytes are spread over the banks as they are.
@@ -64,10 +65,10 @@ struct Operand {
 
 // The tiles of both operands in shared memory, STAGES pairs of them one behind the other, filled ahead of their use. BUSY of them are
 // being read: the stage that was taken last, and for wgmma, which still reads it when the next one is taken, the one before.
-template <class X, class W, unsigned STAGES, unsigned THREADS, class Rows = Operand> struct Pipeline {
+template <class X, class W, unsigned STAGES, unsigned THREADS, class Rows = Operand, class Columns = Operand> struct Pipeline {
     static constexpr unsigned BUSY = X::WGMMA ? 2 : 1, AHEAD = STAGES - BUSY;  // stages that are filled in front of the first
     Rows x;
-    Operand w;
+    Columns w;
     unsigned char* stages = dynamic_shared<X::WGMMA ? 1024 : 16>();
 
     __device__ unsigned char* at(unsigned stage) const { return stages + stage % STAGES * (X::SIZE + W::SIZE); }

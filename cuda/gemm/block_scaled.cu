@@ -11,49 +11,10 @@
 //
 // common/few.cuh has the way. A chunk of 32 columns is one block, or two of 16, between which the four lanes that share a row are split: the
 // mma of one block then finds zeros in the lanes of the other. Limit: bandwidth; with many rows codes are decoded once for every TOKENS of
-// them. Cards that multiply such blocks themselves (sm_100) would be faster. Not timed on a GPU so far.
+// them. Not timed on a GPU so far.
+#include "common/elements.cuh"
 #include "common/few.cuh"
 #include "common/mma.cuh"
-
-// Codes i and i + 4 of eight as a pair of 16-bit floats.
-template <unsigned BITS_, unsigned MIDDLE> struct Integer {  // two's complement: the highest bit turned, a code is the number plus MIDDLE
-    static constexpr unsigned BITS = BITS_;
-    template <class T> __device__ static unsigned pair(unsigned low, unsigned high, unsigned i, T type) {
-        return biased(code_pair<BITS>(low, high, i) ^ MIDDLE * 0x10001, MIDDLE, type);
-    }
-};
-// What a 16-bit float has: bits of mantissa, bias, and itself for a power of two.
-__device__ constexpr unsigned mantissa_of(F16) { return 10; }
-__device__ constexpr unsigned mantissa_of(BF16) { return 7; }
-__device__ constexpr unsigned bias_of(F16) { return 15; }
-__device__ constexpr unsigned bias_of(BF16) { return 127; }
-
-// Floats of a sign, EXPONENT and MANTISSA bits: they keep them behind the sign, and one product moves the bias.
-//   NAN  the least magnitude that is infinity or NaN, 0 for none: to it, the addition of `carry` sets the bit above the exponent, by which
-//        the exponent becomes that of infinity
-template <unsigned EXPONENT, unsigned MANTISSA, unsigned NAN_> struct Float {
-    static constexpr unsigned BITS = 1 + EXPONENT + MANTISSA, BIAS = (1 << (EXPONENT - 1)) - 1;
-    template <class T> __device__ static unsigned pair(unsigned low, unsigned high, unsigned i, T type) {
-        constexpr unsigned SHIFT = mantissa_of(T{}) - MANTISSA, ABOVE = EXPONENT + mantissa_of(T{});
-        constexpr unsigned MAGNITUDE = ((1u << (BITS - 1)) - 1) * 0x10001, MOVED = bias_of(T{}) - BIAS;
-        const unsigned code = code_pair<BITS>(low, high, i), sign = code << (16 - BITS) & 0x80008000;
-        unsigned magnitude = (code & MAGNITUDE) << SHIFT;
-        if constexpr (NAN_ != 0 && ABOVE < 15) {
-            constexpr unsigned CARRY = ((1u << (BITS - 1)) - NAN_) << SHIFT;
-            magnitude |= ((magnitude + CARRY * 0x10001) & (0x10001u << ABOVE)) * ((1u << (15 - ABOVE)) - 1);
-        }
-        if constexpr (MOVED == 0) return sign | magnitude;
-        return multiply_pair(sign | magnitude, ((bias_of(T{}) + MOVED) << mantissa_of(T{})) * 0x10001u, type);
-    }
-};
-using E2m1 = Float<2, 1, 0>;
-using E2m3 = Float<2, 3, 0>;
-using E3m2 = Float<3, 2, 0>;
-using E4m3fn = Float<4, 3, 0x7f>;
-using E5m2 = Float<5, 2, 0x7c>;
-using Int8 = Integer<8, 128>;
-using Int6 = Integer<6, 32>;
-using Int4 = Integer<4, 8>;
 
 // The scales of one row of W. Beyond the last block they are 0: there is nothing behind it.
 struct Scales {
@@ -147,11 +108,11 @@ __device__ void block_scaled(const T* x, const unsigned* words, const unsigned c
     ENTRY(block_scaled_##NAME##_bf16_m8, ELEMENT, 8, BF16)     \
     ENTRY(block_scaled_##NAME##_bf16_m16, ELEMENT, 16, BF16)
 
-INSTANCES(e2m1, E2m1)
-INSTANCES(e2m3, E2m3)
-INSTANCES(e3m2, E3m2)
-INSTANCES(e4m3fn, E4m3fn)
-INSTANCES(e5m2, E5m2)
-INSTANCES(int8, Int8)
-INSTANCES(int6, Int6)
-INSTANCES(int4, Int4)
+INSTANCES(e2m1, elements::E2m1)
+INSTANCES(e2m3, elements::E2m3)
+INSTANCES(e3m2, elements::E3m2)
+INSTANCES(e4m3fn, elements::E4m3fn)
+INSTANCES(e5m2, elements::E5m2)
+INSTANCES(int8, elements::Int8)
+INSTANCES(int6, elements::Int6)
+INSTANCES(int4, elements::Int4)

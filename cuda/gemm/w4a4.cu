@@ -114,8 +114,8 @@ template <unsigned ROWS_, unsigned COLUMNS_, unsigned WARP_ROWS, unsigned WARP_C
 };
 
 template <class Block, unsigned STAGES>
-__device__ void w4a4(const unsigned* x, const unsigned* words, Epilogue epilogue, float* y, int* parts, unsigned M, unsigned N, unsigned K,
-                     unsigned depth) {
+__device__ void w4a4(const unsigned* x, const unsigned* words, const ExactResult& result, unsigned K, unsigned depth) {
+    const unsigned M = result.M, N = result.N;
     const Block block{M};
     const unsigned begin = blockIdx.y * depth, end = K - begin < depth ? K : begin + depth;
     const Pipeline<typename Block::X, typename Block::W, STAGES, Block::THREADS> tiles{{x, M, K / 2, block.m0}, {words, N, K / 2, block.n0}};
@@ -135,12 +135,7 @@ __device__ void w4a4(const unsigned* x, const unsigned* words, Epilogue epilogue
         for (unsigned across = 0; across < Block::ACROSS; across++) {
             for (unsigned i = 0; i < 4; i++) {
                 const unsigned m = block.m(down, i), n = block.n(across, i);
-                if (m >= M || n >= N) continue;
-                const int exact = sum[down][across][i] >> Nibbles::SHIFT;
-                if (parts)
-                    parts[(size_t(blockIdx.y) * M + m) * N + n] = exact;
-                else
-                    y[size_t(m) * N + n] = epilogue(exact, m, n);
+                if (m < M && n < N) result.put(m, n, sum[down][across][i] >> Nibbles::SHIFT);
             }
         }
     }
@@ -200,8 +195,8 @@ __device__ void w4a4_groups(const Operands& x, const Operands& w, const Result& 
     extern "C" __global__ void __launch_bounds__(THREADS)                                                                                 \
         NAME(const unsigned* x, const unsigned* words, const float* x_scale, const float* w_scale, const float* bias, float* y, int* parts, \
              unsigned M, unsigned N, unsigned K, unsigned x_step, unsigned w_step, unsigned depth) {                                      \
-        const Epilogue epilogue = {x_scale, w_scale, bias, x_step, w_step};                                                               \
-        w4a4<Block<ROWS, COLUMNS, WARP_ROWS, WARP_COLUMNS>, STAGES>(x, words, epilogue, y, parts, M, N, K, depth);                        \
+        const ExactResult result = {{x_scale, w_scale, bias, x_step, w_step}, y, parts, M, N};                                            \
+        w4a4<Block<ROWS, COLUMNS, WARP_ROWS, WARP_COLUMNS>, STAGES>(x, words, result, K, depth);                                          \
     }
 #define GROUPS_ENTRY(NAME, ROWS, WARP_ROWS, WARP_COLUMNS)                                                                                 \
     extern "C" __global__ void __launch_bounds__(256, 1)                                                                                  \

@@ -37,13 +37,12 @@ __device__ inline unsigned expand(unsigned codes, unsigned factor, unsigned adde
 }
 
 template <unsigned ROWS, unsigned COLUMNS, unsigned WARP_ROWS, unsigned WARP_COLUMNS, unsigned STAGES>
-__device__ void w4a8(const signed char* x, const unsigned* words, Grid grid, Epilogue epilogue, float* y, int* parts, unsigned M, unsigned N,
-                     unsigned K, unsigned depth) {
+__device__ void w4a8(const signed char* x, const unsigned* words, Grid grid, const ExactResult& result, unsigned K, unsigned depth) {
     using X = Tile<ROWS, DEPTH>;
     using W = Tile<COLUMNS, DEPTH / 2>;
     constexpr unsigned WARPS_DOWN = ROWS / WARP_ROWS, THREADS = WARPS_DOWN * (COLUMNS / WARP_COLUMNS) * 32;
     constexpr unsigned DOWN = WARP_ROWS / 16, ACROSS = WARP_COLUMNS / 8;  // mma tiles of a warp
-    const unsigned downs = (M + ROWS - 1) / ROWS;
+    const unsigned M = result.M, N = result.N, downs = (M + ROWS - 1) / ROWS;
     // Blocks that read the same weights follow each other.
     const unsigned m0 = blockIdx.x % downs * ROWS, n0 = blockIdx.x / downs * COLUMNS;
     const unsigned begin = blockIdx.y * depth, end = K - begin < depth ? K : begin + depth;
@@ -104,11 +103,7 @@ __device__ void w4a8(const signed char* x, const unsigned* words, Grid grid, Epi
         for (unsigned across = 0; across < ACROSS; across++) {
             for (unsigned i = 0; i < 4; i++) {
                 const unsigned m = m0 + warp_m + down * 16 + i / 2 * 8 + g, n = n0 + warp_n + across * 8 + t * 2 + i % 2;
-                if (m >= M || n >= N) continue;
-                if (parts)
-                    parts[(size_t(blockIdx.y) * M + m) * N + n] = sum[down][across][i];
-                else
-                    y[size_t(m) * N + n] = epilogue(sum[down][across][i], m, n);
+                if (m < M && n < N) result.put(m, n, sum[down][across][i]);
             }
         }
     }
@@ -119,9 +114,8 @@ __device__ void w4a8(const signed char* x, const unsigned* words, Grid grid, Epi
         NAME(const signed char* x, const unsigned* words, const unsigned char* level, const unsigned char* zero, const float* x_scale, \
              const float* w_scale, const float* bias, float* y, int* parts, unsigned M, unsigned N, unsigned K, unsigned group,         \
              unsigned x_step, unsigned w_step, unsigned depth) {                                                                        \
-        const Epilogue epilogue = {x_scale, w_scale, bias, x_step, w_step};                                                             \
-        const Grid grid = {level, zero, group, K / group};                                                                              \
-        w4a8<ROWS, COLUMNS, WARP_ROWS, WARP_COLUMNS, STAGES>(x, words, grid, epilogue, y, parts, M, N, K, depth);                       \
+        const ExactResult result = {{x_scale, w_scale, bias, x_step, w_step}, y, parts, M, N};                                          \
+        w4a8<ROWS, COLUMNS, WARP_ROWS, WARP_COLUMNS, STAGES>(x, words, {level, zero, group, K / group}, result, K, depth);              \
     }
 
 ENTRY(w4a8_m16, 128, 16, 64, 16, 16, 6)

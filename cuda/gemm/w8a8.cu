@@ -18,13 +18,12 @@
 enum : unsigned { DEPTH = 128, CHUNK = 64, SUM_THREADS = 256 };
 
 template <unsigned ROWS, unsigned COLUMNS, unsigned WARP_ROWS, unsigned WARP_COLUMNS, unsigned STAGES>
-__device__ void w8a8(const signed char* x, const signed char* w, Epilogue epilogue, float* y, int* parts, unsigned M, unsigned N,
-                     unsigned K, unsigned depth) {
+__device__ void w8a8(const signed char* x, const signed char* w, const ExactResult& result, unsigned K, unsigned depth) {
     using X = Tile<ROWS, DEPTH>;
     using W = Tile<COLUMNS, DEPTH>;
     constexpr unsigned WARPS_DOWN = ROWS / WARP_ROWS, THREADS = WARPS_DOWN * (COLUMNS / WARP_COLUMNS) * 32;
     constexpr unsigned DOWN = WARP_ROWS / 16, ACROSS = WARP_COLUMNS / 8;  // mma tiles of a warp
-    const unsigned downs = (M + ROWS - 1) / ROWS;
+    const unsigned M = result.M, N = result.N, downs = (M + ROWS - 1) / ROWS;
     // Blocks that read the same weights follow each other.
     const unsigned m0 = blockIdx.x % downs * ROWS, n0 = blockIdx.x / downs * COLUMNS;
     const unsigned begin = blockIdx.y * depth, end = K - begin < depth ? K : begin + depth;
@@ -66,11 +65,7 @@ __device__ void w8a8(const signed char* x, const signed char* w, Epilogue epilog
         for (unsigned across = 0; across < ACROSS; across++) {
             for (unsigned i = 0; i < 4; i++) {
                 const unsigned m = m0 + warp_m + down * 16 + i / 2 * 8 + g, n = n0 + warp_n + across * 8 + t * 2 + i % 2;
-                if (m >= M || n >= N) continue;
-                if (parts)
-                    parts[(size_t(blockIdx.y) * M + m) * N + n] = sum[down][across][i];
-                else
-                    y[size_t(m) * N + n] = epilogue(sum[down][across][i], m, n);
+                if (m < M && n < N) result.put(m, n, sum[down][across][i]);
             }
         }
     }
@@ -80,8 +75,8 @@ __device__ void w8a8(const signed char* x, const signed char* w, Epilogue epilog
     extern "C" __global__ void __launch_bounds__(THREADS)                                                                            \
         NAME(const signed char* x, const signed char* w, const float* x_scale, const float* w_scale, const float* bias, float* y,    \
              int* parts, unsigned M, unsigned N, unsigned K, unsigned x_step, unsigned w_step, unsigned depth) {                     \
-        const Epilogue epilogue = {x_scale, w_scale, bias, x_step, w_step};                                                          \
-        w8a8<ROWS, COLUMNS, WARP_ROWS, WARP_COLUMNS, STAGES>(x, w, epilogue, y, parts, M, N, K, depth);                              \
+        const ExactResult result = {{x_scale, w_scale, bias, x_step, w_step}, y, parts, M, N};                                       \
+        w8a8<ROWS, COLUMNS, WARP_ROWS, WARP_COLUMNS, STAGES>(x, w, result, K, depth);                                                \
     }
 
 ENTRY(w8a8_m16, 128, 16, 64, 16, 16, 4)

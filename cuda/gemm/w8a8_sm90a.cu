@@ -12,11 +12,10 @@
 enum : unsigned { COLUMNS = 128, DEPTH = 128, STEP = 32, STAGES = 4 };
 
 template <unsigned ROWS>
-__device__ void w8a8(const signed char* x, const signed char* w, Epilogue epilogue, float* y, int* parts, unsigned M, unsigned N,
-                     unsigned K, unsigned depth) {
+__device__ void w8a8(const signed char* x, const signed char* w, const ExactResult& result, unsigned K, unsigned depth) {
     using X = Tile<ROWS, DEPTH, true>;
     using W = Tile<COLUMNS, DEPTH, true>;
-    const unsigned downs = (M + ROWS - 1) / ROWS;
+    const unsigned M = result.M, N = result.N, downs = (M + ROWS - 1) / ROWS;
     // Blocks that read the same weights follow each other.
     const unsigned m0 = blockIdx.x % downs * ROWS, n0 = blockIdx.x / downs * COLUMNS;
     const unsigned begin = blockIdx.y * depth, end = K - begin < depth ? K : begin + depth;
@@ -46,11 +45,7 @@ __device__ void w8a8(const signed char* x, const signed char* w, Epilogue epilog
     for (unsigned i = 0; i < 64; i++) {
         const unsigned m = m0 + threadIdx.x / 32 * 16 + i / 2 % 2 * 8 + threadIdx.x % 32 / 4;
         const unsigned n = n0 + i / 4 * 8 + threadIdx.x % 4 * 2 + i % 2;
-        if (m >= M || n >= N) continue;
-        if (parts)
-            parts[(size_t(blockIdx.y) * M + m) * N + n] = sum[i];
-        else
-            y[size_t(m) * N + n] = epilogue(sum[i], m, n);
+        if (m < M && n < N) result.put(m, n, sum[i]);
     }
 }
 
@@ -58,8 +53,7 @@ __device__ void w8a8(const signed char* x, const signed char* w, Epilogue epilog
     extern "C" __global__ void __launch_bounds__(2 * ROWS)                                                                           \
         NAME(const signed char* x, const signed char* w, const float* x_scale, const float* w_scale, const float* bias, float* y,    \
              int* parts, unsigned M, unsigned N, unsigned K, unsigned x_step, unsigned w_step, unsigned depth) {                     \
-        const Epilogue epilogue = {x_scale, w_scale, bias, x_step, w_step};                                                          \
-        w8a8<ROWS>(x, w, epilogue, y, parts, M, N, K, depth);                                                                        \
+        w8a8<ROWS>(x, w, {{x_scale, w_scale, bias, x_step, w_step}, y, parts, M, N}, K, depth);                                      \
     }
 
 ENTRY(w8a8_sm90a_m64, 64)

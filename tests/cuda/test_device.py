@@ -11,6 +11,7 @@ import torch
 from subbyte import cuda, kernels
 from subbyte.cuda import loader
 from subbyte.cuda.gemm.block_scaled import ELEMENTS
+from subbyte.cuda.gemm.block_scaled_pair import FORMATS
 from subbyte.errors import DeviceError, SubbyteError
 from tests.cuda.test_codebook_gemm import expected as codebook_expected
 from tests.cuda.test_codebook_gemm import inputs_of as codebook_inputs
@@ -20,6 +21,7 @@ from tests.cuda.test_wna16_few import SHAPES_FEW, SHAPES_NARROW
 from tests.cuda.test_wna16_mma import BITS, SHAPES_MMA, ZEROS, expected, inputs_of
 from tests.oracles import (
     block_scaled,
+    block_scaled_pair,
     codebook_gemm,
     csr,
     fp8,
@@ -224,6 +226,21 @@ def test_block_scaled_agrees_with_the_oracle(case: Case) -> None:
         got.cpu(), torch.from_numpy(want), rtol=0, atol=float(4 * case.bound + 2.0**-10 * largest)
     )
     assert torch.equal(got, kernels.block_scaled(x.half(), words, scale, **case.kwargs))
+
+
+BLOCKED = [
+    block_scaled_pair.case(*shape, *format, tensor_scale=0.3)
+    for format in FORMATS
+    for shape in ((1, 5, 96), (17, 130, 544), (65, 40, 1056), (300, 264, 4096))
+]
+
+
+@pytest.mark.parametrize("case", BLOCKED, ids=str)
+def test_block_scaled_pair_agrees_with_the_oracle(case: Case) -> None:
+    args = [torch.from_numpy(each).cuda() for each in case.args]
+    got = kernels.block_scaled_pair(*args, **case.kwargs)
+    case.check(got.cpu().numpy())
+    assert torch.equal(got, kernels.block_scaled_pair(*args, **case.kwargs))
 
 
 @pytest.mark.parametrize("values", ["f2", "f4"])

@@ -10,11 +10,14 @@ import pytest
 
 from tests.cuda.test_emulated import DTYPES
 from tests.emulator import CUDA, Banks, Emulated, Problem
+from tests.oracles.dequantize_block import ELEMENTS, dequantize_block
 
 CODE = """
 #include "common/mma.cuh"
 #include "common/memory.cuh"
 #include "common/pairs.cuh"
+#include "common/scaled_mma.cuh"
+#include "common/tensor_memory.cuh"
 #include "common/tile.cuh"
 #include "common/wgmma.cuh"
 
@@ -32,6 +35,182 @@ void mma_bf16(const unsigned* a, const unsigned* b, float* sum) { one_mma<BF16>(
 void mma_s8(const unsigned* a, const unsigned* b, int* sum) { one_mma<S8>(a, b, sum); }
 void mma_s4(const unsigned* a, const unsigned* b, int* sum) { one_mma<S4>(a, b, sum); }
 void mma_s4_in_bytes(const unsigned* a, const unsigned* b, int* sum) { one_mma<S4InBytes>(a, b, sum); }
+
+// Scales of a lane: that for a, that for b.
+template <unsigned BYTE, class T> void one_scaled_mma(
+    const unsigned* a, const unsigned* b, const unsigned* scales, float* sum
+) {
+    const unsigned lane = threadIdx.x;
+    unsigned as[4], bs[2];
+    float sums[4];
+    for (unsigned i = 0; i < 4; i++) as[i] = a[lane * 4 + i], sums[i] = sum[lane * 4 + i];
+    for (unsigned i = 0; i < 2; i++) bs[i] = b[lane * 2 + i];
+    mma<BYTE>(sums, as, bs, scales[lane * 2], scales[lane * 2 + 1], T{});
+    for (unsigned i = 0; i < 4; i++) sum[lane * 4 + i] = sums[i];
+}
+void mma_nvfp4_0(const unsigned* a, const unsigned* b, const unsigned* scales, float* sum) {
+    one_scaled_mma<0, Nvfp4>(a, b, scales, sum);
+}
+void mma_mxfp4_0(const unsigned* a, const unsigned* b, const unsigned* scales, float* sum) {
+    one_scaled_mma<0, Mxfp4>(a, b, scales, sum);
+}
+void mma_mxfp4_2(const unsigned* a, const unsigned* b, const unsigned* scales, float* sum) {
+    one_scaled_mma<2, Mxfp4>(a, b, scales, sum);
+}
+void mma_mxfp8_e4m3fn_0(const unsigned* a, const unsigned* b, const unsigned* scales, float* sum) {
+    one_scaled_mma<0, Mx8<elements::E4m3fn>>(a, b, scales, sum);
+}
+void mma_mxfp8_e4m3fn_3(const unsigned* a, const unsigned* b, const unsigned* scales, float* sum) {
+    one_scaled_mma<3, Mx8<elements::E4m3fn>>(a, b, scales, sum);
+}
+void mma_mxfp8_e5m2_1(const unsigned* a, const unsigned* b, const unsigned* scales, float* sum) {
+    one_scaled_mma<1, Mx8<elements::E5m2>>(a, b, scales, sum);
+}
+void mma_mxfp8_e5m2_2(const unsigned* a, const unsigned* b, const unsigned* scales, float* sum) {
+    one_scaled_mma<2, Mx8<elements::E5m2>>(a, b, scales, sum);
+}
+// 32 rows of `pitch` bytes, whose addresses the lanes give in this order.
+void matrices(const unsigned char* x, const unsigned* rows, unsigned* y, unsigned pitch) {
+    unsigned char* here = dynamic_shared();
+    store(here + threadIdx.x * pitch, load<Words<4>>(x + threadIdx.x * 16));
+    __syncthreads();
+    unsigned to[4];
+    load_matrices(here + rows[threadIdx.x] * pitch, to);
+    for (unsigned i = 0; i < 4; i++) y[threadIdx.x * 4 + i] = to[i];
+}
+void matrices_of_half_a_warp(const int*, int* y, unsigned at) {
+    unsigned to[4] = {};
+    store(dynamic_shared() + threadIdx.x * 16, Words<4>{});
+    __syncthreads();
+    if (threadIdx.x < at) load_matrices(dynamic_shared() + threadIdx.x * 16, to);
+    y[threadIdx.x] = to[0];
+}
+
+// Shared memory and descriptors as they are given; scales of rows of a, then of b.
+template <unsigned BYTE, class T> void one_tensor_mma(
+    const unsigned char* memory, const unsigned* d, const unsigned* scales, unsigned* sums, unsigned bytes,
+    unsigned more
+) {
+    __shared__ unsigned allocated;
+    __shared__ unsigned long long done;
+    unsigned char* here = dynamic_shared();
+    for (unsigned at = threadIdx.x * 16; at < bytes; at += 128 * 16) store(here + at, load<Words<4>>(memory + at));
+    fence_async_proxy();
+    if (threadIdx.x < 32) allocate<256>(&allocated);
+    if (threadIdx.x == 0) begin_barrier(&done);
+    __syncthreads();
+    const unsigned quarter = threadIdx.x / 32 << 21, lane = threadIdx.x % 32, base = allocated;
+    for (unsigned at = 0; at < 2; at++) {
+        unsigned four[4];
+        for (unsigned i = 0; i < 4; i++) four[i] = scales[at * 128 + i * 32 + lane];
+        store_columns(base + quarter + 200 + at * 4, four);
+    }
+    for (unsigned column = 0; column < 128; column += 4) {
+        unsigned four[4];
+        for (unsigned i = 0; i < 4; i++) four[i] = sums[threadIdx.x * 128 + column + i];
+        store_columns(base + quarter + column, four);
+    }
+    wait_stores();
+    fence_before_sync();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        fence_after_sync();
+        unsigned long long a = d[1], b = d[3];
+        a = a << 32 | d[0], b = b << 32 | d[2];
+        multiply<BYTE>(base, a, b, base + 200, base + 204, more, T{});
+        commit(&done);
+    }
+    wait_barrier(&done, 0);
+    fence_after_sync();
+    for (unsigned column = 0; column < 128; column += 16) {
+        unsigned some[16];
+        load_columns(base + quarter + column, some);
+        for (unsigned i = 0; i < 16; i++) sums[threadIdx.x * 128 + column + i] = some[i];
+    }
+    __syncthreads();
+    if (threadIdx.x < 32) deallocate<256>(base);
+}
+void tensor_nvfp4_0(
+    const unsigned char* memory, const unsigned* d, const unsigned* scales, unsigned* sums, unsigned bytes,
+    unsigned more
+) {
+    one_tensor_mma<0, Nvfp4>(memory, d, scales, sums, bytes, more);
+}
+void tensor_mxfp4_2(
+    const unsigned char* memory, const unsigned* d, const unsigned* scales, unsigned* sums, unsigned bytes,
+    unsigned more
+) {
+    one_tensor_mma<2, Mxfp4>(memory, d, scales, sums, bytes, more);
+}
+void tensor_mxfp8_e4m3fn_3(
+    const unsigned char* memory, const unsigned* d, const unsigned* scales, unsigned* sums, unsigned bytes,
+    unsigned more
+) {
+    one_tensor_mma<3, Mx8<elements::E4m3fn>>(memory, d, scales, sums, bytes, more);
+}
+void tensor_mxfp8_e5m2_1(
+    const unsigned char* memory, const unsigned* d, const unsigned* scales, unsigned* sums, unsigned bytes,
+    unsigned more
+) {
+    one_tensor_mma<1, Mx8<elements::E5m2>>(memory, d, scales, sums, bytes, more);
+}
+void instructions(unsigned* y) {
+    y[0] = instruction_of<Nvfp4>(0), y[1] = instruction_of<Mxfp4>(2);
+    y[2] = instruction_of<Mx8<elements::E4m3fn>>(3), y[3] = instruction_of<Mx8<elements::E5m2>>(1);
+    const unsigned long long one = tensor_descriptor(dynamic_shared<1024>() + 8192);
+    y[4] = unsigned(one), y[5] = unsigned(one >> 32);
+}
+
+// Four warps multiply tiles of zeros twice as they should, but for one thing.
+enum : unsigned {
+    GOOD, NO_WAIT_FOR_STORES, NO_FENCE_BEFORE, NO_FENCE_AFTER, NO_BARRIER_BETWEEN, UNFENCED_TILES, LOADED_EARLY,
+    LOADED_WITHOUT_FENCE, LOADED_WITHOUT_WAIT, STORED_EARLY, TILE_WRITTEN_EARLY, TILE_WRITTEN_UNWAITED,
+    STORED_UNWAITED, OTHER_QUARTER, BEYOND_ITS_COLUMNS, NOT_GIVEN_BACK, NOT_WAITED_FOR, NEVER_ARRIVES, QUARTERS_DIFFER,
+    NO_SUMS, NO_SCALES, NO_POWER, NOT_INITIALISED, OTHER_SWIZZLE, NO_CONSTANTS, GIVEN_BACK_EARLY
+};
+void tensor_but(const unsigned char*, float* y, unsigned wrong) {
+    __shared__ unsigned allocated;
+    __shared__ unsigned long long done;
+    unsigned char* here = dynamic_shared<1024>();
+    for (unsigned at = threadIdx.x * 16; at < 32768; at += 128 * 16) store(here + at, Words<4>{});
+    if (wrong != UNFENCED_TILES) fence_async_proxy();
+    if (threadIdx.x < 32) wrong == NO_POWER ? allocate<48>(&allocated) : allocate<256>(&allocated);
+    if (threadIdx.x == 0 && wrong != NOT_INITIALISED) begin_barrier(&done);
+    __syncthreads();
+    const unsigned warp = threadIdx.x / 32, quarter = warp << 21, base = allocated;
+    const unsigned scales[4] = {wrong == QUARTERS_DIFFER ? warp : 0x7f7f7f7fu, 0, 0, 0};
+    if (wrong == BEYOND_ITS_COLUMNS) store_columns(base + quarter + 254, scales);
+    if (wrong != NO_SCALES) store_columns(base + (wrong == OTHER_QUARTER ? quarter ^ 1 << 21 : quarter) + 128, scales);
+    if (wrong != NO_WAIT_FOR_STORES) wait_stores();
+    if (wrong != NO_FENCE_BEFORE) fence_before_sync();
+    if (wrong != NO_BARRIER_BETWEEN) __syncthreads();
+    unsigned long long a = tensor_descriptor(here), b = tensor_descriptor(here + 16384);
+    if (wrong == OTHER_SWIZZLE) a ^= 3ull << 61;
+    if (wrong == NO_CONSTANTS) b ^= 1ull << 46;
+    for (unsigned round = 0; round < 2; round++) {
+        if (threadIdx.x == (wrong == NO_BARRIER_BETWEEN ? 127 : 0)) {
+            if (wrong != NO_FENCE_AFTER) fence_after_sync();
+            multiply<0>(base, a, b, base + 128, base + 128, round > 0 || wrong == NO_SUMS, Mx8<elements::E4m3fn>{});
+            if (wrong != NOT_WAITED_FOR || round == 0) commit(&done);
+        }
+        unsigned sums[16];
+        if (wrong == LOADED_EARLY) __syncthreads(), load_columns(base + quarter, sums);
+        if (wrong == STORED_EARLY) __syncthreads(), store_columns(base + quarter + 128, scales);
+        if (wrong == TILE_WRITTEN_EARLY) __syncthreads(), store(here + threadIdx.x * 16, Words<1>{});
+        if (wrong == GIVEN_BACK_EARLY) break;
+        const bool one_leaves = wrong == TILE_WRITTEN_UNWAITED && threadIdx.x == 65;
+        const bool warp_leaves = (wrong == LOADED_WITHOUT_WAIT || wrong == STORED_UNWAITED) && warp == 2;
+        if (!one_leaves && !warp_leaves) wait_barrier(&done, round);
+        if (wrong == STORED_UNWAITED) store_columns(base + quarter + 128, scales), wait_stores();
+        if (one_leaves) store(here + threadIdx.x * 16, Words<1>{});
+        if (wrong != LOADED_WITHOUT_FENCE) fence_after_sync();
+        load_columns(base + quarter, sums);
+        y[threadIdx.x] = bit_cast<float>(sums[0]);
+        __syncthreads();
+    }
+    if (wrong == NEVER_ARRIVES) wait_barrier(&done, 0);
+    if (threadIdx.x < 32 && wrong != NOT_GIVEN_BACK) deallocate<256>(base);
+}
 
 void reads_at(const int* x, int* y, unsigned at) { y[threadIdx.x] = x[at]; }
 void reads_before(const int* x, int* y, unsigned at) { y[threadIdx.x] = *(x - at); }
@@ -251,15 +430,116 @@ def test_mma_of_four_bits_as_in_the_isa(emulator: Emulated, name: str, unit: int
     np.testing.assert_array_equal(given[2], expected)
 
 
+#: Bits, codes of a block and the dtype of its scale; the formats of kind::mxf4nvf4, kind::mxf4 and kind::mxf8f6f4.
+BLOCKED = {
+    "nvfp4": ("e2m1", 16, "e4m3fn"),
+    "mxfp4": ("e2m1", 32, "e8m0"),
+    "mxfp8_e4m3fn": ("e4m3fn", 32, "e8m0"),
+    "mxfp8_e5m2": ("e5m2", 32, "e8m0"),
+}
+
+
+def scaled_fragments(a: np.ndarray, b: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Registers of each lane of codes [16, K] and [K, 8]: "Matrix Fragments for mma.m16n8k64" (.e2m1), ".m16n8k32"."""
+    each, of_a, of_b = 32 // bits, np.zeros((32, 4), np.uint32), np.zeros((32, 2), np.uint32)
+    for lane in range(32):
+        group, in_group = lane >> 2, lane % 4
+        for i in range(4 * each):  # a_i
+            row = group if i < each or 2 * each <= i < 3 * each else group + 8
+            column = in_group * each + i % each + (0 if i < 2 * each else 4 * each)
+            of_a[lane, i // each] |= np.uint32(int(a[row, column]) << bits * (i % each))
+        for i in range(2 * each):  # b_i
+            row = in_group * each + i % each + (0 if i < each else 4 * each)
+            of_b[lane, i // each] |= np.uint32(int(b[row, group]) << bits * (i % each))
+    return of_a, of_b
+
+
+def scale_registers(of_a: np.ndarray, of_b: np.ndarray, byte: int, other: int) -> np.ndarray:
+    """Those of each lane, of scales [16, S] and [S, 8], by "Block Scaling for mma.sync" with thread-id 0: lanes 0 and 1
+    of four have those of a, lane 0 those of b, S bytes from `byte` on. Whatever is not looked at is `other`.
+    """
+    registers = np.full((32, 2, 4), other, np.uint8)
+    for lane in range(32):
+        for i in range(of_a.shape[1]):
+            if lane % 4 < 2:
+                registers[lane, 0, byte + i] = of_a[lane // 4 + 8 * (lane % 4), i]
+            if lane % 4 == 0:
+                registers[lane, 1, byte + i] = of_b[i, lane // 4]
+    return registers.view(np.uint32)[..., 0]
+
+
+@pytest.mark.parametrize("entry", re.findall(r"void (mma_(?:nv|mx)\w+)\(", CODE))
+def test_mma_of_blocks_as_in_the_isa(emulator: Emulated, entry: str) -> None:
+    """Scales that nobody is to look at are NaN, and so are the codes of other widths."""
+    format, _, byte = entry.removeprefix("mma_").rpartition("_")
+    element, block, scale_dtype = BLOCKED[format]
+    bits, rng = ELEMENTS[element], np.random.default_rng(len(entry))
+    k = 256 // bits
+    count, nan = k // block, 0xFF if scale_dtype == "e8m0" else 0x7F
+    largest = {"e2m1": 7, "e4m3fn": 0x7E, "e5m2": 0x7B}[element]
+    codes = [rng.integers(0, largest + 1, shape) | rng.integers(0, 2, shape) << bits - 1 for shape in ((16, k), (8, k))]
+    one = 127 if scale_dtype == "e8m0" else 0x38
+    scales = [rng.integers(one - 8, one + 8, (rows, count), np.uint8) for rows in (16, 8)]
+    wide = [
+        dequantize_block(each.astype(np.uint8), scale, element, block, scale_dtype).astype(np.float64)
+        for each, scale in zip(codes, scales, strict=True)
+    ]
+    start = rng.standard_normal((16, 8)).astype(np.float32)
+    want = (wide[0] @ wide[1].T + start).astype(np.float32)
+    sums = np.zeros((2, 32, 4), np.float32)
+    for lane in range(32):
+        for i in range(4):  # c_i
+            at = (lane >> 2) + (0 if i < 2 else 8), lane % 4 * 2 + (i & 1)
+            sums[0, lane, i], sums[1, lane, i] = start[at], want[at]
+    registers = scale_registers(scales[0], scales[1].T, int(byte), nan)
+    got = sums[0].copy()
+    emulator.launch(entry, (1, 1, 1), (32, 1, 1), [*scaled_fragments(codes[0], codes[1].T, bits), registers, got])
+    np.testing.assert_array_equal(got, sums[1])
+    # NaN of one scale is of its row alone, and of its column.
+    for of, lane in ((0, 4 * 3 + 1), (1, 4 * 5)):
+        changed, got = registers.copy(), sums[0].copy()
+        changed[lane, of] |= np.uint32(nan << 8 * int(byte))
+        emulator.launch(entry, (1, 1, 1), (32, 1, 1), [*scaled_fragments(codes[0], codes[1].T, bits), changed, got])
+        lost = np.zeros((32, 4), bool)
+        for each in range(32):
+            for i in range(4):
+                row, column = (each >> 2) + (0 if i < 2 else 8), each % 4 * 2 + (i & 1)
+                lost[each, i] = row == 11 if of == 0 else column == 5
+        np.testing.assert_array_equal(np.isnan(got), lost)
+        np.testing.assert_array_equal(got[~lost], sums[1][~lost])
+
+
+def test_matrices_as_in_the_isa(emulator: Emulated) -> None:
+    """ldmatrix.x4: lane i gives row i % 8 of matrix i // 8, and gets elements 2 (i % 4) and the next of row i // 4."""
+    x, rng = np.arange(256, dtype=np.uint16).view(np.uint8), np.random.default_rng(0)
+    rows = np.concatenate([8 * eight + rng.permutation(8) for eight in (2, 0, 3, 1)])
+    elements, y = x.view(np.uint16).reshape(32, 8)[rows], np.zeros((32, 4), np.uint32)
+    for pitch, conflicts in ((16, 0), (128, 28)):
+        banks = emulator.launch(
+            "matrices",
+            (1, 1, 1),
+            (32, 1, 1),
+            [x, rows.astype(np.uint32), y, pitch],
+            out=[y],
+            shared=32 * pitch,
+            count=True,
+        )
+        for lane in range(32):
+            for i in range(4):
+                low, high = elements[8 * i + lane // 4, 2 * (lane % 4) :][:2]
+                assert y[lane, i] == int(low) | int(high) << 16
+        assert banks.conflicts == 2 * conflicts  # of the stores, too
+
+
 #: Where the tiles of a test of wgmma lie, eights of rows of one between those of the other; addresses begin at 1024.
 TILES = {"a": (64, 0, 2048), "b": (128, 1024, 2048)}
 WINDOW, BYTES = 1024, 16 * 2048
 
 
-def swizzled(tiles: dict[str, np.ndarray]) -> np.ndarray:
+def swizzled(tiles: dict[str, np.ndarray], places: dict[str, tuple[int, int, int]] = TILES) -> np.ndarray:
     """Shared memory with both tiles, 128 bytes a row, by "128B swizzle": chunk c of row r of eight at c xor r."""
     memory = np.zeros(BYTES, np.uint8)
-    for name, (rows, start, stride) in TILES.items():
+    for name, (rows, start, stride) in places.items():
         for row in range(rows):
             for chunk in range(8):
                 at = start + row // 8 * stride + row % 8 * 128 + (chunk ^ row % 8) * 16
@@ -410,6 +690,100 @@ def wrongly(emulator: Emulated, wrong: str) -> np.ndarray:
     return y
 
 
+#: Where the tiles of a test of tcgen05 lie, as `TILES`.
+PAIR = {"a": (128, 0, 2048), "b": (128, 1024, 2048)}
+
+
+@pytest.mark.parametrize("more", [0, 1])
+@pytest.mark.parametrize("entry", re.findall(r"void (tensor_(?:nv|mx)\w+)\(", CODE))
+def test_tcgen05_of_blocks_as_in_the_isa(emulator: Emulated, entry: str, more: int) -> None:
+    """Descriptors, lanes and bytes of scales by the text; what a product does not take of a register is NaN."""
+    format, _, byte = entry.removeprefix("tensor_").rpartition("_")
+    element, block, scale_dtype = BLOCKED[format]
+    bits, rng = ELEMENTS[element], np.random.default_rng(len(entry))
+    k = 256 // bits
+    count, nan = k // block, 0xFF if scale_dtype == "e8m0" else 0x7F
+    largest, one = {"e2m1": 7, "e4m3fn": 0x7E, "e5m2": 0x7B}[element], 127 if scale_dtype == "e8m0" else 0x38
+    wide, tiles, scales = [], {}, np.full((2, 128, 4), nan, np.uint8)
+    for at, name in enumerate("ab"):
+        codes = rng.integers(0, largest + 1, (128, k)) | rng.integers(0, 2, (128, k)) << bits - 1
+        scale = rng.integers(one - 8, one + 8, (128, count), np.uint8)
+        scales[at, :, int(byte) : int(byte) + count] = scale
+        wide.append(dequantize_block(codes.astype(np.uint8), scale, element, block, scale_dtype).astype(np.float64))
+        both = codes if bits == 8 else codes[:, ::2] | codes[:, 1::2] << 4
+        tiles[name] = np.full((128, 128), 0x55, np.uint8)
+        tiles[name][:, 64:96] = both  # the third 32 bytes of each row
+    start = rng.standard_normal((128, 128)).astype(np.float32)
+    words = []
+    for _, first, stride in PAIR.values():
+        descriptor = (WINDOW + first + 64) >> 4 | stride >> 4 << 32 | 1 << 46 | 2 << 61
+        words += [descriptor % 2**32, descriptor >> 32]
+    args = [swizzled(tiles, PAIR), np.array(words, np.uint32), scales.view(np.uint32), start.copy(), BYTES, more]
+    emulator.launch(entry, (1, 1, 1), (128, 1, 1), args, shared=BYTES)
+    np.testing.assert_array_equal(args[3], (wide[0] @ wide[1].T + more * start).astype(np.float32))
+
+
+def test_instruction_descriptors_are_those_of_the_tables(emulator: Emulated) -> None:
+    """ "Instruction descriptor format for .kind::mxf8f6f4", and for .kind::mxf4 and .kind::mxf4nvf4."""
+    words = np.zeros(6, np.uint32)
+    emulator.launch("instructions", (1, 1, 1), (1, 1, 1), [words], out=[words], shared=16384)
+    for got, (byte, element, power) in zip(words, ((0, 1, 0), (2, 1, 1), (3, 0, 1), (1, 1, 1)), strict=False):
+        fields = {4: byte, 7: element, 10: element, 17: 128 >> 3, 23: power, 27: 128 >> 7, 29: byte}
+        assert int(got) == sum(value << at for at, value in fields.items())
+    bits = int(words[5]) << 32 | int(words[4])
+    assert (bits % 2**14, bits >> 32 & 0x3FFF, bits >> 46 & 7, bits >> 61) == ((WINDOW + 8192) // 16, 1024 // 16, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ("NO_WAIT_FOR_STORES", "without tcgen05.wait::st and the fences"),
+        ("NO_FENCE_BEFORE", "without tcgen05.wait::st and the fences"),
+        ("NO_FENCE_AFTER", "without tcgen05.wait::st and the fences"),
+        ("NO_BARRIER_BETWEEN", "without tcgen05.wait::st and the fences|nobody has written"),
+        ("UNFENCED_TILES", "tcgen05.mma of byte 0 .* without fence.proxy.async and a barrier"),
+        ("LOADED_EARLY", "load from tensor memory that a tcgen05.mma is still to write"),
+        ("LOADED_WITHOUT_FENCE", "load of a sum without a wait and tcgen05.fence::after_thread_sync"),
+        ("LOADED_WITHOUT_WAIT", "load of a sum without a wait|that nobody has written"),
+        ("STORED_EARLY", "store to tensor memory that a tcgen05.mma is still to read"),
+        ("TILE_WRITTEN_EARLY", "which a tcgen05.mma is still to read"),
+        ("TILE_WRITTEN_UNWAITED", "that this thread has not waited for|thread 65 wrote since the last barrier"),
+        ("STORED_UNWAITED", "without a wait for the tcgen05.mma that used|without tcgen05.wait::st and the fences"),
+        ("OTHER_QUARTER", "where this warp has those from"),
+        ("BEYOND_ITS_COLUMNS", "column 288, which this block does not have"),
+        ("NOT_GIVEN_BACK", "tensor memory that nobody has given back"),
+        ("NOT_WAITED_FOR", "mbarrier that nobody arrives at"),
+        ("NEVER_ARRIVES", "mbarrier that nobody arrives at"),
+        ("QUARTERS_DIFFER", "differ from one quarter"),
+        ("NO_SUMS", "adds to sums that nobody has written"),
+        ("NO_SCALES", "of scales that nobody has written"),
+        ("NO_POWER", "48 columns of tensor memory"),
+        ("NOT_INITIALISED", "mbarrier that nobody has initialised|which nobody has written"),
+        ("OTHER_SWIZZLE", "swizzle 1"),
+        ("NO_CONSTANTS", "without the constants of tcgen05"),
+        ("GIVEN_BACK_EARLY", "gives back tensor memory that a tcgen05.mma is still to use"),
+    ],
+)
+def test_finds_in_tcgen05(emulator: Emulated, wrong: str, says: str) -> None:
+    for reverse in (False, True):
+        with pytest.raises(Problem, match=says):
+            tensor_wrongly(emulator, wrong, reverse)
+
+
+def test_finds_nothing_in_tcgen05_where_nothing_is_wrong(emulator: Emulated) -> None:
+    for reverse in (False, True):
+        assert not tensor_wrongly(emulator, "GOOD", reverse).any()
+
+
+def tensor_wrongly(emulator: Emulated, wrong: str, reverse: bool) -> np.ndarray:
+    """What `tensor_but` gives."""
+    (names,) = re.findall(r"GOOD,[^}]*", CODE)
+    x, y = np.zeros(16, np.uint8), np.ones(128, np.float32)
+    args = [x, y, re.findall(r"\w+", names).index(wrong)]
+    emulator.launch("tensor_but", (1, 1, 1), (128, 1, 1), args, out=[y], shared=32768, reverse=reverse)
+    return y
+
+
 def test_prmt(emulator: Emulated) -> None:
     x, y = np.array([0x03020100, 0x07060504], np.uint32), np.zeros(1, np.uint32)
     for which in (0x3210, 0x7654, 0x5410, 0x7632, 0x0000, 0x1735):
@@ -432,6 +806,7 @@ def test_prmt(emulator: Emulated) -> None:
         ("no_barrier_before_writing", 31, "which another thread read since the last barrier"),
         ("one_leaves", 3, "different barriers"),
         ("half_a_warp", 16, "lanes of a warp at different operations"),
+        ("matrices_of_half_a_warp", 16, "lanes of a warp at different operations"),
         ("copies_without_wait", 1, "which a cp.async is still to write"),
         ("copies_without_barrier", 1, "since the last barrier|is still to write|nobody has written"),
         ("copies_for_nobody", 0, "cp.async that nobody waits for"),

@@ -7,6 +7,7 @@ CuPy says that NumPy's memory is the device's. Each test has a process of its ow
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -165,6 +166,13 @@ for one in (
 ):
     got = cuda.block_scaled(*map(ndarray, one.args), **one.kwargs).array
     assert (abs(got.astype(float) - one.oracle(*one.args, **one.kwargs)) <= 2 * one.bound).all()
+from tests.oracles import block_scaled_pair
+for one in (
+    block_scaled_pair.case(3, 5, 96, "e2m1"),
+    block_scaled_pair.case(18, 5, 1040, "e2m1", 16, "e4m3fn", tensor_scale=0.5),  # two slices of K
+    block_scaled_pair.case(2, 5, 64, "int8"),
+):
+    one.check(cuda.block_scaled_pair(*map(ndarray, one.args), **one.kwargs).array)
 for one in (
     lookup.case(2, 5, 1088, 4, 64, by_row=False, dtype="f2"),  # two slices of K
     lookup.case(18, 5, 1088, 4, 1088, by_row=True, dtype="f2"),
@@ -193,6 +201,7 @@ for kernel, oracle in (("norm_quantize", norm_quantize), ("hadamard_quantize", h
 
 OTHER_KERNELS = (
     "block_scaled",
+    "block_scaled_pair",
     "codebook_gemm",
     "codebook_gemm_vectors",
     "csr",
@@ -273,6 +282,29 @@ print("within", ["neither", "that of wgmma", "both"][int(error <= cut_bound(one)
     for capability, kernel, within in ((90, "fp8_sm90a", "that of wgmma"), (80, "fp8", "both"), (120, "fp8", "both")):
         done = run(code, libcuda, emulate(kernel), ptx, capability=capability)
         assert done.stdout.splitlines()[-1:] == [f"within {within}"], done.stderr
+
+
+def test_blocks_go_to_the_tensor_cores_of_blackwell_as_they_are(
+    libcuda: Path, emulate: Callable[[str], Emulated], ptx: Path
+) -> None:
+    """But for int8, which those do not take, and on sm_100 few rows."""
+    code = """
+from tests.oracles.block_scaled_pair import case
+for format in (("e2m1", 16, "e4m3fn"), ("e4m3fn", 32, "e8m0"), ("int8", 32, "e8m0")):
+    for rows in (3, 20):
+        one = case(rows, 5, 1056, *format, tensor_scale=0.5)
+        one.check(cuda.block_scaled_pair(*map(ndarray, one.args), **one.kwargs).array)
+"""
+    names = "block_scaled_pair", "block_scaled_pair_sm100a", "block_scaled_pair_sm120a", "sum"
+    emulated = [emulate(name) for name in names]
+    for capability, loaded in (
+        (120, ["sm_120a", "sm_80", "sm_80"]),
+        (100, ["sm_80", "sm_80", "sm_100a"]),
+        (121, ["sm_80", "sm_80"]),
+    ):
+        done = run(code, libcuda, emulated, ptx, capability=capability)
+        assert done.returncode == 0, done.stderr
+        assert re.findall(r"^loaded (\S+)", done.stdout, re.MULTILINE) == loaded
 
 
 def test_devices(libcuda: Path, emulated: Emulated, ptx: Path) -> None:

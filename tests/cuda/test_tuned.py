@@ -12,7 +12,7 @@ import pytest
 from subbyte.cuda import driver
 from subbyte.cuda.gemm import tuned
 from subbyte.cuda.gemm.split import split
-from subbyte.cuda.gemm.tuned import HOPPER, KERNELS, choice_of, choose, forced, shape_class, tiles
+from subbyte.cuda.gemm.tuned import KERNELS, OWN, choice_of, choose, forced, shape_class, tiles
 
 CARD, SIZES = "A made-up card", (9, 4000, 4096)
 
@@ -87,13 +87,19 @@ def test_a_measurement_forces_its_choice(written: Callable[[str], None]) -> None
 
 
 def test_hopper_has_tiles_of_its_own(written: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert set(HOPPER) <= set(KERNELS)
+    assert all(set(kernels) <= set(KERNELS) for kernels in OWN.values())
     for capability, rows in (((8, 0), [16, 64, 64, 64]), ((9, 0), [16, 64, 64, 128]), ((12, 0), [16, 64, 64, 64])):
         monkeypatch.setattr(driver, "capability", lambda device, capability=capability: capability)
         assert [choose("fp8", 0, (m, 8, 8))[0] for m in (16, 17, 64, 65)] == rows
         written(of([128, 2], "fp8", sizes="512x4096x4096"))
         assert choose("fp8", 0, (300, 4096, 4096)) == ((128, 2) if capability == (9, 0) else (64, 0))
         written("{}")
+
+
+def test_blackwell_has_tiles_of_its_own(written: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    for capability, rows in (((12, 0), [16, 128, 128]), ((10, 0), [16, 128, 128]), ((12, 1), [16, 64, 64])):
+        monkeypatch.setattr(driver, "capability", lambda device, capability=capability: capability)
+        assert [choose("block_scaled_pair", 0, (m, 8, 8))[0] for m in (16, 17, 65)] == rows
 
 
 def test_slices_of_a_choice() -> None:
@@ -110,5 +116,5 @@ def test_the_table_of_the_package_is_well() -> None:
             for name, choice in classes.items():
                 sizes = [int(each) for each in name.split("x")]
                 assert shape_class(sizes) == name
-                rows = {*tiles(kernel, (8, 0)), *tiles(kernel, (9, 0))}
+                rows = {each for capability in ((8, 0), *OWN) for each in tiles(kernel, capability)}
                 assert choice_of(sorted(rows), choice, sizes[2]) == tuple(choice)

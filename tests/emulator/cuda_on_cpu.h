@@ -10,6 +10,9 @@
 //   threads of a block at different barriers, lanes of a warp at different operations
 //   wgmma on what nobody fenced for it, a write to what it still reads, an access to accumulators that it still writes or that changed
 //   since wgmma.fence, a descriptor that is not of the 128-byte swizzle at a multiple of 1024 bytes
+//   the like of tcgen05.mma; tensor memory that is not allocated, not given back, of another warp, not written or not yet, written to while a
+//   product reads it, or touched by another thread without tcgen05.wait and the fences around a barrier; scales that differ from one quarter
+//   of it to another
 // Bank conflicts are counted. What this cannot show: memory orders between blocks, and inline PTX, of which common/ keeps a twin in C++.
 #pragma once
 #include <math.h>
@@ -61,6 +64,23 @@ void wgmma_fence();
 void wgmma(unsigned long long a, unsigned long long b, unsigned columns, bool more, void* sum, size_t bytes, Multiply multiply);
 void wgmma_commit();
 void wgmma_wait(unsigned pending);
+
+// Tensor memory, lane << 16 | column, of which a block may have some columns; `columns` registers of each lane of a warp, from `at` on.
+unsigned tensor_allocate(unsigned columns);
+void tensor_deallocate(unsigned at, unsigned columns);
+void tensor_store(unsigned at, const unsigned* from, unsigned columns);
+void tensor_load(unsigned at, unsigned* to, unsigned columns);
+void tensor_wait_stores();
+void tensor_fence_before();
+void tensor_fence_after();
+// tcgen05.mma of one thread, of 32 bytes of each row. It reads, and writes its sums, when somebody waits for the mbarrier that it has been
+// committed to; one arrival is a phase of that.
+enum Kind { MXF4NVF4_4X, MXF4_2X, MXF8F6F4_1X };
+void tensor_multiply(Kind kind, unsigned d, unsigned long long a, unsigned long long b, unsigned instruction, unsigned scale_a,
+                     unsigned scale_b, bool more);
+void tensor_commit(void* barrier);
+void barrier_begin(void* barrier);
+void barrier_wait(void* barrier, unsigned parity);
 
 bool run(void (*body)(void** args), void** args, const unsigned* grid, const unsigned* block, size_t shared, bool reverse, bool count);
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from subbyte.cuda.driver import Device, devices, driver_version
 from subbyte.cuda.gemm import (
     block_scaled,
+    block_scaled_pair,
     codebook_gemm,
     csr,
     fp8,
@@ -32,6 +33,7 @@ __all__ = [
     "Entry",
     "Ptx",
     "block_scaled",
+    "block_scaled_pair",
     "codebook_gemm",
     "csr",
     "devices",

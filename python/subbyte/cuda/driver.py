@@ -11,7 +11,7 @@ from typing import Any
 
 from subbyte.errors import DependencyError, DriverError
 
-__all__ = ["Device", "bindings", "call", "capability", "current", "devices", "driver_version"]
+__all__ = ["Device", "bindings", "call", "capability", "current", "devices", "driver_version", "hopper"]
 
 # What to do about the errors that a user can do something about, by the driver's own names.
 HINTS = {
@@ -96,6 +96,11 @@ def capability(index: int) -> tuple[int, int]:
     (major,) = call("cuDeviceGetAttribute", attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, handle)
     (minor,) = call("cuDeviceGetAttribute", attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, handle)
     return major, minor
+
+
+def hopper(index: int) -> bool:
+    """Whether a device is sm_90, which cuda/gemm/*_sm90a.cu are for."""
+    return capability(index) == (9, 0)
 
 
 @functools.cache

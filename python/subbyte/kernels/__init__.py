@@ -25,6 +25,7 @@ from subbyte.kernels.codebook import (
 )
 from subbyte.kernels.gemm import (
     block_scaled,
+    block_scaled_pair,
     codebook_gemm,
     csr,
     fp8,
@@ -68,6 +69,7 @@ __all__ = [
     "accumulate_gram",
     "bilevel",
     "block_scaled",
+    "block_scaled_pair",
     "codebook_gemm",
     "coordinate_descent",
     "csr",

@@ -24,6 +24,7 @@ _CUDA = (2, 13)  # DLPack: device memory, and managed memory
 ON_CUDA = frozenset(
     {
         "block_scaled",
+        "block_scaled_pair",
         "codebook_gemm",
         "csr",
         "fp8",

@@ -300,6 +300,11 @@ def block_scaled(x: Tensor, words: Tensor) -> Tensor:
 
 
 @_fake
+def block_scaled_pair(x: Tensor, words: Tensor) -> Tensor:
+    return x.new_empty((x.shape[0], words.shape[0]), dtype=torch.float32)
+
+
+@_fake
 def csr(x: Tensor, pointers: Tensor) -> Tensor:
     return x.new_empty((*x.shape[:-1], pointers.shape[0] - 1))
 

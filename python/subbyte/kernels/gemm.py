@@ -391,9 +391,9 @@ def block_scaled(
     returns       [..., N], dtype of x: x W^T, W[n, k] = code * scale * tensor_scale as `dequantize_block` gives it
 
     Sums are f32, rounded once at the end; what is too large for f16 becomes infinity. Off by at most about
-    K * 2 ** -23 * sum|x W| before that. Does not depend on the number of threads. OCP MX 1.0; left out: activations in
-    blocks too. Raises UnknownNameError (element, scale_dtype), RangeError (block, tensor_scale), ShapeError,
-    DtypeError, StrideError, DeviceError; on CUDA also DriverError and DependencyError.
+    K * 2 ** -23 * sum|x W| before that. Does not depend on the number of threads. OCP MX 1.0. Raises UnknownNameError
+    (element, scale_dtype), RangeError (block, tensor_scale), ShapeError, DtypeError, StrideError, DeviceError; on CUDA
+    also DriverError and DependencyError.
 
     >>> import numpy as np
     >>> from subbyte.kernels import pack, quantize_block
@@ -404,6 +404,47 @@ def block_scaled(
     arrays = {"x": x, "words": words, "scale": scale}
     return call(
         "block_scaled", arrays, element=element, block=block, scale_dtype=scale_dtype, tensor_scale=tensor_scale
+    )
+
+
+def block_scaled_pair(
+    x: Array,
+    words: Array,
+    x_scale: Array,
+    w_scale: Array,
+    element: str,
+    block: int = 32,
+    scale_dtype: str = "e8m0",
+    tensor_scale: float = 1.0,
+) -> Array:
+    """Activations times a weight, both of small floats or integers in blocks that share a scale: NVFP4, MXFP4, MXFP8.
+
+    x             [M, ceil(K * bits / 32)] i32: the codes of `quantize_block`, packed in "dense" order at the bits of
+                  `element`: 4, 6 or 8; CPU or CUDA, contiguous
+    words         [N, ceil(K * bits / 32)] i32, those of the weight
+    x_scale       [M, K / block] u8, the bits of the scales
+    w_scale       [N, K / block] u8
+    element       as in `quantize_block`, like `block` and `scale_dtype`; on CUDA "e2m1", with scales of E8M0 or, in
+                  blocks of 16, E4M3, or "e4m3fn", "e5m2" or "int8"
+    tensor_scale  a normal number above 0: that of x times that of the weight
+    returns       [M, N] f32: X W^T * tensor_scale, X and W code * scale, as `dequantize_block` gives them
+
+    Sums are f32. Off by at most about K * 2 ** -23 * sum|X W|; how tensor cores for blocks round, on sm_100 and sm_120,
+    NVIDIA does not tell. Does not depend on the number of threads. OCP MX 1.0. Raises UnknownNameError (element,
+    scale_dtype), RangeError (block, tensor_scale), ShapeError, DtypeError, StrideError, DeviceError; on CUDA also
+    DriverError and DependencyError.
+
+    >>> import numpy as np
+    >>> from subbyte.kernels import pack, quantize_block
+    >>> codes, scale = quantize_block(np.repeat(np.float32([[1, -6], [0.5, 2]]), 16, axis=1), "e2m1")
+    >>> words = pack(codes, bits=4)
+    >>> block_scaled_pair(words, words, scale, scale, "e2m1")
+    array([[ 592., -184.],
+           [-184.,   68.]], dtype=float32)
+    """
+    arrays = {"x": x, "words": words, "x_scale": x_scale, "w_scale": w_scale}
+    return call(
+        "block_scaled_pair", arrays, element=element, block=block, scale_dtype=scale_dtype, tensor_scale=tensor_scale
     )
 
 

@@ -443,6 +443,22 @@ pub fn int4_fp8(
     Ok(out.finish())
 }
 
+/// A call that is generic over the element, of the one that goes by this name.
+macro_rules! of_element {
+    ($py:expr, $name:expr, $call:ident($($argument:expr),*)) => {
+        match named($py, "element", $name, &ELEMENTS)? {
+            Element::E2m1 => $call::<E2m1>($($argument),*),
+            Element::E2m3 => $call::<E2m3>($($argument),*),
+            Element::E3m2 => $call::<E3m2>($($argument),*),
+            Element::E4m3fn => $call::<E4m3fn>($($argument),*),
+            Element::E5m2 => $call::<E5m2>($($argument),*),
+            Element::Int8 => $call::<Int<8>>($($argument),*),
+            Element::Int6 => $call::<Int<6>>($($argument),*),
+            Element::Int4 => $call::<Int<4>>($($argument),*),
+        }
+    };
+}
+
 #[pyfunction]
 #[pyo3(signature = (x, words, scale, element, block = 32, scale_dtype = "e8m0", tensor_scale = 1.0, *, on = None))]
 #[expect(clippy::too_many_arguments, reason = "a format is four arguments")]
@@ -457,16 +473,7 @@ pub fn block_scaled(
     tensor_scale: f32,
     on: Option<&Bound<'_, Machine>>,
 ) -> PyResult<Buffer> {
-    match named(py, "element", element, &ELEMENTS)? {
-        Element::E2m1 => in_blocks::<E2m1>(py, x, words, scale, block, scale_dtype, tensor_scale, on),
-        Element::E2m3 => in_blocks::<E2m3>(py, x, words, scale, block, scale_dtype, tensor_scale, on),
-        Element::E3m2 => in_blocks::<E3m2>(py, x, words, scale, block, scale_dtype, tensor_scale, on),
-        Element::E4m3fn => in_blocks::<E4m3fn>(py, x, words, scale, block, scale_dtype, tensor_scale, on),
-        Element::E5m2 => in_blocks::<E5m2>(py, x, words, scale, block, scale_dtype, tensor_scale, on),
-        Element::Int8 => in_blocks::<Int<8>>(py, x, words, scale, block, scale_dtype, tensor_scale, on),
-        Element::Int6 => in_blocks::<Int<6>>(py, x, words, scale, block, scale_dtype, tensor_scale, on),
-        Element::Int4 => in_blocks::<Int<4>>(py, x, words, scale, block, scale_dtype, tensor_scale, on),
-    }
+    of_element!(py, element, in_blocks(py, x, words, scale, block, scale_dtype, tensor_scale, on))
 }
 
 /// `block_scaled` for one element.
@@ -495,6 +502,55 @@ fn in_blocks<E: kernels::minifloat::Element>(
     in_dtype_of(py, &x, &shape, on, move |m: &kernels::Machine, to: &mut [f32]| {
         gemm::block_scaled::<E>(m, narrow_x.widen(m, room_x)?, weight, rows, cols, depth, to)
     })
+}
+
+#[pyfunction]
+#[pyo3(signature = (x, words, x_scale, w_scale, element, block = 32, scale_dtype = "e8m0", tensor_scale = 1.0, *, on = None))]
+#[expect(clippy::too_many_arguments, reason = "a format is four arguments")]
+pub fn block_scaled_pair(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    words: &Bound<'_, PyAny>,
+    x_scale: &Bound<'_, PyAny>,
+    w_scale: &Bound<'_, PyAny>,
+    element: &str,
+    block: i64,
+    scale_dtype: &str,
+    tensor_scale: f32,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    of_element!(py, element, both_in_blocks(py, x, words, x_scale, w_scale, block, scale_dtype, tensor_scale, on))
+}
+
+/// `block_scaled_pair` for one element.
+#[expect(clippy::too_many_arguments, reason = "a format is four arguments")]
+fn both_in_blocks<E: kernels::minifloat::Element>(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    words: &Bound<'_, PyAny>,
+    x_scale: &Bound<'_, PyAny>,
+    w_scale: &Bound<'_, PyAny>,
+    block: i64,
+    scale_dtype: &str,
+    tensor_scale: f32,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    let power = named(py, "scale_dtype", scale_dtype, &SCALES)?;
+    let (x, words) = (Input::take("x", x)?, Input::take("words", words)?);
+    let (x_scale, w_scale) = (Input::take("x_scale", x_scale)?, Input::take("w_scale", w_scale)?);
+    let (block, _) = blocks(py, 0, block)?;
+    let ([rows, _], [cols, _], [_, count]) = (x.axes(py)?, words.axes(py)?, x_scale.axes(py)?);
+    let depth = count * block; // there are only whole blocks
+    for (codes, scale, rows) in [(&x, &x_scale, rows), (&words, &w_scale, cols)] {
+        codes.expect(py, &[rows, pack::words_per_row(depth, E::BITS)])?;
+        scale.expect(py, &[rows, count])?;
+    }
+    let mut out = Output::stale(&[rows, cols])?;
+    let to = out.slice_mut();
+    let of_x = gemm::Blocks { words: x.slice(), scale: x_scale.slice(), block, power, tensor_scale: 1.0 };
+    let weight = gemm::Blocks { words: words.slice(), scale: w_scale.slice(), block, power, tensor_scale };
+    run(py, on, move |m| gemm::block_scaled_pair::<E>(m, of_x, weight, rows, cols, depth, to))?;
+    Ok(out.finish())
 }
 
 #[pyfunction]

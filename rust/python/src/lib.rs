@@ -29,8 +29,8 @@ mod _rust {
     };
     #[pymodule_export]
     use crate::gemm::{
-        block_scaled, codebook_gemm, csr, fp8, fp8_grouped, int4_fp8, lookup, w4a4, w4a8, w8a8, wna16, wna16_by_input,
-        wna16_grouped,
+        block_scaled, block_scaled_pair, codebook_gemm, csr, fp8, fp8_grouped, int4_fp8, lookup, w4a4, w4a8, w8a8,
+        wna16, wna16_by_input, wna16_grouped,
     };
     #[pymodule_export]
     use crate::hadamard::{hadamard, hadamard_matrix, hadamard_quantize};

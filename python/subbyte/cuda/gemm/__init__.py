@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from subbyte.cuda.gemm.block_scaled import block_scaled
+from subbyte.cuda.gemm.block_scaled_pair import block_scaled_pair
 from subbyte.cuda.gemm.codebook_gemm import codebook_gemm
 from subbyte.cuda.gemm.csr import csr
 from subbyte.cuda.gemm.fp8 import fp8
@@ -17,6 +18,7 @@ from subbyte.cuda.gemm.wna16_grouped import wna16_grouped
 
 __all__ = [
     "block_scaled",
+    "block_scaled_pair",
     "codebook_gemm",
     "csr",
     "fp8",

@@ -45,7 +45,7 @@ def fp8(
     addend = None if bias is None else view("bias", bias)
     m, n, k, *grids = check(seen, *others, format, addend)
     rows, slices = choose("fp8", seen.device, (m, n, k))
-    entry = block("fp8", format, rows, wgmma=driver.capability(seen.device) == (9, 0))
+    entry = block("fp8", format, rows, wgmma=driver.hopper(seen.device))
     operands, sizes, blocks = [seen, *others, addend], [m, n, k, *grids], math.ceil(m / rows) * math.ceil(n / COLUMNS)
     return product(entry, x, operands, (m, n), k, blocks, sizes, stream, slices=slices)
 

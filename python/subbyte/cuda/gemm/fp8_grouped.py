@@ -11,6 +11,7 @@ from subbyte.cuda.arrays import View, view
 from subbyte.cuda.gemm.experts import expect_experts, row_tiles
 from subbyte.cuda.gemm.float8 import COLUMNS, block, expect_bias, product
 from subbyte.cuda.gemm.fp8 import FORMATS, grid
+from subbyte.cuda.gemm.tuned import fitting
 from subbyte.errors import RangeError, ShapeError, UnknownNameError
 
 __all__ = ["fp8_grouped"]
@@ -50,7 +51,7 @@ def fp8_grouped(
     seen, starts = view("x", x), view("offsets", offsets)
     others = view("weight", weight), view("x_scale", x_scale), view("w_scale", w_scale)
     addend, order = None if bias is None else view("bias", bias), None if rows is None else view("rows", rows)
-    hopper = driver.capability(seen.device) == (9, 0)
+    hopper = driver.hopper(seen.device)
     problem = check(seen, *others, starts, format, addend, order, HOPPER if hopper else TILES)
     r, n, k = problem.r, problem.n, problem.k
     numbers = [seen.shape[0], problem.experts, r, n, k, *problem.grids]
@@ -109,7 +110,7 @@ def check(
     expect_bias(bias, x, (experts, n))
     r = expect_experts(x, weight, offsets, rows)
     # By what an expert has on average: with fewer rows most of a taller tile would be empty.
-    tall = next((each for each in tiles if r <= each * experts), tiles[-1])
+    tall = fitting(tiles, math.ceil(r / max(experts, 1)))
     problem = Problem(experts, r, n, k, grids, tall)
     if max(tokens, experts * n, k, r + problem.tiles * problem.tall, problem.blocks) >= 2**31:
         sizes = f"T, E, R, N, K = {tokens}, {experts}, {r}, {n}, {k}"

@@ -49,8 +49,7 @@ def int4_fp8(
     addend = None if bias is None else view("bias", bias)
     m, n, k, group = check(seen, codes, of_x, of_w, group, tensor_scale, addend)
     rows, slices = choose("int4_fp8", seen.device, (m, n, k))
-    hopper = driver.capability(seen.device) == (9, 0)
-    entry = block("int4_fp8", SCALES[of_w.dtype], rows, wgmma=hopper, row_bytes=DEPTH // 2)
+    entry = block("int4_fp8", SCALES[of_w.dtype], rows, wgmma=driver.hopper(seen.device), row_bytes=DEPTH // 2)
     numbers = [m, n, k, group, of_x.shape[0], float(tensor_scale)]
     operands, blocks = [seen, codes, of_x, of_w, addend], math.ceil(m / rows) * math.ceil(n / COLUMNS)
     return product(entry, x, operands, (m, n), k, blocks, numbers, stream, slices=slices)

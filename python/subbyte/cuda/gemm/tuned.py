@@ -17,13 +17,34 @@ from typing import Any
 
 from subbyte.cuda import driver
 
-__all__ = ["HOPPER", "KERNELS", "TABLE", "choice_of", "choose", "forced", "shape_class", "tiles"]
+__all__ = [
+    "KERNELS",
+    "OWN",
+    "TABLE",
+    "choice_of",
+    "choose",
+    "fitting",
+    "forced",
+    "shape_class",
+    "tiles",
+]
 
 TABLE = Path(__file__).with_name("tuned.json")
 #: The kernels that ask, and the rows of their tiles.
-KERNELS = {"fp8": (16, 64), "int4_fp8": (16, 64), "w4a4": (16, 128), "w4a8": (16, 128), "w8a8": (16, 128)}
-#: Where sm_90a has others: above 16 they are those of cuda/gemm/<kernel>_sm90a.cu.
-HOPPER = {"fp8": (16, 64, 128), "int4_fp8": (16, 64, 128), "w8a8": (16, 64, 128)}
+KERNELS = {
+    "block_scaled_pair": (16, 64),
+    "fp8": (16, 64),
+    "int4_fp8": (16, 64),
+    "w4a4": (16, 128),
+    "w4a8": (16, 128),
+    "w8a8": (16, 128),
+}
+#: Where an architecture has others, by compute capability: those of cuda/gemm/<kernel>_sm90a.cu and its like.
+OWN: dict[tuple[int, int], dict[str, tuple[int, ...]]] = {
+    (9, 0): {"fp8": (16, 64, 128), "int4_fp8": (16, 64, 128), "w8a8": (16, 64, 128)},
+    (10, 0): {"block_scaled_pair": (16, 128)},
+    (12, 0): {"block_scaled_pair": (16, 128)},
+}
 _FORCED: ContextVar[tuple[int, int] | None] = ContextVar("_FORCED", default=None)
 
 
@@ -32,12 +53,21 @@ def choose(kernel: str, device: int, sizes: Sequence[int]) -> tuple[int, int]:
     rows, table, measured = tiles(kernel, driver.capability(device)), _table(), _FORCED.get()
     if measured is None and table:
         measured = _found(table, driver.name(device), kernel, shape_class(sizes))
-    return choice_of(rows, measured, sizes[2]) or (next((each for each in rows if sizes[0] <= each), rows[-1]), 0)
+    return choice_of(rows, measured, sizes[2]) or (fitting(rows, sizes[0]), 0)
 
 
 def tiles(kernel: str, capability: tuple[int, int]) -> tuple[int, ...]:
     """Rows of the tiles that a kernel has on a device of that compute capability, ascending."""
-    return HOPPER.get(kernel, KERNELS[kernel]) if capability == (9, 0) else KERNELS[kernel]
+    return OWN.get(capability, {}).get(kernel, KERNELS[kernel])
+
+
+def fitting(tiles: Sequence[int], rows: int) -> int:
+    """The lowest of some tiles that holds so many rows, or the tallest.
+
+    >>> fitting((16, 64, 128), 17), fitting((16, 64, 128), 1000)
+    (64, 128)
+    """
+    return next((each for each in tiles if rows <= each), tiles[-1])
 
 
 def shape_class(sizes: Sequence[int]) -> str:

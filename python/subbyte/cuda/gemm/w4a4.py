@@ -9,6 +9,7 @@ from typing import Any
 from subbyte.cuda.arrays import View, view
 from subbyte.cuda.gemm import float8
 from subbyte.cuda.gemm.scaled import Tile, product
+from subbyte.cuda.gemm.tuned import fitting
 from subbyte.errors import RangeError, ShapeError
 
 __all__ = ["w4a4"]
@@ -66,7 +67,7 @@ def w4a4(
     if sizes.exact:
         scales = [of_x, of_w, addend]
         return product("w4a4", (FEW, MANY), x, [seen, codes], scales, [m, n, k], (BYTES, BYTES), stream)
-    rows = GROUPS[0] if m <= GROUPS[0] else GROUPS[1]
+    rows = fitting(GROUPS, m)
     blocks, operands = math.ceil(m / rows) * math.ceil(n / float8.COLUMNS), [seen, codes, of_x, of_w, *beside, addend]
     numbers = [m, n, k, sizes.group, sizes.outliers]
     return float8.product(float8.block("w4a4", "groups", rows), x, operands, (m, n), k, blocks, numbers, stream, DEPTH)

@@ -37,7 +37,7 @@ def w8a8(x: Any, weight: Any, x_scale: Any, w_scale: Any, bias: Any | None = Non
     addend = None if bias is None else view("bias", bias)
     m, n, k = check(seen, *others, addend)
     scales = [*others[1:], addend]
-    tiles = (FEW, *HOPPER) if driver.capability(seen.device) == (9, 0) else (FEW, MANY)
+    tiles = (FEW, *HOPPER) if driver.hopper(seen.device) else (FEW, MANY)
     return product("w8a8", tiles, x, [seen, others[0]], scales, [m, n, k], (DEPTH, DEPTH), stream)
 
 

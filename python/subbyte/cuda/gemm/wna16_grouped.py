@@ -10,6 +10,7 @@ from subbyte.cuda import driver
 from subbyte.cuda.arrays import View, empty, exported, view
 from subbyte.cuda.gemm.experts import expect_experts, row_tiles
 from subbyte.cuda.gemm.split import add, split
+from subbyte.cuda.gemm.tuned import fitting
 from subbyte.cuda.gemm.wna16 import MMA_BITS, THREADS, Tile, mma
 from subbyte.cuda.start import start
 from subbyte.errors import RangeError, ShapeError
@@ -114,7 +115,7 @@ def check(
         zero.expect("u8", beside=x)
     r = expect_experts(x, words, offsets, rows)
     # By what an expert has on average: with fewer rows most of a taller tile would be empty.
-    problem = Problem(experts, r, n, k, group, mma(16 if r <= 16 * experts else 64, bits))
+    problem = Problem(experts, r, n, k, group, mma(fitting((16, 64), math.ceil(r / max(experts, 1))), bits))
     if max(tokens, experts * n, k, r + problem.tiles * problem.tile.rows, problem.blocks) >= 2**31:
         sizes = f"T, E, R, N, K = {tokens}, {experts}, {r}, {n}, {k}"
         raise RangeError("x and words", sizes, "each, E N, and the tiles of the result, below 2^31")

@@ -2,6 +2,7 @@
 //! their like; and the product with the sparse outliers that stand beside codes.
 
 mod block_scaled;
+mod block_scaled_pair;
 #[cfg(target_arch = "x86_64")]
 mod bytes;
 mod codebook_gemm;
@@ -28,6 +29,7 @@ mod wna16_by_input;
 mod wna16_grouped;
 
 pub use block_scaled::{Blocks, block_scaled};
+pub use block_scaled_pair::block_scaled_pair;
 pub use codebook_gemm::{Codebook, codebook_gemm};
 pub use csr::{Column, csr};
 pub use fp8::{Scales, fp8};

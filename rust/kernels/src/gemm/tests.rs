@@ -602,6 +602,45 @@ fn block_scaled_multiplies_what_its_blocks_stand_for() {
 }
 
 #[test]
+fn block_scaled_pair_multiplies_what_both_stand_for() {
+    use crate::minifloat::{E2m1, E4m3fn, Element, Int, dequantize_block};
+    fn agrees<E: Element>(block: usize, power: bool) {
+        for (rows, cols, depth) in [(0, 3, 64), (3, 0, 64), (1, 5, 0), (1, 7, 544), (5, 9, 96)] {
+            let one = if power { 120 } else { 50 }; // around 1 for either kind of scale
+            let m = Machine::detect();
+            let operand = |rows: usize, seed| {
+                let known = |code: u8| if E::decode(code).is_nan() { 0 } else { code };
+                let codes: Vec<u8> = bytes(rows * depth, seed).into_iter().map(|b| known(b >> (8 - E::BITS))).collect();
+                let scale: Vec<u8> = bytes(rows * depth / block, seed + 1).into_iter().map(|b| one + b % 13).collect();
+                let mut words = vec![0; rows * crate::pack::words_per_row(depth, E::BITS)];
+                pack(&m, &codes, rows, depth, E::BITS, Order::Dense, &mut words).unwrap();
+                let mut values = vec![0.0; rows * depth];
+                dequantize_block::<E>(&m, &codes, &scale, block, power, 1.0, &mut values).unwrap();
+                (words, scale, values)
+            };
+            let (x, w) = (operand(rows, 3), operand(cols, 5));
+            for m in machines() {
+                let left = Blocks { words: &x.0, scale: &x.1, block, power, tensor_scale: 2.0 };
+                let right = Blocks { words: &w.0, scale: &w.1, block, power, tensor_scale: 0.25 };
+                let mut out = vec![f32::NAN; rows * cols];
+                block_scaled_pair::<E>(&m, left, right, rows, cols, depth, &mut out).unwrap();
+                for (at, &got) in out.iter().enumerate() {
+                    let (x, w) = (&x.2[at / cols * depth..][..depth], &w.2[at % cols * depth..][..depth]);
+                    let products = x.iter().zip(w).map(|(x, w)| 0.5 * f64::from(*x) * f64::from(*w));
+                    let (sum, size) = products.fold((0.0, 0.0), |(sum, size), p| (sum + p, size + p.abs()));
+                    let bound = (depth + 2) as f64 * 2f64.powi(-24) * size;
+                    assert!((f64::from(got) - sum).abs() <= bound, "{m:?} {at}: {got} {sum}");
+                }
+            }
+        }
+    }
+    agrees::<E2m1>(32, true);
+    agrees::<E2m1>(16, false);
+    agrees::<E4m3fn>(32, true);
+    agrees::<Int<8>>(32, true);
+}
+
+#[test]
 fn block_scaled_refuses() {
     use crate::minifloat::E2m1;
     let m = Machine::detect();
