@@ -510,6 +510,15 @@ pub(crate) fn store_i8x32(to: &mut [i8; 32], value: __m256i) {
     unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), value) }
 }
 
+/// Sixty-four bytes.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(crate) fn load_u8x64(from: &[u8; 64]) -> __m512i {
+    // SAFETY: an unaligned read of the whole array.
+    unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+}
+
 /// Sixty-four signed bytes.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
@@ -546,12 +555,28 @@ pub(crate) fn load_f32x16(from: &[f32; 16]) -> __m512 {
     unsafe { _mm512_loadu_ps(from.as_ptr()) }
 }
 
+/// At most sixteen floats and zeros behind them.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(crate) fn first_f32x16(from: &[f32]) -> __m512 {
+    // SAFETY: only what the slice has is read.
+    unsafe { _mm512_maskz_loadu_ps(first_of_16(from.len()), from.as_ptr()) }
+}
+
+/// A bit for each of at most sixteen numbers.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn first_of_16(count: usize) -> u16 {
+    (0xffff_u32 >> (16 - count.min(16))) as u16
+}
+
 /// Adds a vector to the floats of `to`, at most sixteen.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 #[inline]
 pub(crate) fn add_f32x16(to: &mut [f32], value: __m512) {
-    let mask = (0xffff_u32 >> (16 - to.len().min(16))) as u16;
+    let mask = first_of_16(to.len());
     // SAFETY: only what the slice has is read and written.
     unsafe {
         let before = _mm512_maskz_loadu_ps(mask, to.as_ptr());

@@ -2,10 +2,15 @@
 //! exactly in i32, or by floats (that of the usual checkpoints, with activations rounded to bytes).
 //!
 //! Codes are multiplied as they lie in memory, low nibbles by the even columns of `x` and high ones by the odd columns, and
-//! summed in 16 bits as far as they fit. Zero points come off there, times sums of `x`: so the rest of the way has only the
-//! magnitude of the result. From 16 rows on with AVX-512 or AMX: a panel of codes, zero points off and levels on, becomes bytes
+//! summed in 16 bits as far as they fit, in 32 with AVX-512 (`blocks`). Zero points come off there, times sums of `x`: so the rest
+//! of the way has only the magnitude of the result. From 16 rows on with AVX-512 or AMX: a panel of codes, zero points off and levels on, becomes bytes
 //! (`bytes`). Limit: multiplications, for few rows of `x` the reading of the codes.
 
+#[cfg(target_arch = "x86_64")]
+mod blocks;
+
+#[cfg(target_arch = "x86_64")]
+use self::blocks::Blocks;
 #[cfg(target_arch = "x86_64")]
 use super::bytes::{self, Groups};
 use super::{Columns, Finish, columns};
@@ -148,7 +153,7 @@ struct Row<'a> {
     bytes: &'a [u8],
     /// Of each group: a whole number, or the bits of a float.
     factors: &'a [i32],
-    zeros: &'a [i16],
+    zeros: &'a [i32],
     group: usize,
     /// Whether factors are whole numbers.
     whole: bool,
@@ -164,6 +169,9 @@ enum Operand<'a> {
     /// In spans with the factors of their groups.
     #[cfg(target_arch = "x86_64")]
     Scaled(Cut<Lanes>),
+    /// In blocks.
+    #[cfg(target_arch = "x86_64")]
+    Wide(Blocks),
 }
 
 /// Into spans of so many blocks, each part of one group or, the first, of two halves.
@@ -178,6 +186,10 @@ enum Cut<F> {
 impl<'a> Operand<'a> {
     fn of(m: &Machine, x: &'a [i8], factors: Option<&'a [f32]>, codes: Codes<'_>, rows: usize, depth: usize) -> Self {
         match m.path() {
+            #[cfg(target_arch = "x86_64")]
+            Path::Amx | Path::Avx512 if Blocks::suit(codes.group, depth) => {
+                Self::Wide(Blocks::of(m, x, factors, codes.group, rows, depth))
+            }
             // Sums of 16 bits are made for zero points that are codes, and spans for groups that they do not cross.
             #[cfg(target_arch = "x86_64")]
             Path::Amx | Path::Avx512 | Path::Avx2
@@ -207,6 +219,9 @@ impl<'a> Operand<'a> {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: only a machine with AVX2 and FMA makes this operand.
             Self::Scaled(x) => unsafe { avx2::multiply(x, first, row, sums) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: only a machine with AVX-512 makes this operand.
+            Self::Wide(x) => unsafe { x.multiply(first, row, sums) },
         }
     }
 }
@@ -233,7 +248,7 @@ mod portable {
                 let product = |(k, &x): (usize, &i8)| {
                     let k = g * row.group + k;
                     let code = row.bytes[k / 2] >> (k % 2 * 4) & 15;
-                    i32::from(x) * (i32::from(code) - i32::from(row.zeros[g]))
+                    i32::from(x) * (i32::from(code) - row.zeros[g])
                 };
                 (row.factors[g], x.iter().enumerate().map(product).fold(0, i32::wrapping_add))
             });
@@ -438,9 +453,9 @@ mod avx2 {
     /// The parameters of a group in all lanes: a level in each 16 bits, a scale in each 32.
     #[target_feature(enable = "avx2,fma")]
     #[inline]
-    fn spread<const WHOLE: bool>(factor: i32, zero: i16) -> (__m256i, __m256i) {
+    fn spread<const WHOLE: bool>(factor: i32, zero: i32) -> (__m256i, __m256i) {
         let factor = if WHOLE { _mm256_set1_epi16(factor as i16) } else { _mm256_set1_epi32(factor) };
-        (factor, _mm256_set1_epi16(zero))
+        (factor, _mm256_set1_epi16(zero as i16))
     }
 
     /// Adds a span to the sums of each row: products and zero points in 16 bits, then times the factor in 32.
