@@ -537,6 +537,15 @@ pub(crate) fn load_i32x16(from: &[i32; 16]) -> __m512i {
     unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
 }
 
+/// Sixteen 32-bit integers.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(crate) fn store_i32x16(to: &mut [i32; 16], value: __m512i) {
+    // SAFETY: an unaligned write of the whole array.
+    unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), value) }
+}
+
 /// Sixteen floats.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]

@@ -115,45 +115,52 @@ fn multiply<const R: usize, const PARTS: usize, const WHOLE: bool>(
     sums: &mut [f32],
 ) {
     let (x, of_x) = (x.as_chunks::<R>().0, factors.as_chunks::<R>().0);
-    let (whole, tail) = row.bytes.as_chunks::<{ BLOCK / 2 }>();
-    let mut last = [0; BLOCK / 2];
-    last[..tail.len()].copy_from_slice(tail);
-    let ends = std::slice::from_ref(&last);
-    let mut all = [_mm512_setzero_si512(); R];
+    let (codes, tail) = row.bytes.as_chunks::<{ BLOCK / 2 }>();
+    let ((factors, last_factors), (zeros, last_zeros)) =
+        (row.factors.as_chunks::<PARTS>(), row.zeros.as_chunks::<PARTS>());
     let blocks = row.group.div_ceil(BLOCK).max(1);
-    for (at, x) in x.chunks(blocks).enumerate() {
-        let (factor, zero) = (spread::<PARTS>(row.factors, at), spread::<PARTS>(row.zeros, at));
-        // a group that is no whole number of blocks is the only one
-        let start = at * blocks;
-        let near = whole.get(start..whole.len().min(start + blocks)).unwrap_or_default();
-        let codes = near.iter().chain(if near.len() < x.len() { ends } else { &[] });
-        let products = products(x, codes, zero);
-        for (r, (all, products)) in all.iter_mut().zip(products).enumerate() {
-            *all = if WHOLE {
-                _mm512_add_epi32(*all, _mm512_mullo_epi32(products, factor))
-            } else {
-                let mut factor = _mm512_castsi512_ps(factor);
-                if let Some(of_x) = of_x.get(start) {
-                    factor = _mm512_mul_ps(load_f32x16(&of_x[r]), factor);
-                }
-                let sums = _mm512_cvtepi32_ps(products);
-                _mm512_castps_si512(_mm512_fmadd_ps(sums, factor, _mm512_castsi512_ps(*all)))
-            };
+    let mut all = [_mm512_setzero_si512(); R];
+    let parameters = factors.iter().zip(zeros);
+    if blocks == 1 {
+        for (at, ((x, codes), (factor, zero))) in x.iter().zip(codes).zip(parameters).enumerate() {
+            let (x, codes) = (std::slice::from_ref(x), std::slice::from_ref(codes));
+            add::<R, WHOLE>(x, codes, spread(factor), spread(zero), of_x.get(at), &mut all);
         }
+    } else {
+        let parts = x.chunks(blocks).zip(codes.chunks(blocks)).zip(parameters);
+        for (at, ((x, codes), (factor, zero))) in parts.enumerate() {
+            add::<R, WHOLE>(x, codes, spread(factor), spread(zero), of_x.get(at * blocks), &mut all);
+        }
+    }
+    if let Some(x) = x.get(codes.len()..).filter(|x| !x.is_empty()) {
+        // the last block is no whole one: of the only group, or of groups fewer than the others have
+        let ([mut factor, mut zero], mut last) = ([[0; PARTS]; 2], [0; BLOCK / 2]);
+        factor[..last_factors.len()].copy_from_slice(last_factors);
+        zero[..last_zeros.len()].copy_from_slice(last_zeros);
+        if let ([.., of_all], [.., zero_of_all]) = (factors, zeros) {
+            if PARTS == 1 {
+                (factor, zero) = (*of_all, *zero_of_all);
+            }
+        }
+        last[..tail.len()].copy_from_slice(tail);
+        add::<R, WHOLE>(x, &[last], spread(&factor), spread(&zero), of_x.get(codes.len()), &mut all);
     }
     for (sum, all) in sums.iter_mut().zip(all) {
         *sum = if WHOLE { _mm512_reduce_add_epi32(all) as f32 } else { _mm512_reduce_add_ps(_mm512_castsi512_ps(all)) };
     }
 }
 
-/// The sums of each lane of some blocks, in one parameter each; three for each row of `x`, so that none waits for another.
+/// Adds the sums of some blocks with the same parameters in each lane; three for each row of `x`, so that none waits for another.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline]
-fn products<'a, const R: usize>(
+fn add<const R: usize, const WHOLE: bool>(
     x: &[[Block; R]],
-    codes: impl Iterator<Item = &'a [u8; BLOCK / 2]>,
+    codes: &[[u8; BLOCK / 2]],
+    factor: __m512i,
     zero: __m512i,
-) -> [__m512i; R] {
+    of_x: Option<&[[f32; BLOCK / LANE]; R]>,
+    all: &mut [__m512i; R],
+) {
     let nibble = _mm512_set1_epi8(15);
     let [mut even, mut odd, mut less] = [[_mm512_setzero_si512(); R]; 3];
     for (x, codes) in x.iter().zip(codes) {
@@ -167,26 +174,30 @@ fn products<'a, const R: usize>(
             less[r] = _mm512_dpwssd_epi32(less[r], load_i32x16(&x.less), zero);
         }
     }
-    for (even, (odd, less)) in even.iter_mut().zip(odd.iter().zip(less)) {
-        *even = _mm512_add_epi32(_mm512_add_epi32(*even, *odd), less);
+    for (r, all) in all.iter_mut().enumerate() {
+        let sums = _mm512_add_epi32(_mm512_add_epi32(even[r], odd[r]), less[r]);
+        *all = if WHOLE {
+            _mm512_add_epi32(*all, _mm512_mullo_epi32(sums, factor))
+        } else {
+            let mut factor = _mm512_castsi512_ps(factor);
+            if let Some(of_x) = of_x {
+                factor = _mm512_mul_ps(load_f32x16(&of_x[r]), factor);
+            }
+            let sums = _mm512_cvtepi32_ps(sums);
+            _mm512_castps_si512(_mm512_fmadd_ps(sums, factor, _mm512_castsi512_ps(*all)))
+        };
     }
-    even
 }
 
-/// A parameter of the groups of a block, in the lanes of each.
+/// The parameters of the groups of a block, each in its lanes.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn spread<const PARTS: usize>(parameters: &[i32], at: usize) -> __m512i {
-    if PARTS == 1 {
-        return _mm512_set1_epi32(parameters[at]);
+fn spread<const PARTS: usize>(parameters: &[i32; PARTS]) -> __m512i {
+    if let [one] = parameters[..] {
+        return _mm512_set1_epi32(one);
     }
-    let of_block = &parameters[at * PARTS..];
     let mut four = [0; 4];
-    if let Some(whole) = of_block.first_chunk::<PARTS>() {
-        four[..PARTS].copy_from_slice(whole);
-    } else {
-        four[..of_block.len()].copy_from_slice(of_block);
-    }
+    four[..PARTS].copy_from_slice(parameters);
     let four = _mm512_castsi128_si512(_mm_setr_epi32(four[0], four[1], four[2], four[3]));
     let part = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
     _mm512_permutexvar_epi32(if PARTS == 4 { part } else { _mm512_srli_epi32::<1>(part) }, four)
