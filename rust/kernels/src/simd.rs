@@ -564,6 +564,16 @@ pub(crate) fn load_f32x16(from: &[f32; 16]) -> __m512 {
     unsafe { _mm512_loadu_ps(from.as_ptr()) }
 }
 
+/// At most sixty-four signed bytes and zeros behind them.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+pub(crate) fn first_i8x64(from: &[i8]) -> __m512i {
+    let mask = u64::MAX.checked_shr(64 - from.len().min(64) as u32).unwrap_or(0);
+    // SAFETY: only what the slice has is read.
+    unsafe { _mm512_maskz_loadu_epi8(mask, from.as_ptr()) }
+}
+
 /// At most sixteen floats and zeros behind them.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]

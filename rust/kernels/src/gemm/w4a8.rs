@@ -110,10 +110,12 @@ pub(super) fn product(
 ) {
     let (groups, row_bytes) = (depth / codes.group.max(1), 4 * depth.div_ceil(8));
     #[cfg(target_arch = "x86_64")]
-    if x_factors.is_none() && panel::suits(m, codes, rows, depth) {
+    if panel::suits(m, codes, rows, depth) {
         let panel = |range| panel::of(codes, range, depth).into();
-        let groups =
-            if let Factor::Scale(scale) = codes.factor { Some(Groups { scale, group: codes.group }) } else { None };
+        let groups = match codes.factor {
+            Factor::Scale(scale) => Some(Groups { scale, of_x: x_factors, group: codes.group }),
+            _ => None,
+        };
         return bytes::product(m, x, [cols, depth], panel, groups, finish, out);
     }
     let x = Operand::of(m, x, x_factors, codes, rows, depth);
@@ -529,21 +531,28 @@ mod panel {
         let row = &bytes(codes.words)[n * row_bytes..(n + 1) * row_bytes];
         let parts = numbers.chunks_mut(codes.group).zip(row.chunks(codes.group.div_ceil(2)));
         for ((numbers, row), at) in parts.zip(n * groups..) {
-            let zero = codes.zero.map_or(8, |zero| zero[at]).cast_signed();
-            let level = if let Factor::Level(level) = codes.factor { level[at] } else { 1 }.cast_signed();
-            let mut meaning = [0; 16];
-            for (code, meaning) in (0i8..).zip(&mut meaning) {
-                *meaning = code.wrapping_sub(zero).wrapping_mul(level);
-            }
-            decode(row, &meaning, numbers);
+            let zero = codes.zero.map_or(8, |zero| zero[at]);
+            let level = if let Factor::Level(level) = codes.factor { level[at] } else { 1 };
+            decode(row, meaning(zero, level), numbers);
         }
     }
 
-    /// What the codes of one group stand for.
+    /// What the sixteen codes stand for, in both halves of a register.
     #[target_feature(enable = "avx2")]
     #[inline]
-    fn decode(codes: &[u8], meaning: &[i8; 16], numbers: &mut [i8]) {
-        let table = _mm256_broadcastsi128_si256(load_u8x16(&meaning.map(i8::cast_unsigned)));
+    fn meaning(zero: u8, level: u8) -> __m256i {
+        let codes = _mm256_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        let numbers = _mm256_sub_epi16(codes, _mm256_set1_epi16(zero.into()));
+        let numbers = _mm256_mullo_epi16(numbers, _mm256_set1_epi16(level.into()));
+        let bytes = _mm256_and_si256(numbers, _mm256_set1_epi16(0xff));
+        // of the halves, eight each, one behind the other
+        _mm256_permute4x64_epi64::<0b10_00_10_00>(_mm256_packus_epi16(bytes, bytes))
+    }
+
+    /// The numbers of one group.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn decode(codes: &[u8], table: __m256i, numbers: &mut [i8]) {
         let (parts, rest) = numbers.as_chunks_mut::<32>();
         let (whole, codes) = codes.split_at(parts.len() * 16);
         for (part, codes) in parts.iter_mut().zip(whole.as_chunks::<16>().0) {
@@ -552,8 +561,12 @@ mod panel {
             let codes = _mm256_or_si256(bytes, _mm256_slli_epi16::<4>(bytes));
             store_i8x32(part, _mm256_shuffle_epi8(table, _mm256_and_si256(codes, _mm256_set1_epi8(15))));
         }
-        for (k, number) in rest.iter_mut().enumerate() {
-            *number = meaning[usize::from(codes[k / 2] >> (k % 2 * 4) & 15)];
+        if !rest.is_empty() {
+            let mut meaning = [0; 32];
+            store_i8x32(&mut meaning, table);
+            for (k, number) in rest.iter_mut().enumerate() {
+                *number = meaning[usize::from(codes[k / 2] >> (k % 2 * 4) & 15)];
+            }
         }
     }
 }
