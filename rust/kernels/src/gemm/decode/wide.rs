@@ -1,13 +1,12 @@
 //! Sixteen codes at a time, on AVX-512.
 
 use super::{AFFINE, E4M3FN, E5M2, Meaning, Row, TABLE, avx2, portable};
+use crate::simd::avx512::Table;
 use crate::simd::{load_f32x16, load_i8x64, load_i32x16, load_u8x16, store_f32x16};
 use std::arch::x86_64::*;
 
 /// Codes that are read at once.
 const WIDE: usize = 16;
-/// Registers of the largest table.
-const REGISTERS: usize = 256 / WIDE;
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
 pub fn decode(row: Row<'_>, out: &mut [f32]) {
@@ -109,23 +108,6 @@ fn sixteen<const BITS: usize>(bytes: &[u8], at: usize) -> __m512i {
     _mm512_srlv_epi32(pairs, load_i32x16(&const { shifts(BITS) }))
 }
 
-/// The values of a table in registers: those of fewer than 16 again and again, so that bits above a code count for nothing.
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn registers<const BITS: usize>(table: &[f32]) -> [__m512; REGISTERS] {
-    let mut registers = [_mm512_setzero_ps(); REGISTERS];
-    if BITS < 4 {
-        let mut values = [0.0; WIDE];
-        for (i, value) in values.iter_mut().enumerate() {
-            *value = table.get(i % (1 << BITS)).copied().unwrap_or(0.0);
-        }
-        registers[0] = load_f32x16(&values);
-    } else {
-        registers.iter_mut().zip(table.as_chunks().0).for_each(|(register, values)| *register = load_f32x16(values));
-    }
-    registers
-}
-
 /// Codes of at most four bits less a zero point, in their order and again and again.
 #[target_feature(enable = "avx512f")]
 #[inline]
@@ -138,12 +120,7 @@ pub fn near(bits: usize, zero: f32) -> __m512 {
 /// What sixteen codes stand for, 1/256 of it for `E4M3FN`. `table`: the values, or those of [`near`] first.
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
 #[inline]
-fn meant<const BITS: usize, const MEANING: u8>(
-    bytes: &[u8],
-    at: usize,
-    zero: __m512,
-    table: &[__m512; REGISTERS],
-) -> __m512 {
+fn meant<const BITS: usize, const MEANING: u8>(bytes: &[u8], at: usize, zero: __m512, table: &Table) -> __m512 {
     if MEANING == E5M2 || MEANING == E4M3FN {
         let codes = _mm256_cvtepi8_epi16(load_u8x16(bytes[at..].first_chunk().unwrap_or(&[0; 16])));
         if MEANING == E5M2 {
@@ -154,29 +131,11 @@ fn meant<const BITS: usize, const MEANING: u8>(
         return _mm512_cvtph_ps(_mm256_and_si256(wide, _mm256_set1_epi16(0xbf80_u16.cast_signed())));
     }
     let codes = sixteen::<BITS>(bytes, at);
-    if BITS <= 4 {
-        return _mm512_permutexvar_ps(codes, table[0]);
-    }
-    if MEANING == AFFINE {
+    if MEANING == AFFINE && BITS > 4 {
         let codes = _mm512_and_si512(codes, _mm512_set1_epi32((1 << BITS) - 1));
         return _mm512_sub_ps(_mm512_cvtepi32_ps(codes), zero);
     }
-    // of 32 values by five bits, then one of two by each of the others
-    let mut values = [_mm512_setzero_ps(); REGISTERS / 2];
-    let mut count = (1 << BITS) / (2 * WIDE);
-    for (i, value) in values.iter_mut().take(count).enumerate() {
-        *value = _mm512_permutex2var_ps(table[2 * i], codes, table[2 * i + 1]);
-    }
-    let mut bit = 5;
-    while count > 1 {
-        count /= 2;
-        let upper = _mm512_test_epi32_mask(codes, _mm512_set1_epi32(1 << bit));
-        for i in 0..count {
-            values[i] = _mm512_mask_blend_ps(upper, values[2 * i], values[2 * i + 1]);
-        }
-        bit += 1;
-    }
-    values[0]
+    table.values::<BITS>(codes)
 }
 
 /// Registers whose sums are kept apart, so that no multiplication waits for the one before.
@@ -188,13 +147,13 @@ fn dot_bits<const BITS: usize, const MEANING: u8>(row: Row<'_>, table: &[f32], x
         return avx2::dot(row, x);
     }
     let bytes = row.bytes;
-    let mut table = registers::<BITS>(table);
+    let mut table = Table::of::<BITS>(table);
     let (mut total, mut rest) = (_mm512_setzero_ps(), 0.0);
     let (mut at, mut room) = (0, whole(bytes, BITS, x.len() / WIDE));
     for (g, x) in x.chunks(row.group).enumerate() {
         let zero = row.zero(g);
         if MEANING == AFFINE && BITS <= 4 {
-            table[0] = near(BITS, zero);
+            table = Table::sixteen(near(BITS, zero));
         }
         let whole = room.min(x.len() / WIDE);
         let (parts, tail) = x.split_at(WIDE * whole);
@@ -229,13 +188,13 @@ fn bits<const BITS: usize, const MEANING: u8>(row: Row<'_>, table: &[f32], out: 
     if !row.group.is_multiple_of(WIDE) && row.group != out.len() {
         return avx2::decode(row, out);
     }
-    let mut table = registers::<BITS>(table);
+    let mut table = Table::of::<BITS>(table);
     let bytes = row.bytes;
     let (mut at, mut room) = (0, whole(bytes, BITS, out.len() / WIDE));
     for (g, values) in out.chunks_mut(row.group).enumerate() {
         let (scale, zero) = (_mm512_set1_ps(row.scale[g]), row.zero(g));
         if MEANING == AFFINE && BITS <= 4 {
-            table[0] = near(BITS, zero);
+            table = Table::sixteen(near(BITS, zero));
         }
         let whole = room.min(values.len() / WIDE);
         let (parts, tail) = values.split_at_mut(WIDE * whole);
