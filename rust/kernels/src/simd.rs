@@ -147,6 +147,62 @@ pub(crate) mod avx512 {
     #[derive(Clone, Copy)]
     pub struct F32x16(__m512);
 
+    /// Registers of the largest table.
+    const REGISTERS: usize = 16;
+
+    /// Up to 256 floats, in registers as far as they are used.
+    #[derive(Clone, Copy)]
+    pub struct Table([__m512; REGISTERS]);
+
+    impl Table {
+        /// The values of codes of so many bits; those of fewer than 16 again and again, so that bits above a code count for nothing.
+        #[target_feature(enable = "avx512f")]
+        #[inline]
+        pub fn of<const BITS: usize>(table: &[f32]) -> Self {
+            let mut registers = [_mm512_setzero_ps(); REGISTERS];
+            let mut values = [[0.0; 16]; REGISTERS];
+            for (i, value) in values.as_flattened_mut().iter_mut().take(16.max(1 << BITS)).enumerate() {
+                *value = table.get(i % (1 << BITS)).copied().unwrap_or(0.0);
+            }
+            registers.iter_mut().zip(&values).for_each(|(register, values)| *register = super::load_f32x16(values));
+            Self(registers)
+        }
+
+        /// Of codes of up to four bits.
+        #[target_feature(enable = "avx512f")]
+        #[inline]
+        pub fn sixteen(values: __m512) -> Self {
+            let mut registers = [_mm512_setzero_ps(); REGISTERS];
+            registers[0] = values;
+            Self(registers)
+        }
+
+        /// What sixteen codes of so many bits stand for; the bits above them may be any.
+        #[target_feature(enable = "avx512f")]
+        #[inline]
+        pub fn values<const BITS: usize>(&self, codes: __m512i) -> __m512 {
+            if BITS <= 4 {
+                return _mm512_permutexvar_ps(codes, self.0[0]);
+            }
+            // of 32 values by five bits, then one of two by each of the others
+            let mut values = [_mm512_setzero_ps(); REGISTERS / 2];
+            let mut count = (1 << BITS) / 32;
+            for (i, value) in values.iter_mut().take(count).enumerate() {
+                *value = _mm512_permutex2var_ps(self.0[2 * i], codes, self.0[2 * i + 1]);
+            }
+            let mut bit = 5;
+            while count > 1 {
+                count /= 2;
+                let upper = _mm512_test_epi32_mask(codes, _mm512_set1_epi32(1 << bit));
+                for i in 0..count {
+                    values[i] = _mm512_mask_blend_ps(upper, values[2 * i], values[2 * i + 1]);
+                }
+                bit += 1;
+            }
+            values[0]
+        }
+    }
+
     // SAFETY of all methods: the processor has AVX-512 F, as they are part of functions that only run there (see above); loads and the
     // store are over 32 or 64 bytes and need no alignment.
     impl super::Fused<16> for F32x16 {
@@ -510,6 +566,15 @@ pub(crate) fn store_i8x32(to: &mut [i8; 32], value: __m256i) {
     unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), value) }
 }
 
+/// Sixty-four bytes.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(crate) fn load_u8x64(from: &[u8; 64]) -> __m512i {
+    // SAFETY: an unaligned read of the whole array.
+    unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+}
+
 /// Sixty-four signed bytes.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
@@ -526,6 +591,15 @@ pub(crate) fn load_i8x64(from: &[i8; 64]) -> __m512i {
 pub(crate) fn load_i32x16(from: &[i32; 16]) -> __m512i {
     // SAFETY: an unaligned read of the whole array.
     unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+}
+
+/// Sixteen 32-bit integers.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(crate) fn store_i32x16(to: &mut [i32; 16], value: __m512i) {
+    // SAFETY: an unaligned write of the whole array.
+    unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), value) }
 }
 
 /// Sixteen floats.
@@ -546,12 +620,38 @@ pub(crate) fn load_f32x16(from: &[f32; 16]) -> __m512 {
     unsafe { _mm512_loadu_ps(from.as_ptr()) }
 }
 
+/// At most sixty-four signed bytes and zeros behind them.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+pub(crate) fn first_i8x64(from: &[i8]) -> __m512i {
+    let mask = u64::MAX.checked_shr(64 - from.len().min(64) as u32).unwrap_or(0);
+    // SAFETY: only what the slice has is read.
+    unsafe { _mm512_maskz_loadu_epi8(mask, from.as_ptr()) }
+}
+
+/// At most sixteen floats and zeros behind them.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(crate) fn first_f32x16(from: &[f32]) -> __m512 {
+    // SAFETY: only what the slice has is read.
+    unsafe { _mm512_maskz_loadu_ps(first_of_16(from.len()), from.as_ptr()) }
+}
+
+/// A bit for each of at most sixteen numbers.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn first_of_16(count: usize) -> u16 {
+    (0xffff_u32 >> (16 - count.min(16))) as u16
+}
+
 /// Adds a vector to the floats of `to`, at most sixteen.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 #[inline]
 pub(crate) fn add_f32x16(to: &mut [f32], value: __m512) {
-    let mask = (0xffff_u32 >> (16 - to.len().min(16))) as u16;
+    let mask = first_of_16(to.len());
     // SAFETY: only what the slice has is read and written.
     unsafe {
         let before = _mm512_maskz_loadu_ps(mask, to.as_ptr());

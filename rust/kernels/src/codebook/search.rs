@@ -8,16 +8,12 @@
 use crate::parts::Rows;
 use crate::{Machine, Path};
 
-/// Codewords side by side: two vectors.
+/// Codewords side by side: two vectors of AVX2 or one of AVX-512.
 const PANEL: usize = 16;
-/// Points of a tile: twelve sums, two vectors of features and a coordinate fill the 16 registers of AVX2.
-const HEIGHT: usize = 6;
 /// Tiles that meet a block of codewords while it is in the first cache.
 const TILES: usize = 32;
 
 type Line = [f32; PANEL];
-/// The same coordinate of all points of a tile.
-type Column = [f32; HEIGHT];
 
 /// A codebook in the order in which the search reads it.
 pub(crate) struct Search {
@@ -54,7 +50,7 @@ impl Search {
 
     /// Fills `index` for points whose coordinates are `at(point, j)`.
     pub fn each(&self, m: &Machine, index: &mut [i32], at: impl Fn(usize, usize) -> f32 + Sync) {
-        let grain = (1usize << 18).div_ceil((self.lines.len() * PANEL).max(1)).max(HEIGHT);
+        let grain = (1usize << 18).div_ceil((self.lines.len() * PANEL).max(1)).max(8);
         m.split_parts(index.len(), grain, Rows::new(index, 1), |range, index| {
             self.some(m.path(), index.all(), |p, j| at(range.start + p, j));
         });
@@ -62,13 +58,35 @@ impl Search {
 
     /// The same on the caller's thread.
     pub fn some(&self, path: Path, index: &mut [i32], at: impl Fn(usize, usize) -> f32) {
-        let (mut points, mut found) = (vec![[0.0; HEIGHT]; TILES * self.depth], Vec::with_capacity(TILES));
-        for (first, index) in (0..).step_by(TILES * HEIGHT).zip(index.chunks_mut(TILES * HEIGHT)) {
-            let tiles = index.len().div_ceil(HEIGHT);
+        match path {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a machine with this path has AVX-512.
+            Path::Amx | Path::Avx512 => self.tiles(index, at, |tiles, found, index| unsafe {
+                avx512::search(self, tiles, found, index);
+            }),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a machine with this path has AVX2 and FMA.
+            Path::Avx2 => self.tiles(index, at, |tiles, found, index| unsafe {
+                avx2::search(self, tiles, found, index);
+            }),
+            _ => self.tiles(index, at, |tiles, _: &mut [Found<1, 1>], index| portable::search(self, tiles, index)),
+        }
+    }
+
+    /// Calls `search` with some tiles of `H` points, for each coordinate that of all of them, and what is found for each.
+    fn tiles<const L: usize, const H: usize>(
+        &self,
+        index: &mut [i32],
+        at: impl Fn(usize, usize) -> f32,
+        search: impl Fn(Tiles<'_, H>, &mut [Found<L, H>], &mut [i32]),
+    ) {
+        let (mut points, mut found) = (vec![[0.0; H]; TILES * self.depth], Vec::with_capacity(TILES));
+        for (first, index) in (0..).step_by(TILES * H).zip(index.chunks_mut(TILES * H)) {
+            let tiles = index.len().div_ceil(H);
             if self.depth > 0 {
-                let starts = (first..first + index.len()).step_by(HEIGHT);
+                let starts = (first..first + index.len()).step_by(H);
                 for (tile, start) in points.chunks_exact_mut(self.depth).zip(starts) {
-                    let height = HEIGHT.min(first + index.len() - start);
+                    let height = H.min(first + index.len() - start);
                     for p in 0..height {
                         for (j, column) in tile.iter_mut().enumerate() {
                             column[p] = at(start + p, j);
@@ -78,40 +96,43 @@ impl Search {
             }
             found.clear();
             found.resize(tiles, Found::NOTHING);
-            let points = &points[..tiles * self.depth];
-            match path {
-                // SAFETY: a machine with this path has AVX2 and FMA.
-                Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::search(self, points, &mut found, index) },
-                Path::Scalar => portable::search(self, points, &mut found, index),
-            }
+            search(Tiles { points: &points[..tiles * self.depth], depth: self.depth }, &mut found, index);
         }
     }
+}
 
-    /// The points of a tile.
-    fn tile<'a>(&self, points: &'a [Column], tile: usize) -> &'a [Column] {
-        &points[tile * self.depth..][..self.depth]
+/// Points by tiles of `H`: of each, the same coordinate of all of them, then the next one.
+#[derive(Clone, Copy)]
+struct Tiles<'a, const H: usize> {
+    points: &'a [[f32; H]],
+    depth: usize,
+}
+
+impl<'a, const H: usize> Tiles<'a, H> {
+    fn get(&self, tile: usize) -> &'a [[f32; H]] {
+        &self.points[tile * self.depth..][..self.depth]
     }
 }
 
-/// For each point of a tile and each of eight lanes of codewords the least score, and the block where it was first.
+/// For each point of a tile and each of `L` lanes of codewords the least score, and the block where it was first.
 #[derive(Clone, Copy)]
-struct Found {
-    low: [[f32; 8]; HEIGHT],
-    block: [[i32; 8]; HEIGHT],
+struct Found<const L: usize, const H: usize> {
+    low: [[f32; L]; H],
+    block: [[i32; L]; H],
 }
 
-impl Found {
-    const NOTHING: Self = Self { low: [[f32::INFINITY; 8]; HEIGHT], block: [[0; 8]; HEIGHT] };
+impl<const L: usize, const H: usize> Found<L, H> {
+    const NOTHING: Self = Self { low: [[f32::INFINITY; L]; H], block: [[0; L]; H] };
 }
 
 mod portable {
-    use super::{Column, Found, HEIGHT, Line, PANEL, Search};
+    use super::{Line, PANEL, Search, Tiles};
 
-    pub fn search(search: &Search, points: &[Column], _: &mut [Found], index: &mut [i32]) {
+    pub fn search(search: &Search, points: Tiles<'_, 1>, index: &mut [i32]) {
         for (p, index) in index.iter_mut().enumerate() {
-            let (tile, mut least) = (search.tile(points, p / HEIGHT), f32::INFINITY);
+            let mut least = f32::INFINITY;
             for (panel, lines) in search.lines.chunks_exact(search.depth + 1).enumerate() {
-                for (lane, score) in scores(lines, tile, p % HEIGHT).into_iter().enumerate() {
+                for (lane, score) in scores(lines, points.get(p)).into_iter().enumerate() {
                     if score < least {
                         (least, *index) = (score, (panel * PANEL + lane) as i32);
                     }
@@ -120,38 +141,41 @@ mod portable {
         }
     }
 
-    fn scores(lines: &[Line], tile: &[Column], point: usize) -> Line {
+    fn scores(lines: &[Line], point: &[[f32; 1]]) -> Line {
         let mut sums = lines[0];
-        for (line, column) in lines[1..].iter().zip(tile) {
+        for (line, [x]) in lines[1..].iter().zip(point) {
             for (sum, feature) in sums.iter_mut().zip(line) {
-                *sum = column[point].mul_add(*feature, *sum);
+                *sum = x.mul_add(*feature, *sum);
             }
         }
         sums
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
-use portable as avx2;
-
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::{Column, Found, HEIGHT, Line, PANEL, Search};
+    use super::{Line, PANEL, Search};
     use crate::simd::{load_f32x8, load_i32x8, store_f32x8, store_i32x8};
     use std::arch::x86_64::*;
 
+    /// Points of a tile: twelve sums, two vectors of features and a coordinate fill the 16 registers.
+    const HEIGHT: usize = 6;
+
+    type Column = [f32; HEIGHT];
+    type Found = super::Found<8, HEIGHT>;
+
     #[target_feature(enable = "avx2,fma")]
-    pub fn search(search: &Search, points: &[Column], found: &mut [Found], index: &mut [i32]) {
+    pub fn search(search: &Search, points: super::Tiles<'_, HEIGHT>, found: &mut [Found], index: &mut [i32]) {
         if search.lines.len() > search.block {
             for (number, block) in search.lines.chunks(search.block).enumerate() {
                 for (tile, found) in found.iter_mut().enumerate() {
-                    sweep(block, search.depth, search.tile(points, tile), number as i32, found);
+                    sweep(block, search.depth, points.get(tile), number as i32, found);
                 }
             }
         }
         let panels = search.block / (search.depth + 1);
         for ((tile, index), found) in index.chunks_mut(HEIGHT).enumerate().zip(&*found) {
-            let tile = search.tile(points, tile);
+            let tile = points.get(tile);
             for (p, index) in index.iter_mut().enumerate() {
                 let number = first(&found.low[p], &found.block[p]);
                 let from = number * search.block;
@@ -253,5 +277,119 @@ mod avx2 {
     fn halves(line: &Line) -> [__m256; 2] {
         let [left, right] = line.as_chunks::<8>().0 else { unreachable!("sixteen are two times eight") };
         [load_f32x8(left), load_f32x8(right)]
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use super::{Line, PANEL, Search};
+    use crate::simd::{load_f32x16, load_i32x16, store_f32x16, store_i32x16};
+    use std::arch::x86_64::*;
+
+    /// Points of a tile: with two panels 24 sums, two vectors of features and a coordinate of the 32 registers.
+    const HEIGHT: usize = 12;
+    /// Panels at a time.
+    const PAIR: usize = 2;
+
+    type Column = [f32; HEIGHT];
+    type Found = super::Found<PANEL, HEIGHT>;
+
+    #[target_feature(enable = "avx512f")]
+    pub fn search(search: &Search, points: super::Tiles<'_, HEIGHT>, found: &mut [Found], index: &mut [i32]) {
+        if search.lines.len() > search.block {
+            for (number, block) in search.lines.chunks(search.block).enumerate() {
+                for (tile, found) in found.iter_mut().enumerate() {
+                    sweep(block, search.depth, points.get(tile), number as i32, found);
+                }
+            }
+        }
+        let panels = search.block / (search.depth + 1);
+        for ((tile, index), found) in index.chunks_mut(HEIGHT).enumerate().zip(&*found) {
+            let tile = points.get(tile);
+            for (p, index) in index.iter_mut().enumerate() {
+                let number = first(load_f32x16(&found.low[p]), load_i32x16(&found.block[p]));
+                let from = number * search.block;
+                let block = &search.lines[from..search.lines.len().min(from + search.block)];
+                *index = (number * panels * PANEL + locate(block, search.depth, tile, p)) as i32;
+            }
+        }
+    }
+
+    /// The least scores of a block for all points of a tile.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn sweep(block: &[Line], depth: usize, tile: &[Column], number: i32, found: &mut Found) {
+        let mut low = [_mm512_set1_ps(f32::INFINITY); HEIGHT];
+        let pairs = block.chunks_exact(PAIR * (depth + 1));
+        if !pairs.remainder().is_empty() {
+            lower([pairs.remainder()], tile, &mut low);
+        }
+        for pair in pairs {
+            let (left, right) = pair.split_at(depth + 1);
+            lower([left, right], tile, &mut low);
+        }
+        for ((low, least), at) in low.iter().zip(&mut found.low).zip(&mut found.block) {
+            let before = load_f32x16(least);
+            let less = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(*low, before);
+            store_f32x16(least, _mm512_min_ps(*low, before));
+            store_i32x16(at, _mm512_mask_set1_epi32(load_i32x16(at), less, number));
+        }
+    }
+
+    /// Lowers the least scores to those of some panels.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn lower<const P: usize>(panels: [&[Line]; P], tile: &[Column], low: &mut [__m512; HEIGHT]) {
+        let mut sums = [[_mm512_setzero_ps(); P]; HEIGHT];
+        for (i, panel) in panels.iter().enumerate() {
+            let offset = load_f32x16(&panel[0]);
+            for sums in &mut sums {
+                sums[i] = offset;
+            }
+        }
+        for (j, column) in tile.iter().enumerate() {
+            let mut features = [_mm512_setzero_ps(); P];
+            for (feature, panel) in features.iter_mut().zip(panels) {
+                *feature = load_f32x16(&panel[1..=tile.len()][j]);
+            }
+            for (sums, x) in sums.iter_mut().zip(column) {
+                let x = _mm512_set1_ps(*x);
+                for (sum, feature) in sums.iter_mut().zip(features) {
+                    *sum = _mm512_fmadd_ps(x, feature, *sum);
+                }
+            }
+        }
+        for (low, sums) in low.iter_mut().zip(sums) {
+            for sum in sums {
+                *low = _mm512_min_ps(*low, sum);
+            }
+        }
+    }
+
+    /// The first of the least scores of one point in a block.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn locate(block: &[Line], depth: usize, tile: &[Column], point: usize) -> usize {
+        let (mut low, mut at) = (_mm512_set1_ps(f32::INFINITY), _mm512_setzero_si512());
+        for (number, panel) in block.chunks_exact(depth + 1).enumerate() {
+            let mut sum = load_f32x16(&panel[0]);
+            for (line, column) in panel[1..].iter().zip(tile) {
+                sum = _mm512_fmadd_ps(_mm512_set1_ps(column[point]), load_f32x16(line), sum);
+            }
+            let less = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(sum, low);
+            at = _mm512_mask_set1_epi32(at, less, number as i32);
+            low = _mm512_min_ps(sum, low);
+        }
+        let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        first(low, _mm512_add_epi32(_mm512_slli_epi32::<4>(at), lanes))
+    }
+
+    /// The smallest of the numbers that belong to the least score.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn first(low: __m512, numbers: __m512i) -> usize {
+        let least = _mm512_set1_ps(_mm512_reduce_min_ps(low));
+        let others = _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(low, least);
+        _mm512_reduce_min_epu32(_mm512_mask_set1_epi32(numbers, others, -1)) as usize
     }
 }

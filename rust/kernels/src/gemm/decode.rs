@@ -1,12 +1,30 @@
 //! One row of a dense bit stream as floats, `scale * (code - zero)` or `scale * table[code]`: decoded, or multiplied by a vector
-//! on the way: codes of 2 and 4 bits in steps as `nibbles` has them, all others eight at a time.
+//! on the way: many codes at a time where they are arranged as `nibbles` or, on AVX-512, `words` have them, all others by eight or
+//! sixteen.
+
+#[cfg(target_arch = "x86_64")]
+mod wide;
 
 use super::nibbles::Kind;
+#[cfg(target_arch = "x86_64")]
+use super::words;
 use crate::minifloat::{E4m3fn, E5m2, Element};
 use crate::quantize::Zeros;
 use crate::{Machine, Path};
 use std::any::TypeId;
 use std::borrow::Cow;
+#[cfg(target_arch = "x86_64")]
+pub(super) use wide::near;
+
+/// Which [`Meaning`] codes have.
+#[cfg(target_arch = "x86_64")]
+const AFFINE: u8 = 0;
+#[cfg(target_arch = "x86_64")]
+const TABLE: u8 = 1;
+#[cfg(target_arch = "x86_64")]
+const E4M3FN: u8 = 2;
+#[cfg(target_arch = "x86_64")]
+const E5M2: u8 = 3;
 
 /// Codes of one row of weights, with the parameters of its groups.
 #[derive(Clone, Copy)]
@@ -66,7 +84,7 @@ const EIGHT: usize = 8;
 
 impl<'a> Row<'a> {
     /// That of affine codes; any number for others.
-    fn zero(&self, group: usize) -> f32 {
+    pub(super) fn zero(&self, group: usize) -> f32 {
         match self.meaning {
             Meaning::Affine(Some(zero)) => zero.get(group),
             _ => (1u32 << (self.bits - 1)) as f32,
@@ -78,8 +96,11 @@ impl<'a> Row<'a> {
 pub(super) fn decode(m: &Machine, row: Row<'_>, out: &mut [f32]) {
     match m.path() {
         #[cfg(target_arch = "x86_64")]
+        // SAFETY: a machine with this path has AVX-512.
+        Path::Amx | Path::Avx512 => unsafe { wide::decode(row, out) },
+        #[cfg(target_arch = "x86_64")]
         // SAFETY: a machine with this path has AVX2.
-        Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::decode(row, out) },
+        Path::Avx2 => unsafe { avx2::decode(row, out) },
         #[cfg(not(target_arch = "x86_64"))]
         Path::Amx | Path::Avx512 | Path::Avx2 => portable::decode(row, out),
         Path::Scalar => portable::decode(row, out),
@@ -89,29 +110,52 @@ pub(super) fn decode(m: &Machine, row: Row<'_>, out: &mut [f32]) {
 /// A vector that is multiplied with many rows of one kind.
 pub(super) struct Vector<'a> {
     numbers: Cow<'a, [f32]>,
-    /// How codes are read, if the numbers are arranged for that.
-    kind: Option<Kind>,
+    order: Order,
+}
+
+/// What codes the numbers of a vector are arranged for.
+#[derive(Clone, Copy)]
+enum Order {
+    /// Those of a row, one after the other.
+    Columns,
+    Nibbles(Kind),
+    #[cfg(target_arch = "x86_64")]
+    Words,
 }
 
 impl<'a> Vector<'a> {
     /// `x` for rows like this one, which are as long.
     pub fn of(m: &Machine, x: &'a [f32], row: Row<'_>) -> Self {
-        let kind =
-            if m.path() == Path::Scalar || cfg!(not(target_arch = "x86_64")) { None } else { Kind::of(row, x.len()) };
-        Self { numbers: kind.map_or(Cow::Borrowed(x), |kind| Cow::Owned(kind.arranged(x))), kind }
+        #[cfg(target_arch = "x86_64")]
+        if m.path() >= Path::Avx512 {
+            return if words::suit(row, x.len()) {
+                Self { numbers: words::arranged(row.bits, x).into(), order: Order::Words }
+            } else {
+                Self { numbers: x.into(), order: Order::Columns }
+            };
+        }
+        let vectors = m.path() != Path::Scalar && cfg!(target_arch = "x86_64");
+        match Kind::of(row, x.len()).filter(|_| vectors) {
+            Some(kind) => Self { numbers: kind.arranged(x).into(), order: Order::Nibbles(kind) },
+            None => Self { numbers: x.into(), order: Order::Columns },
+        }
     }
 
     /// The sum over a row of this times its values, in one pass over the codes.
     pub fn dot(&self, m: &Machine, row: Row<'_>) -> f32 {
-        match (m.path(), self.kind) {
+        match (m.path(), self.order) {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a machine with this path has AVX-512.
+            (Path::Amx | Path::Avx512, Order::Words) => unsafe { words::dot(row, &self.numbers) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            (Path::Amx | Path::Avx512, Order::Columns) => unsafe { wide::dot(row, &self.numbers) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a machine with this path has AVX2 and FMA.
-            (Path::Amx | Path::Avx512 | Path::Avx2, Some(kind)) => unsafe {
-                super::nibbles::avx2::dot(kind, row, &self.numbers)
-            },
+            (Path::Avx2, Order::Nibbles(kind)) => unsafe { super::nibbles::avx2::dot(kind, row, &self.numbers) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above, and F16C.
-            (Path::Amx | Path::Avx512 | Path::Avx2, None) => unsafe { avx2::dot(row, &self.numbers) },
+            (Path::Avx2, Order::Columns) => unsafe { avx2::dot(row, &self.numbers) },
             _ => portable::dot(row, &self.numbers),
         }
     }
@@ -167,15 +211,9 @@ mod portable {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::{EIGHT, Meaning, Row, portable};
+    use super::{AFFINE, E4M3FN, E5M2, EIGHT, Meaning, Row, TABLE, portable};
     use crate::simd::{load_f32x8, store_f32x8, sum_f32x8};
     use std::arch::x86_64::*;
-
-    /// Which [`Meaning`] codes have.
-    const AFFINE: u8 = 0;
-    const TABLE: u8 = 1;
-    const E4M3FN: u8 = 2;
-    const E5M2: u8 = 3;
 
     #[target_feature(enable = "avx2,f16c")]
     pub fn decode(row: Row<'_>, out: &mut [f32]) {
@@ -201,7 +239,7 @@ mod avx2 {
 
     /// Whether a code of E4M3 is NaN.
     #[target_feature(enable = "avx2")]
-    fn nan(row: Row<'_>) -> bool {
+    pub fn nan(row: Row<'_>) -> bool {
         row.bytes.iter().fold(false, |any, code| any | (code & 0x7f == 0x7f))
     }
 

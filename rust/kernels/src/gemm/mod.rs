@@ -27,6 +27,8 @@ mod w8a8;
 mod wna16;
 mod wna16_by_input;
 mod wna16_grouped;
+#[cfg(target_arch = "x86_64")]
+mod words;
 
 pub use block_scaled::{Blocks, block_scaled};
 pub use block_scaled_pair::block_scaled_pair;

@@ -2,10 +2,15 @@
 //! exactly in i32, or by floats (that of the usual checkpoints, with activations rounded to bytes).
 //!
 //! Codes are multiplied as they lie in memory, low nibbles by the even columns of `x` and high ones by the odd columns, and
-//! summed in 16 bits as far as they fit. Zero points come off there, times sums of `x`: so the rest of the way has only the
-//! magnitude of the result. From 16 rows on with AVX-512 or AMX: a panel of codes, zero points off and levels on, becomes bytes
+//! summed in 16 bits as far as they fit, in 32 with AVX-512 (`blocks`). Zero points come off there, times sums of `x`: so the rest
+//! of the way has only the magnitude of the result. From 16 rows on with AVX-512 or AMX: a panel of codes, zero points off and levels on, becomes bytes
 //! (`bytes`). Limit: multiplications, for few rows of `x` the reading of the codes.
 
+#[cfg(target_arch = "x86_64")]
+mod blocks;
+
+#[cfg(target_arch = "x86_64")]
+use self::blocks::Blocks;
 #[cfg(target_arch = "x86_64")]
 use super::bytes::{self, Groups};
 use super::{Columns, Finish, columns};
@@ -105,10 +110,12 @@ pub(super) fn product(
 ) {
     let (groups, row_bytes) = (depth / codes.group.max(1), 4 * depth.div_ceil(8));
     #[cfg(target_arch = "x86_64")]
-    if x_factors.is_none() && panel::suits(m, codes, rows, depth) {
+    if panel::suits(m, codes, rows, depth) {
         let panel = |range| panel::of(codes, range, depth).into();
-        let groups =
-            if let Factor::Scale(scale) = codes.factor { Some(Groups { scale, group: codes.group }) } else { None };
+        let groups = match codes.factor {
+            Factor::Scale(scale) => Some(Groups { scale, of_x: x_factors, group: codes.group }),
+            _ => None,
+        };
         return bytes::product(m, x, [cols, depth], panel, groups, finish, out);
     }
     let x = Operand::of(m, x, x_factors, codes, rows, depth);
@@ -148,7 +155,7 @@ struct Row<'a> {
     bytes: &'a [u8],
     /// Of each group: a whole number, or the bits of a float.
     factors: &'a [i32],
-    zeros: &'a [i16],
+    zeros: &'a [i32],
     group: usize,
     /// Whether factors are whole numbers.
     whole: bool,
@@ -164,6 +171,9 @@ enum Operand<'a> {
     /// In spans with the factors of their groups.
     #[cfg(target_arch = "x86_64")]
     Scaled(Cut<Lanes>),
+    /// In blocks.
+    #[cfg(target_arch = "x86_64")]
+    Wide(Blocks),
 }
 
 /// Into spans of so many blocks, each part of one group or, the first, of two halves.
@@ -178,6 +188,10 @@ enum Cut<F> {
 impl<'a> Operand<'a> {
     fn of(m: &Machine, x: &'a [i8], factors: Option<&'a [f32]>, codes: Codes<'_>, rows: usize, depth: usize) -> Self {
         match m.path() {
+            #[cfg(target_arch = "x86_64")]
+            Path::Amx | Path::Avx512 if Blocks::suit(codes.group, depth) => {
+                Self::Wide(Blocks::of(m, x, factors, codes.group, rows, depth))
+            }
             // Sums of 16 bits are made for zero points that are codes, and spans for groups that they do not cross.
             #[cfg(target_arch = "x86_64")]
             Path::Amx | Path::Avx512 | Path::Avx2
@@ -207,6 +221,9 @@ impl<'a> Operand<'a> {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: only a machine with AVX2 and FMA makes this operand.
             Self::Scaled(x) => unsafe { avx2::multiply(x, first, row, sums) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: only a machine with AVX-512 makes this operand.
+            Self::Wide(x) => unsafe { x.multiply(first, row, sums) },
         }
     }
 }
@@ -233,7 +250,7 @@ mod portable {
                 let product = |(k, &x): (usize, &i8)| {
                     let k = g * row.group + k;
                     let code = row.bytes[k / 2] >> (k % 2 * 4) & 15;
-                    i32::from(x) * (i32::from(code) - i32::from(row.zeros[g]))
+                    i32::from(x) * (i32::from(code) - row.zeros[g])
                 };
                 (row.factors[g], x.iter().enumerate().map(product).fold(0, i32::wrapping_add))
             });
@@ -438,9 +455,9 @@ mod avx2 {
     /// The parameters of a group in all lanes: a level in each 16 bits, a scale in each 32.
     #[target_feature(enable = "avx2,fma")]
     #[inline]
-    fn spread<const WHOLE: bool>(factor: i32, zero: i16) -> (__m256i, __m256i) {
+    fn spread<const WHOLE: bool>(factor: i32, zero: i32) -> (__m256i, __m256i) {
         let factor = if WHOLE { _mm256_set1_epi16(factor as i16) } else { _mm256_set1_epi32(factor) };
-        (factor, _mm256_set1_epi16(zero))
+        (factor, _mm256_set1_epi16(zero as i16))
     }
 
     /// Adds a span to the sums of each row: products and zero points in 16 bits, then times the factor in 32.
@@ -514,21 +531,28 @@ mod panel {
         let row = &bytes(codes.words)[n * row_bytes..(n + 1) * row_bytes];
         let parts = numbers.chunks_mut(codes.group).zip(row.chunks(codes.group.div_ceil(2)));
         for ((numbers, row), at) in parts.zip(n * groups..) {
-            let zero = codes.zero.map_or(8, |zero| zero[at]).cast_signed();
-            let level = if let Factor::Level(level) = codes.factor { level[at] } else { 1 }.cast_signed();
-            let mut meaning = [0; 16];
-            for (code, meaning) in (0i8..).zip(&mut meaning) {
-                *meaning = code.wrapping_sub(zero).wrapping_mul(level);
-            }
-            decode(row, &meaning, numbers);
+            let zero = codes.zero.map_or(8, |zero| zero[at]);
+            let level = if let Factor::Level(level) = codes.factor { level[at] } else { 1 };
+            decode(row, meaning(zero, level), numbers);
         }
     }
 
-    /// What the codes of one group stand for.
+    /// What the sixteen codes stand for, in both halves of a register.
     #[target_feature(enable = "avx2")]
     #[inline]
-    fn decode(codes: &[u8], meaning: &[i8; 16], numbers: &mut [i8]) {
-        let table = _mm256_broadcastsi128_si256(load_u8x16(&meaning.map(i8::cast_unsigned)));
+    fn meaning(zero: u8, level: u8) -> __m256i {
+        let codes = _mm256_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        let numbers = _mm256_sub_epi16(codes, _mm256_set1_epi16(zero.into()));
+        let numbers = _mm256_mullo_epi16(numbers, _mm256_set1_epi16(level.into()));
+        let bytes = _mm256_and_si256(numbers, _mm256_set1_epi16(0xff));
+        // of the halves, eight each, one behind the other
+        _mm256_permute4x64_epi64::<0b10_00_10_00>(_mm256_packus_epi16(bytes, bytes))
+    }
+
+    /// The numbers of one group.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn decode(codes: &[u8], table: __m256i, numbers: &mut [i8]) {
         let (parts, rest) = numbers.as_chunks_mut::<32>();
         let (whole, codes) = codes.split_at(parts.len() * 16);
         for (part, codes) in parts.iter_mut().zip(whole.as_chunks::<16>().0) {
@@ -537,8 +561,12 @@ mod panel {
             let codes = _mm256_or_si256(bytes, _mm256_slli_epi16::<4>(bytes));
             store_i8x32(part, _mm256_shuffle_epi8(table, _mm256_and_si256(codes, _mm256_set1_epi8(15))));
         }
-        for (k, number) in rest.iter_mut().enumerate() {
-            *number = meaning[usize::from(codes[k / 2] >> (k % 2 * 4) & 15)];
+        if !rest.is_empty() {
+            let mut meaning = [0; 32];
+            store_i8x32(&mut meaning, table);
+            for (k, number) in rest.iter_mut().enumerate() {
+                *number = meaning[usize::from(codes[k / 2] >> (k % 2 * 4) & 15)];
+            }
         }
     }
 }

@@ -65,12 +65,23 @@ pub fn dequantize_table(
     expect_shape("out", out.len(), &[rows, cols])?;
     let (width, rest) = per(table, if by_row { rows } else { 1 });
     expect_len("table", rest, 0)?;
-    if let Some(largest) = codes.iter().max().filter(|&&code| usize::from(code) >= width) {
+    // not `max`, of which the compiler makes no vectors
+    let largest = codes.iter().fold(0, |largest: u8, &code| largest.max(code));
+    if !codes.is_empty() && usize::from(largest) >= width {
         return Err(Error::range("codes", largest, format!("below {width}, the values of a table")));
     }
     m.split_parts(codes.len().div_ceil(BLOCK), GRAIN / BLOCK, Rows::new(out, BLOCK), |range, out| {
         let tables = Tables { values: table, width, groups: if by_row { count } else { usize::MAX } };
-        portable::dequantize(codes, range.start * BLOCK, group, scale, &tables, out.all());
+        let (start, out) = (range.start * BLOCK, out.all());
+        match m.path() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a machine with this path has AVX-512.
+            Path::Amx | Path::Avx512 => unsafe { avx512::dequantize(codes, start, group, scale, &tables, out) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a machine with this path has AVX2.
+            Path::Avx2 => unsafe { avx2::dequantize(codes, start, group, scale, &tables, out) },
+            _ => portable::dequantize(codes, start, group, scale, &tables, out),
+        }
     });
     Ok(())
 }
@@ -198,9 +209,15 @@ mod portable {
 }
 
 mod avx2 {
-    //! The portable body, compiled to vectors of eight.
+    //! The portable body, compiled to vectors of eight; back by permutations of up to sixteen values.
 
     use super::{Tables, portable};
+    #[cfg(target_arch = "x86_64")]
+    use crate::quantize::by_group;
+    #[cfg(target_arch = "x86_64")]
+    use crate::simd::{load_f32x8, store_f32x8};
+    #[cfg(target_arch = "x86_64")]
+    use std::arch::x86_64::*;
 
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
     pub unsafe fn quantize(
@@ -212,5 +229,96 @@ mod avx2 {
         codes: &mut [u8],
     ) -> bool {
         portable::quantize(x, start, group, scale, tables, codes)
+    }
+    /// Codes are below the width of a table.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    pub fn dequantize(
+        codes: &[u8],
+        start: usize,
+        group: usize,
+        scale: &[f32],
+        tables: &Tables<&[f32]>,
+        out: &mut [f32],
+    ) {
+        if tables.width > 16 {
+            return portable::dequantize(codes, start, group, scale, tables, out);
+        }
+        for (g, at) in by_group(start..start + out.len(), group) {
+            let (scale, mut values) = (scale[g], [[0.0; 8]; 2]);
+            values.as_flattened_mut()[..tables.width].copy_from_slice(tables.of(g));
+            let [low, high] = [load_f32x8(&values[0]), load_f32x8(&values[1])];
+            let (eights, rest) = out[at.start - start..at.end - start].as_chunks_mut::<8>();
+            let (codes, last) = codes[at].as_chunks::<8>();
+            for (codes, out) in codes.iter().zip(eights) {
+                let codes = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(i64::from_le_bytes(*codes)));
+                let fourth = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(codes));
+                let values = _mm256_blendv_ps(
+                    _mm256_permutevar8x32_ps(low, codes),
+                    _mm256_permutevar8x32_ps(high, codes),
+                    fourth,
+                );
+                store_f32x8(out, _mm256_mul_ps(_mm256_set1_ps(scale), values));
+            }
+            for (code, out) in last.iter().zip(rest) {
+                *out = scale * values.as_flattened()[usize::from(*code)];
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use super::Tables;
+    use crate::quantize::by_group;
+    use crate::simd::avx512::Table;
+    use crate::simd::{load_u8x16, store_f32x16};
+    use std::arch::x86_64::*;
+
+    /// Codes are below the width of a table.
+    #[target_feature(enable = "avx2,avx512f")]
+    pub fn dequantize(
+        codes: &[u8],
+        start: usize,
+        group: usize,
+        scale: &[f32],
+        tables: &Tables<&[f32]>,
+        out: &mut [f32],
+    ) {
+        match tables.width {
+            0..=16 => with::<4>(codes, start, group, scale, tables, out),
+            17..=32 => with::<5>(codes, start, group, scale, tables, out),
+            33..=64 => with::<6>(codes, start, group, scale, tables, out),
+            _ => with::<8>(codes, start, group, scale, tables, out),
+        }
+    }
+
+    /// With codes of so many bits.
+    #[target_feature(enable = "avx2,avx512f")]
+    fn with<const BITS: usize>(
+        codes: &[u8],
+        start: usize,
+        group: usize,
+        scale: &[f32],
+        tables: &Tables<&[f32]>,
+        out: &mut [f32],
+    ) {
+        let mut before: &[f32] = &[];
+        let mut table = Table::of::<BITS>(before);
+        for (g, at) in by_group(start..start + out.len(), group) {
+            let (scale, values) = (scale[g], tables.of(g));
+            if !std::ptr::eq(before, values) {
+                (before, table) = (values, Table::of::<BITS>(values));
+            }
+            let (wide, rest) = out[at.start - start..at.end - start].as_chunks_mut::<16>();
+            let (codes, last) = codes[at].as_chunks::<16>();
+            for (codes, out) in codes.iter().zip(wide) {
+                let values = table.values::<BITS>(_mm512_cvtepu8_epi32(load_u8x16(codes)));
+                store_f32x16(out, _mm512_mul_ps(_mm512_set1_ps(scale), values));
+            }
+            for (code, out) in last.iter().zip(rest) {
+                *out = scale * values[usize::from(*code)];
+            }
+        }
     }
 }

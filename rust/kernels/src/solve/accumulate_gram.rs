@@ -30,10 +30,12 @@ pub fn accumulate_gram(m: &Machine, x: &[f32], tokens: usize, channels: usize, g
     let part = channels.div_ceil(WIDTH) * COLUMN;
     let parts = tokens.div_ceil(DEPTH).min((PACKED / part).max(1));
     let mut packed = vec![[0.0; WIDTH]; parts * part];
-    for x in x.chunks(parts * DEPTH * channels) {
-        let parts = packed.chunks_mut(part).zip(x.chunks(DEPTH * channels)).collect();
+    // as even as can be: each part reads and writes all of `gram`
+    let depth = tokens.div_ceil(tokens.div_ceil(DEPTH));
+    for x in x.chunks(parts * depth * channels) {
+        let parts = packed.chunks_mut(part).zip(x.chunks(depth * channels)).collect();
         m.each(parts, |(to, from): (&mut [Line], &[f32])| pack(from, channels, to));
-        let parts: Vec<_> = packed.chunks(part).zip(x.chunks(DEPTH * channels)).collect();
+        let parts: Vec<_> = packed.chunks(part).zip(x.chunks(depth * channels)).collect();
         let mut panels: Vec<_> = gram.chunks_mut(PANEL * channels).enumerate().collect();
         // The last panel is the longest: it goes first.
         panels.reverse();
@@ -177,6 +179,8 @@ mod avx512 {
 
 /// Floats in a line of the cache.
 const SIDE: usize = 16;
+/// Columns of one task of the copy.
+const PIECE: usize = 16 * SIDE;
 
 /// Copies the lower triangle to the upper one.
 fn mirror(m: &Machine, channels: usize, gram: &mut [f32]) {
@@ -189,19 +193,28 @@ fn mirror(m: &Machine, channels: usize, gram: &mut [f32]) {
             }
         }
         let below = &*below;
-        // Squares of `SIDE`: what is read and what is written are whole lines of the cache.
-        m.each(panel.chunks_mut(SIDE * channels).enumerate().collect(), |(strip, rows)| {
-            let column = first + SIDE * strip;
-            for (square, lower) in below.chunks(SIDE * channels).enumerate() {
-                let (at, mut turned) = (end + SIDE * square, [[0.0; SIDE]; SIDE]);
-                let side = lower.len() / channels;
-                for (i, lower) in lower.chunks_exact(channels).enumerate() {
-                    for (turned, &value) in turned.iter_mut().zip(&lower[column..]) {
-                        turned[i] = value;
+        let mut tasks: Vec<_> = (end..channels).step_by(PIECE).map(|at| (at, Vec::with_capacity(PANEL))).collect();
+        for row in panel.chunks_exact_mut(channels) {
+            for ((_, rows), piece) in tasks.iter_mut().zip(row[end..].chunks_mut(PIECE)) {
+                rows.push(piece);
+            }
+        }
+        m.each(tasks, |(at, mut rows): (usize, Vec<&mut [f32]>)| {
+            // Squares of `SIDE`, whole lines of the cache, along the rows that are read: each is on a page of its own.
+            let lower = &below[(at - end) * channels..][..rows[0].len() * channels];
+            for (square, lower) in lower.chunks(SIDE * channels).enumerate() {
+                for (strip, rows) in rows.chunks_mut(SIDE).enumerate() {
+                    let mut turned = [[0.0; SIDE]; SIDE];
+                    for (i, lower) in lower.chunks_exact(channels).enumerate() {
+                        for (turned, &value) in turned.iter_mut().zip(&lower[first + SIDE * strip..]) {
+                            turned[i] = value;
+                        }
                     }
-                }
-                for (row, turned) in rows.chunks_exact_mut(channels).zip(&turned) {
-                    row[at..at + side].copy_from_slice(&turned[..side]);
+                    for (row, turned) in rows.iter_mut().zip(&turned) {
+                        let to = &mut row[SIDE * square..];
+                        let width = SIDE.min(to.len());
+                        to[..width].copy_from_slice(&turned[..width]);
+                    }
                 }
             }
         });
