@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from subbyte.transforms.activation_aware import ActivationAwareClip, ActivationAwareScale
+from subbyte.transforms.balance import Balance
 from subbyte.transforms.base import Transform, Work
 from subbyte.transforms.choose_dimension import ChooseDimension
 from subbyte.transforms.fold import fold
@@ -12,6 +13,7 @@ __all__ = [
     "TRANSFORMS",
     "ActivationAwareClip",
     "ActivationAwareScale",
+    "Balance",
     "ChooseDimension",
     "Smooth",
     "Transform",
@@ -19,8 +21,12 @@ __all__ = [
     "fold",
 ]
 
-TRANSFORMS: dict[str, type[ActivationAwareClip] | type[ActivationAwareScale] | type[ChooseDimension] | type[Smooth]] = {
+TRANSFORMS: dict[
+    str,
+    type[ActivationAwareClip] | type[ActivationAwareScale] | type[Balance] | type[ChooseDimension] | type[Smooth],
+] = {
     "smooth": Smooth,
+    "balance": Balance,
     "activation_aware_scale": ActivationAwareScale,
     "activation_aware_clip": ActivationAwareClip,
     "choose_dimension": ChooseDimension,

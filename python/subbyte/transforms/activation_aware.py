@@ -79,15 +79,11 @@ class ActivationAwareScale:
         for pair in work.pairs:
             if pair.repeats > 1 and not self.grouped:
                 continue
-            seen = work.seen(pair.consumers)
-            if not seen:
+            absmean = work.absmean(pair.consumers)
+            if absmean is None:
                 work.notes.append(f"{pair.producer}: saw no calibration tokens, not scaled")
                 continue
-            # Experts see different tokens of the same input: the mean over all of them.
-            tokens = sum(stats.tokens for stats in seen)
-            means = [np.asarray(stats.absmean, np.float64) * (stats.tokens / tokens) for stats in seen]
-            absmean = pooled(pair, np.sum(means, axis=0).astype(np.float32), np.mean)
-            found.append((pair, self._search(work, pair, absmean)))
+            found.append((pair, self._search(work, pair, pooled(pair, absmean, np.mean))))
         for pair, scale in found:
             if (scale != 1).any():
                 fold(work, pair, scale)

@@ -59,6 +59,17 @@ class Work:
         """The statistics of those linears that saw tokens: the experts that no token reached have none."""
         return [self.stats[name] for name in names if name in self.stats and self.stats[name].tokens > 0]
 
+    def absmean(self, names: Iterable[str]) -> Floats | None:
+        """Mean |x| of each input channel [C] f32 over all tokens that these linears saw, as experts see different ones
+        of the same input; None where none saw any."""
+        seen = self.seen(names)
+        if not seen:
+            return None
+        tokens = sum(stats.tokens for stats in seen)
+        means = [np.asarray(stats.absmean, np.float64) * (stats.tokens / tokens) for stats in seen]
+        mean: Floats = np.sum(means, axis=0).astype(np.float32)
+        return mean
+
 
 class Transform(Protocol):
     """A rewrite of a block that leaves its function as it is. `wanted` names the statistics it reads."""
