@@ -62,7 +62,7 @@ def best(
     at 3 and 4 bits codebooks of VPTQ, fitted likewise, with channels that stand out folded back among the others.
 
     bits             bits of a weight: 2, 3 or 4
-    ridge            share of the mean of the Hessian's diagonal that is added to it; above 2 bits, of each of its entries
+    ridge            share of the mean of the Hessian's diagonal that is added to it; above 2 bits, of each entry
     passes           of coordinate descent over the codes after each rounding; none: 10, and 3 above 2 bits
     refits           how often the vectors, or the codebooks, are fitted to the codes, which are found anew in between
     rescale          balance the columns of the weight against the inputs before the rotations; at 2 bits

@@ -266,6 +266,105 @@ fn shifts_and_moves() {
     }
 }
 
+/// What is in k1 after `line`, which finds the operands in zmm1, zmm18 and zmm3, the last also at `[{b}]`, and a mask in k1.
+macro_rules! mask_after {
+    ($line:expr, $operands:expr, $mask:expr) => {{
+        let ([d, a, b], mut out): ([Vector; 3], u64) = ($operands, 0);
+        // SAFETY: reads three vectors and writes one mask; clobbers only what a call may.
+        unsafe {
+            asm!(
+                "kmovq k1, {mask}",
+                "vmovdqu64 zmm1, [{d}]",
+                "vmovdqu64 zmm18, [{a}]",
+                "vmovdqu64 zmm3, [{b}]",
+                $line,
+                "kmovq [{out}], k1",
+                "vzeroupper",
+                mask = in(reg) $mask,
+                d = in(reg) &d,
+                a = in(reg) &a,
+                b = in(reg) &b,
+                out = in(reg) &mut out,
+                clobber_abi("C"),
+            );
+        }
+        out
+    }};
+}
+
+#[test]
+fn comparisons() {
+    assert!(install());
+    for seed in 0..20 {
+        let mut operands: [Vector; 3] = [0, 1, 2].map(|n| floats(3 * seed + n));
+        // some alike
+        for n in (0..64).step_by(12) {
+            operands[2][n] = operands[1][n];
+            let from = operands[1];
+            operands[2][n & !7..][..4].copy_from_slice(&from[n & !7..][..4]);
+        }
+        let (a, b) = (operands[1], operands[2]);
+        let mask = u64::from_le_bytes(bytes(seed));
+        macro_rules! bits {
+            ($lane:ty, $result:expr) => {{
+                let result: fn($lane, $lane) -> bool = $result;
+                let pairs = view!(a, $lane).into_iter().zip(view!(b, $lane));
+                pairs.enumerate().fold(0u64, |mask, (i, (a, b))| mask | u64::from(result(a, b)) << i)
+            }};
+        }
+        assert_eq!(mask_after!("vcmpltps k1, zmm18, zmm3", operands, mask), bits!(f32, |a, b| a < b));
+        assert_eq!(mask_after!("vcmplt_oqps k1, zmm18, [{b}]", operands, mask), bits!(f32, |a, b| a < b));
+        assert_eq!(mask_after!("vcmpneqps k1, zmm18, zmm3", operands, mask), bits!(f32, |a, b| a != b));
+        assert_eq!(mask_after!("vcmpltps k1 {{k1}}, zmm18, zmm3", operands, mask), bits!(f32, |a, b| a < b) & mask);
+        assert_eq!(mask_after!("vpcmpeqb k1, zmm18, zmm3", operands, mask), bits!(u8, |a, b| a == b));
+        assert_eq!(mask_after!("vpcmpltud k1, zmm18, zmm3", operands, mask), bits!(u32, |a, b| a < b));
+        assert_eq!(mask_after!("vpcmpleud k1, zmm18, zmm3", operands, mask), bits!(u32, |a, b| a <= b));
+        assert_eq!(mask_after!("vpcmpequd k1, zmm18, zmm3", operands, mask), bits!(u32, |a, b| a == b));
+        assert_eq!(mask_after!("vpcmpnleuq k1, zmm18, zmm3", operands, mask), bits!(u64, |a, b| a > b));
+        assert_eq!(mask_after!("vpcmpnltuq k1, zmm18, zmm3", operands, mask), bits!(u64, |a, b| a >= b));
+        assert_eq!(mask_after!("vptestmd k1, zmm18, zmm3", operands, mask), bits!(u32, |a, b| a & b != 0));
+        assert_eq!(mask_after!("vptestnmd k1, zmm18, [{b}]", operands, mask), bits!(u32, |a, b| a & b == 0));
+        assert_eq!(mask_after!("vpmovb2m k1, zmm18", operands, mask), bits!(i8, |a, _| a < 0));
+    }
+}
+
+#[test]
+fn bytes_are_shuffled_in_each_sixteen() {
+    assert!(install());
+    for seed in 0..20 {
+        let operands: [Vector; 3] = [0, 1, 2].map(|n| bytes(3 * seed + n));
+        let [_, a, b] = operands;
+        let found = |i: usize| if b[i] < 128 { a[i & !15 | usize::from(b[i] & 15)] } else { 0 };
+        assert_eq!(after!("vpshufb zmm1, zmm18, zmm3", operands, 0u64), std::array::from_fn(found));
+    }
+}
+
+#[test]
+fn scalars_in_the_upper_registers() {
+    assert!(install());
+    for seed in 0..20 {
+        let operands: [Vector; 3] = [0, 1, 2].map(|n| floats(3 * seed + n));
+        let (a, b) = (operands[1], operands[2]);
+        let first = |x: &Vector| view!(x, f32)[0];
+        let with = |four: f32, others: &Vector, count: usize| {
+            let mut vector = [0; 64];
+            vector[4..count].copy_from_slice(&others[4..count]);
+            vector[..4].copy_from_slice(&four.to_le_bytes());
+            vector
+        };
+        assert_eq!(after!("vaddss xmm1, xmm18, xmm3", operands, 0u64), with(first(&a) + first(&b), &a, 16));
+        assert_eq!(after!("vsubss xmm1, xmm18, dword ptr [{b}]", operands, 0u64), with(first(&a) - first(&b), &a, 16));
+        assert_eq!(after!("vmulss xmm1, xmm18, xmm3", operands, 0u64), with(first(&a) * first(&b), &a, 16));
+        let loaded = after!("vmovss xmm18, dword ptr [{b}]\nvmovdqu64 zmm1, zmm18", operands, 0u64);
+        assert_eq!(loaded, with(first(&b), &a, 4));
+        assert_eq!(after!("vmovss xmm1, xmm18, xmm3", operands, 0u64), with(first(&b), &a, 16));
+        let stored = after!("vmovss dword ptr [{out}], xmm18\nvmovdqu64 zmm1, [{out}]", operands, 0u64);
+        assert_eq!(stored, with(first(&a), &a, 4));
+        let moved = after!("vmovd xmm18, {mask:e}\nvmovdqu64 zmm1, zmm18", operands, 0x3f80_0000_u64);
+        assert_eq!(moved, with(1.0, &a, 4));
+    }
+}
+
 #[test]
 fn instructions_of_avx_clear_the_upper_half() {
     assert!(install());

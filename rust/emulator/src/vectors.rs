@@ -31,6 +31,14 @@ pub fn run(registers: &mut Registers<'_>, instruction: &Instruction) -> Option<(
         Vinsertf32x4 | Vinserti32x4 | Vinsertf64x2 | Vinserti64x2 => step.insert(16, immediate),
         Vinsertf64x4 | Vinserti64x4 | Vinsertf32x8 | Vinserti32x8 => step.insert(32, immediate),
         Vpermd | Vpermps => step.permute(4),
+        Vpshufb => step.shuffle_bytes(),
+        Vcmpps => step.compare(4, floats_compared(immediate)?),
+        Vpcmpeqb => step.compare(1, |a, b| a == b),
+        Vpcmpud => step.compare(4, numbers_compared(immediate)),
+        Vpcmpuq => step.compare(8, numbers_compared(immediate)),
+        Vptestmd => step.compare(4, |a, b| a & b != 0),
+        Vptestnmd => step.compare(4, |a, b| a & b == 0),
+        Vpmovb2m => step.compare(1, |a, _| a >> 7 != 0),
         Vpermt2d | Vpermt2ps => step.permute_two(4, [0, 2], 1),
         Vpermi2d | Vpermi2ps => step.permute_two(4, [1, 2], 0),
         Vshuff64x2 | Vshufi64x2 => step.shuffle(immediate),
@@ -56,6 +64,12 @@ pub fn run(registers: &mut Registers<'_>, instruction: &Instruction) -> Option<(
         Vfmadd213ps => step.lanes(4, floats(|[d, a, b]| a.mul_add(d, b))),
         Vfmadd231ps => step.lanes(4, floats(|[d, a, b]| a.mul_add(b, d))),
         Vcvtdq2ps => step.lanes(4, |[_, a, _]| (a as i32 as f32).to_bits().into()),
+
+        // of scalars, where a register is one of the upper sixteen
+        Vmovss | Vmovd => step.move_scalar(),
+        Vaddss => step.scalar(|a, b| a + b),
+        Vsubss => step.scalar(|a, b| a - b),
+        Vmulss => step.scalar(|a, b| a * b),
 
         Vpaddb => step.lanes(1, |[_, a, b]| a.wrapping_add(b)),
         Vpaddw => step.lanes(2, |[_, a, b]| a.wrapping_add(b)),
@@ -160,6 +174,54 @@ impl Step<'_, '_> {
             set_lane(&mut vector, size, number, result([before, a, b].map(|x| lane(&x, size, number))));
         }
         self.put(size, count, &vector);
+    }
+
+    /// Four bytes from or to memory or a general register, the rest of a vector register becomes zero; of two sources the second's
+    /// beside the others of the first.
+    fn move_scalar(&mut self) {
+        ensure(self.instruction.op_mask() == Register::None, "a scalar under a mask");
+        let last = self.instruction.op_count() - 1;
+        let four = self.part(last, 4);
+        let to = self.instruction.op0_register();
+        if in_memory(self.instruction, 0) {
+            store(self.registers.address(self.instruction), &four[..4]);
+        } else if to.is_vector_register() {
+            let mut vector = if last == 2 { self.part(1, 16) } else { [0; 64] };
+            vector[..4].copy_from_slice(&four[..4]);
+            self.registers.set_vector(to, &vector);
+        } else {
+            self.registers.set_general(to, lane(&four, 4, 0));
+        }
+    }
+
+    /// The first float from those of two sources, the others of the first one.
+    fn scalar(&mut self, result: impl Fn(f32, f32) -> f32) {
+        ensure(self.instruction.op_mask() == Register::None, "a scalar under a mask");
+        let (mut vector, other) = (self.part(1, 16), self.part(2, 4));
+        let [a, b] = [&vector, &other].map(|x| f32::from_bits(lane(x, 4, 0) as u32));
+        set_lane(&mut vector, 4, 0, result(a, b).to_bits().into());
+        self.registers.set_vector(self.instruction.op0_register(), &vector);
+    }
+
+    /// A mask: what two sources are to each other, lane by lane; 0 where the mask of the instruction says so.
+    fn compare(&mut self, size: usize, result: impl Fn(u64, u64) -> bool) {
+        let count = self.length() / size;
+        let [a, b] = [1, 2].map(|n| self.operand(n, size, count));
+        let holds = |&number: &usize| self.chosen(number) && result(lane(&a, size, number), lane(&b, size, number));
+        let mask = (0..count).filter(holds).fold(0, |mask, number| mask | 1 << number);
+        self.registers.kept.masks[self.instruction.op0_register().number()] = mask;
+    }
+
+    /// In each sixteen bytes those that the second source names, zeros where its highest bit is set.
+    fn shuffle_bytes(&mut self) {
+        let count = self.length();
+        let [source, places] = [1, 2].map(|n| self.operand(n, 1, count));
+        let mut vector = [0; 64];
+        for (number, to) in vector.iter_mut().enumerate().take(count) {
+            let place = places[number];
+            *to = if place & 0x80 == 0 { source[number & !15 | usize::from(place & 15)] } else { 0 };
+        }
+        self.put(1, count, &vector);
     }
 
     /// Each lane, of size `to`, from one of the source, of size `from`.
@@ -287,6 +349,29 @@ fn set_lane(vector: &mut Vector, size: usize, number: usize, value: u64) {
 
 fn floats(result: impl Fn([f32; 3]) -> f32) -> impl Fn([u64; 3]) -> u64 {
     move |x| result(x.map(|x| f32::from_bits(x as u32))).to_bits().into()
+}
+
+/// What the immediate number says of two floats, of those that kernels use; `None` for the others.
+fn floats_compared(which: u64) -> Option<fn(u64, u64) -> bool> {
+    match which {
+        0x01 | 0x11 => Some(|a, b| f32::from_bits(a as u32) < f32::from_bits(b as u32)),
+        0x04 | 0x14 => Some(|a, b| f32::from_bits(a as u32) != f32::from_bits(b as u32)),
+        _ => None,
+    }
+}
+
+/// What the immediate number says of two whole numbers.
+fn numbers_compared(which: u64) -> fn(u64, u64) -> bool {
+    match which & 7 {
+        0 => |a, b| a == b,
+        1 => |a, b| a < b,
+        2 => |a, b| a <= b,
+        3 => |_, _| false,
+        4 => |a, b| a != b,
+        5 => |a, b| a >= b,
+        6 => |a, b| a > b,
+        _ => |_, _| true,
+    }
 }
 
 /// Bit by bit what the immediate number says about three bits.
