@@ -137,10 +137,8 @@ fn multiply<const R: usize, const PARTS: usize, const WHOLE: bool>(
         let ([mut factor, mut zero], mut last) = ([[0; PARTS]; 2], [0; BLOCK / 2]);
         factor[..last_factors.len()].copy_from_slice(last_factors);
         zero[..last_zeros.len()].copy_from_slice(last_zeros);
-        if let ([.., of_all], [.., zero_of_all]) = (factors, zeros) {
-            if PARTS == 1 {
-                (factor, zero) = (*of_all, *zero_of_all);
-            }
+        if let (1, [.., of_all], [.., zero_of_all]) = (PARTS, factors, zeros) {
+            (factor, zero) = (*of_all, *zero_of_all);
         }
         last[..tail.len()].copy_from_slice(tail);
         add::<R, WHOLE>(x, &[last], spread(&factor), spread(&zero), of_x.get(codes.len()), &mut all);
