@@ -45,12 +45,14 @@ BOUNDS = {
     "one row: wna16, lookup, block_scaled, fp8": (
         "Instructions of decoding while the codes are in a cache, bytes beyond: 64 affine codes of 4 bits take 13 "
         "shuffles and shifts and 9 multiplications, two of each a cycle, and as many codes of a table 25 "
-        "(`gemm/nibbles.rs`); other widths an unpacking, a cast and a subtraction for eight. The sum of floats that "
-        "*read* is does none of that."
+        "(`gemm/nibbles.rs`); with AVX-512 a shift, a permutation and a multiplication for 16 of either "
+        "(`gemm/words.rs`); other widths an unpacking, a cast and a subtraction for eight or sixteen. The sum of "
+        "floats that *read* is does none of that."
     ),
     "one row: lookup of 5 to 8 bits": (
-        "A load a weight: a shuffle chooses from 16 values, and gathers read them one by one. `wna16`, its peer "
-        "here, computes its values."
+        "A load a weight: a shuffle chooses from 16 values, and gathers read them one by one. With AVX-512 up to "
+        "eight permutations, of 32 values each, and seven choices for 16 weights. `wna16`, its peer here, computes "
+        "its values."
     ),
     "one row: codebook_gemm, E8P": (
         "Loads: magnitudes, signs, shift and inputs for eight weights, and those of a second stage with 3 or 4 "
@@ -69,6 +71,18 @@ BOUNDS = {
     ),
     "kmeans, nearest_codeword": (
         "Multiplications of f32: each point meets each codeword, of 8 numbers here, in the peer too (see *of sgemm*)."
+    ),
+    "one row: w4a8, w4a4": (
+        "Bytes beyond the caches; inside, ten instructions for 128 codes with AVX-512 (`gemm/w4a8/blocks.rs`): two of "
+        "them multiply, the others part the codes and take off zero points."
+    ),
+    "w4a8 in groups of 32 columns": (
+        "Floats: each 32 columns of each row of weights, a conversion, a multiplication and a sum for each 16 rows of "
+        "x, beside eight multiplications of bytes."
+    ),
+    "accumulate_gram, few tokens": (
+        "The copy of one half to the other, and reading and writing all of the result for so few products: the peer "
+        "computes both halves."
     ),
     "more rows": (
         "Multiplications of f32, those of the dense product: see *of sgemm*. `w8a8` and `w4a8` multiply bytes."
