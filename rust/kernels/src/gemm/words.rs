@@ -44,7 +44,7 @@ fn dot_bits<const BITS: u32>(row: Row<'_>, x: &[f32]) -> f32 {
     let (steps, groups) = if row.group < step { (1, step / row.group) } else { (row.group / step, 1) };
     // of each word, the group in a step
     let places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    let places = _mm512_srl_epi32(places, _mm_cvtsi32_si128((WORDS / groups).ilog2() as i32));
+    let places = _mm512_srlv_epi32(places, _mm512_set1_epi32((WORDS / groups).ilog2() as i32));
     let fixed = match row.meaning {
         Meaning::Table(table) => {
             let mut values = [0.0; WORDS];
