@@ -2,9 +2,6 @@
 //! on the way: many codes at a time where they are arranged as `nibbles` or, on AVX-512, `words` have them, all others by eight or
 //! sixteen.
 
-#[cfg(target_arch = "x86_64")]
-mod wide;
-
 use super::nibbles::Kind;
 #[cfg(target_arch = "x86_64")]
 use super::words;
@@ -25,6 +22,36 @@ const TABLE: u8 = 1;
 const E4M3FN: u8 = 2;
 #[cfg(target_arch = "x86_64")]
 const E5M2: u8 = 3;
+
+/// Calls a body for the width of the codes and what they mean, `body::<BITS, MEANING>(row, table, rest)`; the portable one for E4M3
+/// with a NaN.
+#[cfg(target_arch = "x86_64")]
+macro_rules! of_kind {
+    ($row:ident, $body:ident, $portable:path, $rest:expr) => {
+        match $row.meaning {
+            Meaning::Affine(_) => of_kind!($row, $body::<AFFINE>, &[], $rest),
+            Meaning::Table(table) => of_kind!($row, $body::<TABLE>, table, $rest),
+            Meaning::E4m3fn if $crate::gemm::decode::avx2::nan($row) => $portable($row, $rest),
+            Meaning::E4m3fn => $body::<8, E4M3FN>($row, &[], $rest),
+            Meaning::E5m2 => $body::<8, E5M2>($row, &[], $rest),
+        }
+    };
+    ($row:ident, $body:ident::<$meaning:ident>, $table:expr, $rest:expr) => {
+        match $row.bits {
+            1 => $body::<1, $meaning>($row, $table, $rest),
+            2 => $body::<2, $meaning>($row, $table, $rest),
+            3 => $body::<3, $meaning>($row, $table, $rest),
+            4 => $body::<4, $meaning>($row, $table, $rest),
+            5 => $body::<5, $meaning>($row, $table, $rest),
+            6 => $body::<6, $meaning>($row, $table, $rest),
+            7 => $body::<7, $meaning>($row, $table, $rest),
+            _ => $body::<8, $meaning>($row, $table, $rest),
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+mod wide;
 
 /// Codes of one row of weights, with the parameters of its groups.
 #[derive(Clone, Copy)]
@@ -87,7 +114,7 @@ impl<'a> Row<'a> {
     pub(super) fn zero(&self, group: usize) -> f32 {
         match self.meaning {
             Meaning::Affine(Some(zero)) => zero.get(group),
-            _ => (1u32 << (self.bits - 1)) as f32,
+            _ => (1i32 << (self.bits - 1)) as f32,
         }
     }
 }
@@ -171,7 +198,9 @@ mod portable {
         }
     }
 
-    /// The codes from column `first` on, all of group `g`.
+    /// The codes from column `first` on, all of group `g`. Apart from the bodies that call it for what they leave: inside them it would
+    /// be made of their instructions.
+    #[inline(never)]
     pub fn decode_from(row: Row<'_>, g: usize, first: usize, values: &mut [f32]) {
         let (scale, zero) = (row.scale[g], row.zero(g));
         for (k, value) in values.iter_mut().enumerate() {
@@ -201,7 +230,8 @@ mod portable {
         sums.fold(0.0, |all, sum| all + sum)
     }
 
-    /// Over the codes from column `first` on, all of group `g`.
+    /// Over the codes from column `first` on, all of group `g`; apart, as above.
+    #[inline(never)]
     pub fn dot_from(row: Row<'_>, g: usize, first: usize, x: &[f32]) -> f32 {
         let zero = row.zero(g);
         let products = x.iter().enumerate().map(|(k, x)| x * meant(row, first + k, zero));
@@ -217,58 +247,18 @@ mod avx2 {
 
     #[target_feature(enable = "avx2,f16c")]
     pub fn decode(row: Row<'_>, out: &mut [f32]) {
-        match row.meaning {
-            Meaning::Affine(_) => decode_of::<AFFINE>(row, &[], out),
-            Meaning::Table(table) => decode_of::<TABLE>(row, table, out),
-            Meaning::E4m3fn if nan(row) => portable::decode(row, out),
-            Meaning::E4m3fn => bits::<8, E4M3FN>(row, &[], out),
-            Meaning::E5m2 => bits::<8, E5M2>(row, &[], out),
-        }
+        of_kind!(row, bits, portable::decode, out);
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]
     pub fn dot(row: Row<'_>, x: &[f32]) -> f32 {
-        match row.meaning {
-            Meaning::Affine(_) => dot_of::<AFFINE>(row, &[], x),
-            Meaning::Table(table) => dot_of::<TABLE>(row, table, x),
-            Meaning::E4m3fn if nan(row) => portable::dot(row, x),
-            Meaning::E4m3fn => dot_bits::<8, E4M3FN>(row, &[], x),
-            Meaning::E5m2 => dot_bits::<8, E5M2>(row, &[], x),
-        }
+        of_kind!(row, dot_bits, portable::dot, x)
     }
 
     /// Whether a code of E4M3 is NaN.
     #[target_feature(enable = "avx2")]
     pub fn nan(row: Row<'_>) -> bool {
         row.bytes.iter().fold(false, |any, code| any | (code & 0x7f == 0x7f))
-    }
-
-    #[target_feature(enable = "avx2,f16c")]
-    fn decode_of<const MEANING: u8>(row: Row<'_>, table: &[f32], out: &mut [f32]) {
-        match row.bits {
-            1 => bits::<1, MEANING>(row, table, out),
-            2 => bits::<2, MEANING>(row, table, out),
-            3 => bits::<3, MEANING>(row, table, out),
-            4 => bits::<4, MEANING>(row, table, out),
-            5 => bits::<5, MEANING>(row, table, out),
-            6 => bits::<6, MEANING>(row, table, out),
-            7 => bits::<7, MEANING>(row, table, out),
-            _ => bits::<8, MEANING>(row, table, out),
-        }
-    }
-
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn dot_of<const MEANING: u8>(row: Row<'_>, table: &[f32], x: &[f32]) -> f32 {
-        match row.bits {
-            1 => dot_bits::<1, MEANING>(row, table, x),
-            2 => dot_bits::<2, MEANING>(row, table, x),
-            3 => dot_bits::<3, MEANING>(row, table, x),
-            4 => dot_bits::<4, MEANING>(row, table, x),
-            5 => dot_bits::<5, MEANING>(row, table, x),
-            6 => dot_bits::<6, MEANING>(row, table, x),
-            7 => dot_bits::<7, MEANING>(row, table, x),
-            _ => dot_bits::<8, MEANING>(row, table, x),
-        }
     }
 
     /// A read of this many bytes holds eight codes.
@@ -420,7 +410,9 @@ mod avx2 {
                 store_f32x8(values, _mm256_mul_ps(scale, value));
                 at += BITS;
             }
-            portable::decode_from(row, g, g * row.group + 8 * whole, tail); // what a read would pass the end for
+            if !tail.is_empty() {
+                portable::decode_from(row, g, g * row.group + 8 * whole, tail); // what a read would pass the end for
+            }
             room -= whole;
         }
     }

@@ -10,52 +10,12 @@ const WIDE: usize = 16;
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
 pub fn decode(row: Row<'_>, out: &mut [f32]) {
-    match row.meaning {
-        Meaning::Affine(_) => decode_of::<AFFINE>(row, &[], out),
-        Meaning::Table(table) => decode_of::<TABLE>(row, table, out),
-        Meaning::E4m3fn if avx2::nan(row) => portable::decode(row, out),
-        Meaning::E4m3fn => bits::<8, E4M3FN>(row, &[], out),
-        Meaning::E5m2 => bits::<8, E5M2>(row, &[], out),
-    }
+    of_kind!(row, bits, portable::decode, out);
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
 pub fn dot(row: Row<'_>, x: &[f32]) -> f32 {
-    match row.meaning {
-        Meaning::Affine(_) => dot_of::<AFFINE>(row, &[], x),
-        Meaning::Table(table) => dot_of::<TABLE>(row, table, x),
-        Meaning::E4m3fn if avx2::nan(row) => portable::dot(row, x),
-        Meaning::E4m3fn => dot_bits::<8, E4M3FN>(row, &[], x),
-        Meaning::E5m2 => dot_bits::<8, E5M2>(row, &[], x),
-    }
-}
-
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-fn decode_of<const MEANING: u8>(row: Row<'_>, table: &[f32], out: &mut [f32]) {
-    match row.bits {
-        1 => bits::<1, MEANING>(row, table, out),
-        2 => bits::<2, MEANING>(row, table, out),
-        3 => bits::<3, MEANING>(row, table, out),
-        4 => bits::<4, MEANING>(row, table, out),
-        5 => bits::<5, MEANING>(row, table, out),
-        6 => bits::<6, MEANING>(row, table, out),
-        7 => bits::<7, MEANING>(row, table, out),
-        _ => bits::<8, MEANING>(row, table, out),
-    }
-}
-
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-fn dot_of<const MEANING: u8>(row: Row<'_>, table: &[f32], x: &[f32]) -> f32 {
-    match row.bits {
-        1 => dot_bits::<1, MEANING>(row, table, x),
-        2 => dot_bits::<2, MEANING>(row, table, x),
-        3 => dot_bits::<3, MEANING>(row, table, x),
-        4 => dot_bits::<4, MEANING>(row, table, x),
-        5 => dot_bits::<5, MEANING>(row, table, x),
-        6 => dot_bits::<6, MEANING>(row, table, x),
-        7 => dot_bits::<7, MEANING>(row, table, x),
-        _ => dot_bits::<8, MEANING>(row, table, x),
-    }
+    of_kind!(row, dot_bits, portable::dot, x)
 }
 
 /// A read of this many bytes holds sixteen codes.
@@ -206,7 +166,9 @@ fn bits<const BITS: usize, const MEANING: u8>(row: Row<'_>, table: &[f32], out: 
             store_f32x16(values, _mm512_mul_ps(scale, value));
             at += 2 * BITS;
         }
-        portable::decode_from(row, g, g * row.group + WIDE * whole, tail); // what a read would pass the end for
+        if !tail.is_empty() {
+            portable::decode_from(row, g, g * row.group + WIDE * whole, tail); // what a read would pass the end for
+        }
         room -= whole;
     }
 }
