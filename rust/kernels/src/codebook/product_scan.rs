@@ -135,14 +135,8 @@ pub fn product_scan(
 /// Scans blocks of `width` bytes.
 fn scan<const Q: usize>(path: Path, blocks: &[u8], width: usize, bytes: [&Bytes; Q], to: [&mut [f32]; Q]) {
     match path {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: whoever has this path of a machine has AVX-512.
-        Path::Amx | Path::Avx512 => unsafe { avx512::scan(blocks, width, bytes, to) },
         // SAFETY: whoever has this path of a machine has AVX2.
-        #[cfg(target_arch = "x86_64")]
-        Path::Avx2 => unsafe { avx2::scan(blocks, width, bytes, to) },
-        #[cfg(not(target_arch = "x86_64"))]
-        Path::Amx | Path::Avx512 | Path::Avx2 => portable::scan(blocks, width, bytes, to),
+        Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::scan(blocks, width, bytes, to) },
         Path::Scalar => portable::scan(blocks, width, bytes, to),
     }
 }
@@ -175,6 +169,9 @@ mod portable {
     }
 }
 
+#[cfg(not(target_arch = "x86_64"))]
+use portable as avx2;
+
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     //! Two parts a register, one in each half, whose tables it has beside each other.
@@ -184,7 +181,7 @@ mod avx2 {
     use std::arch::x86_64::*;
 
     /// Sums of the rows 0 to 15 and 16 to 31 of a block: those of even bytes with those of odd ones above them, and of odd ones.
-    pub type Sums = [[__m256i; 2]; 2];
+    type Sums = [[__m256i; 2]; 2];
 
     #[target_feature(enable = "avx2")]
     pub fn scan<const Q: usize>(blocks: &[u8], width: usize, bytes: [&Bytes; Q], mut to: [&mut [f32]; Q]) {
@@ -217,7 +214,7 @@ mod avx2 {
     /// The codes of low and of high halves of bytes.
     #[inline]
     #[target_feature(enable = "avx2")]
-    pub fn halves(codes: __m256i) -> [__m256i; 2] {
+    fn halves(codes: __m256i) -> [__m256i; 2] {
         let low = _mm256_set1_epi8(15);
         [_mm256_and_si256(codes, low), _mm256_and_si256(_mm256_srli_epi16::<4>(codes), low)]
     }
@@ -225,7 +222,7 @@ mod avx2 {
     /// Adds what 64 codes stand for; odd bytes are taken out of the sums of even ones at the end.
     #[inline]
     #[target_feature(enable = "avx2")]
-    pub fn add(sums: &mut Sums, table: __m256i, codes: [__m256i; 2]) {
+    fn add(sums: &mut Sums, table: __m256i, codes: [__m256i; 2]) {
         for ([even, odd], codes) in sums.iter_mut().zip(codes) {
             let found = _mm256_shuffle_epi8(table, codes);
             *even = _mm256_add_epi16(*even, found);
@@ -236,7 +233,7 @@ mod avx2 {
     /// The sums in the order of the rows: both halves of the registers, which had different parts, together.
     #[inline]
     #[target_feature(enable = "avx2")]
-    pub fn rows(sums: &Sums) -> [u16; BLOCK] {
+    fn rows(sums: &Sums) -> [u16; BLOCK] {
         let mut rows = [0; BLOCK];
         for ([even, odd], rows) in sums.iter().zip(rows.as_chunks_mut::<16>().0) {
             let even = _mm256_sub_epi16(*even, _mm256_slli_epi16::<8>(*odd));
@@ -247,58 +244,5 @@ mod avx2 {
             store_u16x8(second, _mm_unpackhi_epi16(even, odd));
         }
         rows
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-mod avx512 {
-    //! Four parts a register; what is left of them in halves of one, as `avx2` has them all.
-
-    use super::avx2::{self, Sums, add, halves, rows};
-    use super::{BLOCK, Bytes, COUNT, finish};
-    use crate::simd::{load_u8x16, load_u8x32, load_u8x64};
-    use std::arch::x86_64::*;
-
-    #[target_feature(enable = "avx2,avx512f,avx512bw")]
-    pub fn scan<const Q: usize>(blocks: &[u8], width: usize, bytes: [&Bytes; Q], to: [&mut [f32]; Q]) {
-        let (fours, pairs) = (width / (4 * COUNT), width / (2 * COUNT));
-        if fours == 0 {
-            return avx2::scan(blocks, width, bytes, to);
-        }
-        // of one length, which the compiler knows: the loop checks none of them
-        let tables: [&[[u8; 4 * COUNT]]; Q] =
-            std::array::from_fn(|q| &bytes[q].tables.as_flattened().as_chunks().0[..fours]);
-        for (number, block) in blocks.chunks_exact(width).enumerate() {
-            let mut wide = [[[_mm512_setzero_si512(); 2]; 2]; Q];
-            for (p, codes) in block.as_chunks::<{ 4 * COUNT }>().0[..fours].iter().enumerate() {
-                let (codes, low) = (load_u8x64(codes), _mm512_set1_epi8(15));
-                let codes = [_mm512_and_si512(codes, low), _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low)];
-                for (sums, tables) in wide.iter_mut().zip(tables) {
-                    let table = load_u8x64(&tables[p]);
-                    for ([even, odd], codes) in sums.iter_mut().zip(codes) {
-                        let found = _mm512_shuffle_epi8(table, codes);
-                        *even = _mm512_add_epi16(*even, found);
-                        *odd = _mm512_add_epi16(*odd, _mm512_srli_epi16::<8>(found));
-                    }
-                }
-            }
-            for (q, (wide, bytes)) in wide.iter().zip(bytes).enumerate() {
-                let mut sums: Sums = [[_mm256_setzero_si256(); 2]; 2];
-                for (sums, wide) in sums.as_flattened_mut().iter_mut().zip(wide.as_flattened()) {
-                    *sums = _mm256_add_epi16(_mm512_castsi512_si256(*wide), _mm512_extracti64x4_epi64::<1>(*wide));
-                }
-                let (whole, rest) = block.as_chunks::<{ 2 * COUNT }>();
-                for (codes, table) in whole.iter().zip(&bytes.tables).skip(2 * fours) {
-                    add(&mut sums, load_u8x32(table), halves(load_u8x32(codes)));
-                }
-                // an odd part is alone in its register
-                if let [codes] = rest.as_chunks::<COUNT>().0 {
-                    let codes = halves(_mm256_zextsi128_si256(load_u8x16(codes)));
-                    add(&mut sums, load_u8x32(&bytes.tables[pairs]), codes);
-                }
-                let end = to[q].len().min((number + 1) * BLOCK);
-                finish(&rows(&sums), bytes, &mut to[q][number * BLOCK..end]);
-            }
-        }
     }
 }
