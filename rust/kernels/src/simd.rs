@@ -147,62 +147,6 @@ pub(crate) mod avx512 {
     #[derive(Clone, Copy)]
     pub struct F32x16(__m512);
 
-    /// Registers of the largest table.
-    const REGISTERS: usize = 16;
-
-    /// Up to 256 floats, in registers as far as they are used.
-    #[derive(Clone, Copy)]
-    pub struct Table([__m512; REGISTERS]);
-
-    impl Table {
-        /// The values of codes of so many bits; those of fewer than 16 again and again, so that bits above a code count for nothing.
-        #[target_feature(enable = "avx512f")]
-        #[inline]
-        pub fn of<const BITS: usize>(table: &[f32]) -> Self {
-            let mut registers = [_mm512_setzero_ps(); REGISTERS];
-            let mut values = [[0.0; 16]; REGISTERS];
-            for (i, value) in values.as_flattened_mut().iter_mut().take(16.max(1 << BITS)).enumerate() {
-                *value = table.get(i % (1 << BITS)).copied().unwrap_or(0.0);
-            }
-            registers.iter_mut().zip(&values).for_each(|(register, values)| *register = super::load_f32x16(values));
-            Self(registers)
-        }
-
-        /// Of codes of up to four bits.
-        #[target_feature(enable = "avx512f")]
-        #[inline]
-        pub fn sixteen(values: __m512) -> Self {
-            let mut registers = [_mm512_setzero_ps(); REGISTERS];
-            registers[0] = values;
-            Self(registers)
-        }
-
-        /// What sixteen codes of so many bits stand for; the bits above them may be any.
-        #[target_feature(enable = "avx512f")]
-        #[inline]
-        pub fn values<const BITS: usize>(&self, codes: __m512i) -> __m512 {
-            if BITS <= 4 {
-                return _mm512_permutexvar_ps(codes, self.0[0]);
-            }
-            // of 32 values by five bits, then one of two by each of the others
-            let mut values = [_mm512_setzero_ps(); REGISTERS / 2];
-            let mut count = (1 << BITS) / 32;
-            for (i, value) in values.iter_mut().take(count).enumerate() {
-                *value = _mm512_permutex2var_ps(self.0[2 * i], codes, self.0[2 * i + 1]);
-            }
-            let mut bit = 5;
-            while count > 1 {
-                count /= 2;
-                let upper = _mm512_test_epi32_mask(codes, _mm512_set1_epi32(1 << bit));
-                for i in 0..count {
-                    values[i] = _mm512_mask_blend_ps(upper, values[2 * i], values[2 * i + 1]);
-                }
-                bit += 1;
-            }
-            values[0]
-        }
-    }
-
     // SAFETY of all methods: the processor has AVX-512 F, as they are part of functions that only run there (see above); loads and the
     // store are over 32 or 64 bytes and need no alignment.
     impl super::Fused<16> for F32x16 {
@@ -232,6 +176,69 @@ pub(crate) mod avx512 {
         fn multiply_add(self, other: Self, sum: Self) -> Self {
             // SAFETY: above.
             Self(unsafe { _mm512_fmadd_ps(self.0, other.0, sum.0) })
+        }
+    }
+
+    /// Registers of the largest table.
+    const REGISTERS: usize = 16;
+
+    /// Up to 256 floats, in registers as far as they are used.
+    #[derive(Clone, Copy)]
+    pub struct Table([__m512; REGISTERS]);
+
+    impl Table {
+        /// The values of codes of so many bits; those of fewer than 16 again and again, so that bits above a code count for nothing.
+        #[target_feature(enable = "avx512f")]
+        #[inline]
+        pub fn of(bits: usize, table: &[f32]) -> Self {
+            let mut values = [[0.0; 16]; REGISTERS];
+            let count = table.len().min(1 << bits);
+            values.as_flattened_mut()[..count].copy_from_slice(&table[..count]);
+            for i in 1 << bits..16 {
+                values[0][i] = values[0][i - (1 << bits)];
+            }
+            let mut registers = [_mm512_setzero_ps(); REGISTERS];
+            registers.iter_mut().zip(&values).for_each(|(register, values)| *register = super::load_f32x16(values));
+            Self(registers)
+        }
+
+        /// Of codes of up to four bits.
+        #[target_feature(enable = "avx512f")]
+        #[inline]
+        pub fn sixteen(values: __m512) -> Self {
+            let mut registers = [_mm512_setzero_ps(); REGISTERS];
+            registers[0] = values;
+            Self(registers)
+        }
+
+        /// What codes of up to four bits stand for, in their order.
+        pub fn lowest(self) -> __m512 {
+            self.0[0]
+        }
+
+        /// What sixteen codes of so many bits stand for; the bits above them may be any.
+        #[target_feature(enable = "avx512f")]
+        #[inline]
+        pub fn values<const BITS: usize>(&self, codes: __m512i) -> __m512 {
+            if BITS <= 4 {
+                return _mm512_permutexvar_ps(codes, self.0[0]);
+            }
+            // of 32 values by five bits, then one of two by each of the others
+            let mut values = [_mm512_setzero_ps(); REGISTERS / 2];
+            let mut count = (1 << BITS) / 32;
+            for (i, value) in values.iter_mut().take(count).enumerate() {
+                *value = _mm512_permutex2var_ps(self.0[2 * i], codes, self.0[2 * i + 1]);
+            }
+            let mut bit = 5;
+            while count > 1 {
+                count /= 2;
+                let upper = _mm512_test_epi32_mask(codes, _mm512_set1_epi32(1 << bit));
+                for i in 0..count {
+                    values[i] = _mm512_mask_blend_ps(upper, values[2 * i], values[2 * i + 1]);
+                }
+                bit += 1;
+            }
+            values[0]
         }
     }
 }

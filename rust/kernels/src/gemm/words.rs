@@ -4,6 +4,7 @@
 
 use super::decode::{Meaning, Row, near};
 use crate::quantize::Zeros;
+use crate::simd::avx512::Table;
 use crate::simd::{first_f32x16, load_f32x16, load_u8x64};
 use std::arch::x86_64::*;
 
@@ -46,13 +47,7 @@ fn dot_bits<const BITS: u32>(row: Row<'_>, x: &[f32]) -> f32 {
     let places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     let places = _mm512_srlv_epi32(places, _mm512_set1_epi32((WORDS / groups).ilog2() as i32));
     let fixed = match row.meaning {
-        Meaning::Table(table) => {
-            let mut values = [0.0; WORDS];
-            for (i, value) in values.iter_mut().enumerate() {
-                *value = table.get(i % (1 << BITS)).copied().unwrap_or(0.0);
-            }
-            Some(load_f32x16(&values))
-        }
+        Meaning::Table(table) => Some(Table::of(BITS as usize, table).lowest()),
         Meaning::Affine(None) => Some(near(BITS as usize, (1 << (BITS - 1)) as f32)),
         _ => None,
     };

@@ -304,11 +304,11 @@ mod avx512 {
         out: &mut [f32],
     ) {
         let mut before: &[f32] = &[];
-        let mut table = Table::of::<BITS>(before);
+        let mut table = Table::of(BITS, before);
         for (g, at) in by_group(start..start + out.len(), group) {
             let (scale, values) = (scale[g], tables.of(g));
             if !std::ptr::eq(before, values) {
-                (before, table) = (values, Table::of::<BITS>(values));
+                (before, table) = (values, Table::of(BITS, values));
             }
             let (wide, rest) = out[at.start - start..at.end - start].as_chunks_mut::<16>();
             let (codes, last) = codes[at].as_chunks::<16>();

@@ -107,7 +107,7 @@ fn dot_bits<const BITS: usize, const MEANING: u8>(row: Row<'_>, table: &[f32], x
         return avx2::dot(row, x);
     }
     let bytes = row.bytes;
-    let mut table = Table::of::<BITS>(table);
+    let mut table = Table::of(BITS, table);
     let (mut total, mut rest) = (_mm512_setzero_ps(), 0.0);
     let (mut at, mut room) = (0, whole(bytes, BITS, x.len() / WIDE));
     for (g, x) in x.chunks(row.group).enumerate() {
@@ -148,7 +148,7 @@ fn bits<const BITS: usize, const MEANING: u8>(row: Row<'_>, table: &[f32], out: 
     if !row.group.is_multiple_of(WIDE) && row.group != out.len() {
         return avx2::decode(row, out);
     }
-    let mut table = Table::of::<BITS>(table);
+    let mut table = Table::of(BITS, table);
     let bytes = row.bytes;
     let (mut at, mut room) = (0, whole(bytes, BITS, out.len() / WIDE));
     for (g, values) in out.chunks_mut(row.group).enumerate() {
