@@ -21,11 +21,11 @@ fn floats(seed: u64) -> Vector {
     vector
 }
 
-/// What is in zmm1 after `line`, which finds the operands in zmm1, zmm18 and zmm3, the last also at `[{b}]`, and a mask in k1.
-macro_rules! after {
+/// What is in zmm1 and in k1 after `line`, which finds the operands in zmm1, zmm18 and zmm3, the last also at `[{b}]`, and a mask in k1.
+macro_rules! both_after {
     ($line:expr, $operands:expr, $mask:expr) => {{
-        let ([d, a, b], mut out): ([Vector; 3], Vector) = ($operands, [0; 64]);
-        // SAFETY: reads three vectors and writes one; clobbers only what a call may.
+        let ([d, a, b], mut out, mut mask): ([Vector; 3], Vector, u64) = ($operands, [0; 64], 0);
+        // SAFETY: reads three vectors and writes one and a mask; clobbers only what a call may.
         unsafe {
             asm!(
                 "kmovq k1, {mask}",
@@ -34,17 +34,33 @@ macro_rules! after {
                 "vmovdqu64 zmm3, [{b}]",
                 $line,
                 "vmovdqu64 [{out}], zmm1",
+                "kmovq [{kept}], k1",
                 "vzeroupper",
                 mask = in(reg) $mask,
                 d = in(reg) &d,
                 a = in(reg) &a,
                 b = in(reg) &b,
                 out = in(reg) &mut out,
+                kept = in(reg) &mut mask,
                 clobber_abi("C"),
             );
         }
-        out
+        (out, mask)
     }};
+}
+
+/// The first of them.
+macro_rules! after {
+    ($line:expr, $operands:expr, $mask:expr) => {
+        both_after!($line, $operands, $mask).0
+    };
+}
+
+/// The second.
+macro_rules! mask_after {
+    ($line:expr, $operands:expr, $mask:expr) => {
+        both_after!($line, $operands, $mask).1
+    };
 }
 
 /// Holds all forms of an instruction on lanes of a type against a function of one lane of each operand.
@@ -264,32 +280,6 @@ fn shifts_and_moves() {
         let got = after!("vpermi2ps zmm1, zmm18, zmm3", operands, mask);
         assert_eq!(got, vector(view!(d, u32).iter().map(|&i| both[i as usize % 32]), f32::to_le_bytes));
     }
-}
-
-/// What is in k1 after `line`, which finds the operands in zmm1, zmm18 and zmm3, the last also at `[{b}]`, and a mask in k1.
-macro_rules! mask_after {
-    ($line:expr, $operands:expr, $mask:expr) => {{
-        let ([d, a, b], mut out): ([Vector; 3], u64) = ($operands, 0);
-        // SAFETY: reads three vectors and writes one mask; clobbers only what a call may.
-        unsafe {
-            asm!(
-                "kmovq k1, {mask}",
-                "vmovdqu64 zmm1, [{d}]",
-                "vmovdqu64 zmm18, [{a}]",
-                "vmovdqu64 zmm3, [{b}]",
-                $line,
-                "kmovq [{out}], k1",
-                "vzeroupper",
-                mask = in(reg) $mask,
-                d = in(reg) &d,
-                a = in(reg) &a,
-                b = in(reg) &b,
-                out = in(reg) &mut out,
-                clobber_abi("C"),
-            );
-        }
-        out
-    }};
 }
 
 #[test]

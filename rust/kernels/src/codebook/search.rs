@@ -13,6 +13,9 @@ const PANEL: usize = 16;
 /// Tiles that meet a block of codewords while it is in the first cache.
 const TILES: usize = 32;
 
+/// Points of one task at least: about a tile.
+const LEAST: usize = 8;
+
 type Line = [f32; PANEL];
 
 /// A codebook in the order in which the search reads it.
@@ -50,7 +53,7 @@ impl Search {
 
     /// Fills `index` for points whose coordinates are `at(point, j)`.
     pub fn each(&self, m: &Machine, index: &mut [i32], at: impl Fn(usize, usize) -> f32 + Sync) {
-        let grain = (1usize << 18).div_ceil((self.lines.len() * PANEL).max(1)).max(8);
+        let grain = (1usize << 18).div_ceil((self.lines.len() * PANEL).max(1)).max(LEAST);
         m.split_parts(index.len(), grain, Rows::new(index, 1), |range, index| {
             self.some(m.path(), index.all(), |p, j| at(range.start + p, j));
         });

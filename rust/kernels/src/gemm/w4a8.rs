@@ -2,9 +2,9 @@
 //! exactly in i32, or by floats (that of the usual checkpoints, with activations rounded to bytes).
 //!
 //! Codes are multiplied as they lie in memory, low nibbles by the even columns of `x` and high ones by the odd columns, and
-//! summed in 16 bits as far as they fit, in 32 with AVX-512 (`blocks`). Zero points come off there, times sums of `x`: so the rest
-//! of the way has only the magnitude of the result. From 16 rows on with AVX-512 or AMX: a panel of codes, zero points off and levels on, becomes bytes
-//! (`bytes`). Limit: multiplications, for few rows of `x` the reading of the codes.
+//! summed in 16 bits as far as they fit, in 32 with AVX-512 (`blocks`). Zero points come off there, times sums of `x`: so the
+//! rest of the way has only the magnitude of the result. From 16 rows on with AVX-512 or AMX: a panel of codes, zero points off
+//! and levels on, becomes bytes (`bytes`). Limit: multiplications, for few rows of `x` the reading of the codes.
 
 #[cfg(target_arch = "x86_64")]
 mod blocks;
