@@ -21,6 +21,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -200,19 +201,23 @@ def build(out: Path = PTX, architectures: Iterable[str] = ARCHITECTURES, *, cubi
     cubin  the same as <kernel>.<architecture>.cubin, too, for people; then all are made again
     """
     out.mkdir(parents=True, exist_ok=True)
-    outputs = []
-    for source in sources():
-        for architecture in targets(source, architectures):
-            path = out / f"{source.stem}.{architecture}.ptx"
-            head = f"// subbyte {digest(source, architecture)}\n".encode()
-            fresh = cubin or not path.is_file() or not path.read_bytes().startswith(head)
-            if fresh:
-                made = compile_source(source, architecture)
-                tail = "".join(f"// {' '.join(map(str, astuple(row)))}\n" for row in resources(made.log))
-                _write(path, head + made.ptx + b"\n" + tail.encode())
-                if cubin:
-                    _write(path.with_suffix(".cubin"), made.cubin)
-            outputs.append(Output(path, architecture, fresh, noted(path.read_text())))
+
+    def made(job: tuple[Path, str]) -> Output:
+        source, architecture = job
+        path = out / f"{source.stem}.{architecture}.ptx"
+        head = f"// subbyte {digest(source, architecture)}\n".encode()
+        fresh = cubin or not path.is_file() or not path.read_bytes().startswith(head)
+        if fresh:
+            compiled = compile_source(source, architecture)
+            tail = "".join(f"// {' '.join(map(str, astuple(row)))}\n" for row in resources(compiled.log))
+            _write(path, head + compiled.ptx + b"\n" + tail.encode())
+            if cubin:
+                _write(path.with_suffix(".cubin"), compiled.cubin)
+        return Output(path, architecture, fresh, noted(path.read_text()))
+
+    jobs = [(source, architecture) for source in sources() for architecture in targets(source, architectures)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # ctypes lets go of the interpreter while NVRTC works
+        outputs = list(pool.map(made, jobs))
     kernels = {source.stem for source in sources()}
     for stale in out.glob("*.ptx"):
         if stale.name.split(".")[0] not in kernels:
