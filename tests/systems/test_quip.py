@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tests.oracles.ldlq import narrow
 from tests.pipeline.mini import MINI, TOKENS
 
 import subbyte
@@ -175,8 +177,8 @@ def test_a_file_with_half_a_rotation_is_refused(tmp_path: Path) -> None:
 def test_what_cannot_be_had_is_refused() -> None:
     weight, x = layer(44, 92)
     seen = statistics(x)
-    with pytest.raises(RangeError, match="n: given 92"):
-        Ldlq("hadamard").solve(weight, Scheme.parse("int2/tensor/asym/float_zero/f32"), seen)
+    with pytest.raises(RangeError, match="n: given 4099"):
+        Rotation("hadamard", 4099)
     for solver, text in [
         (Ldlq(), "e8p2/tensor/f32"),
         (Ldlq(), "int4/g4/asym/f32"),
@@ -190,6 +192,20 @@ def test_what_cannot_be_had_is_refused() -> None:
     singular = Statistics(2, gram=torch.ones(92, 92))
     with pytest.raises(SingularError):
         Ldlq("none", ridge=0, damp=0, damp_retries=0).solve(weight, Scheme.parse("int2/channel/asym/f32"), singular)
+
+
+def test_a_hessian_that_f64_can_factor_needs_no_damping() -> None:
+    seen = Statistics(400, gram=torch.from_numpy(narrow(128)))
+    weight, _ = layer(16, 128)
+    exact = Ldlq("none", rescale=False, ridge=0, damp=0)
+    found = exact.solve(weight, Scheme.parse("int4/channel/asym/f32"), seen)
+    assert found.note == ""
+    assert (
+        "damping raised"
+        in replace(exact, damp_retries=3)
+        .solve(weight, Scheme.parse("int4/channel/asym/f32"), Statistics(2, gram=torch.ones(128, 128)))
+        .note
+    )
 
 
 def test_without_tokens_the_nearest_codes_and_a_note() -> None:
