@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from tests.oracles.case import Case
-from tests.oracles.hadamard import PALEY, WILLIAMSON, cases, halves, matrix, mixed
+from tests.oracles.hadamard import PALEY, WILLIAMSON, cases, halves, hartley, matrix, mixed
 
 from subbyte import errors, kernels
 
@@ -11,7 +11,7 @@ every_path = pytest.mark.parametrize("path", kernels.paths())
 
 
 @every_path
-@pytest.mark.parametrize("case", [*cases(), *mixed(), *halves()], ids=str)
+@pytest.mark.parametrize("case", [*cases(), *mixed(), *hartley(), *halves()], ids=str)
 def test_agrees_with_the_oracle(case: Case, path: str) -> None:
     with kernels.forced(path):
         case.check(kernels.hadamard(*case.args, **case.kwargs))
@@ -76,7 +76,30 @@ def test_a_transform_with_an_outer_matrix_is_orthonormal_and_its_transpose_the_i
         np.testing.assert_array_equal(kernels.hadamard(np.eye(n, dtype=np.float32), scale=1.0), matrix(n).T)
 
 
-@pytest.mark.parametrize("n", [3, 6, 23 * 4, 0])
+@every_path
+@pytest.mark.parametrize("n", [3, 5, 14, 92, 188, 260, 1001, 13696])
+def test_without_a_hadamard_matrix_hartleys_is_orthonormal_and_its_own_inverse(n: int, path: str) -> None:
+    """QuaRot's sheet: R_m by H_2^t, with entries of at most sqrt(2 / n)."""
+    x = np.random.default_rng(n).standard_normal((3, n)).astype(np.float32)
+    one = np.zeros((1, n), np.float32)
+    one[0, n // 3] = 1
+    with kernels.forced(path, 2):
+        turned = kernels.hadamard(x)
+        for transpose in (False, True):
+            np.testing.assert_allclose(kernels.hadamard(turned, transpose=transpose), x, rtol=0, atol=1e-5)
+        spread = kernels.hadamard(one)
+        assert np.abs(spread).max() <= (2 / n) ** 0.5 * (1 + 1e-5)
+        np.testing.assert_allclose(np.square(spread).sum(), 1, rtol=1e-5)
+        np.testing.assert_allclose(np.square(turned).sum(1), np.square(x).sum(1), rtol=1e-5)
+    with kernels.forced("scalar", 1):
+        np.testing.assert_array_equal(kernels.hadamard(x), turned)
+    if n < 512:
+        dense = kernels.hadamard(np.eye(n, dtype=np.float32)).astype(np.float64)
+        assert np.abs(dense @ dense.T - np.eye(n)).max() < 1e-5
+        np.testing.assert_allclose(dense, dense.T, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [4099, 2 * 4099, 0])
 def test_other_lengths_are_refused(n: int) -> None:
-    with pytest.raises(errors.RangeError):
+    with pytest.raises(errors.RangeError, match="odd part of at most 4096"):
         kernels.hadamard(np.zeros((2, n), np.float32))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from tests.oracles.case import Case
-from tests.oracles.ldlq import cases, problem, unit_lower
+from tests.oracles.ldlq import cases, factored, ldlq, narrow, problem, unit_lower
 
 from subbyte import kernels
 from subbyte.errors import NotFiniteError, RangeError, ShapeError, SingularError, UnknownNameError
@@ -112,6 +112,33 @@ def test_sweeps_begin_where_they_are_told(sweeps: int) -> None:
     codes, values, loss = kernels.ldlq(weight, hessian, 4, sweeps=sweeps, start=weight)
     np.testing.assert_array_equal(values, codes.astype(np.float32))
     assert loss.sum() < measured(weight - np.floor(weight + 0.5), hessian)
+
+
+@paths
+@kinds
+def test_what_f32_cannot_factor_is_factored_in_f64(bits: int, codewords: str, path: str) -> None:
+    """QuIP#'s sheet, B.5: "if Cholesky is not finite, redo in fp64"."""
+    hessian = narrow(128)
+    assert not factored(hessian, np.float32)
+    assert factored(hessian, np.float64)
+    weight, _ = problem(16, 128, 8, bits, codewords)
+    with kernels.forced(path):
+        codes, values, loss = kernels.ldlq(weight, hessian, bits, codewords)
+    np.testing.assert_array_equal(decoded(codes, bits, codewords), values)
+    exact = measured(weight - values, hessian)
+    # what f32 sums of the loss itself lose, beside the small values that are left
+    np.testing.assert_allclose(loss.sum(), exact, rtol=1e-2)
+    assert exact < measured(weight - kernels.ldlq(weight, None, bits, codewords)[1], hessian)
+    best = ldlq(weight, hessian, bits, codewords)[1]
+    np.testing.assert_allclose(exact, measured(weight - best, hessian), rtol=0.05)
+
+
+def test_a_singular_hessian_is_none_in_f64_either() -> None:
+    """Rank 16, of whole numbers: exact in f32, with pivots of rounding errors alone."""
+    inputs = np.random.default_rng(0).integers(-8, 9, (16, 48))
+    hessian = (inputs.T @ inputs).astype(np.float32)
+    with pytest.raises(SingularError, match="pivot"):
+        kernels.ldlq(problem(4, 48, 9)[0], hessian, 2)
 
 
 def test_nothing_gives_nothing() -> None:

@@ -86,6 +86,24 @@ def problem(rows: int, cols: int, seed: int, bits: int = 2, codewords: str = "in
     return weight.astype(np.float32), hessian.astype(np.float32)
 
 
+def narrow(cols: int, seed: int = 0) -> np.ndarray:
+    """A Hessian [cols, cols] f32, positive definite, too near to a singular one for an f32 factorization."""
+    turns = np.linalg.qr(np.random.default_rng(seed).standard_normal((cols, cols)))[0]
+    hessian = ((turns * np.geomspace(3e-9, 1, cols)) @ turns.T).astype(np.float32)
+    return (hessian + hessian.T) / 2
+
+
+def factored(hessian: np.ndarray, dtype: type) -> bool:
+    """Whether a Cholesky factorization, column by column in a dtype, meets positive pivots alone."""
+    rest = hessian.astype(dtype)
+    for k in range(len(rest)):
+        if rest[k, k] <= 0:
+            return False
+        column = rest[k + 1 :, k] / np.sqrt(rest[k, k])
+        rest[k + 1 :, k + 1 :] -= np.outer(column, column)
+    return True
+
+
 def settled(rows: int, cols: int, seed: int, bits: int, codewords: str, sweeps: int, block: int) -> Case:
     """As many rows as asked for that stay clear of ties."""
     weight, hessian = problem(3 * rows, cols, seed, bits, codewords)

@@ -26,8 +26,8 @@ def hadamard(x: Any, scale: float | None = None, transpose: bool = False, *, str
     """The last axis times a Hadamard matrix: scale * H x, for powers of two the bits of the CPU.
 
     x          [..., n] f32, f16 or bf16, torch, CuPy or JAX, contiguous, on a CUDA device; n = K * 2 ** t as on the
-               CPU, as long as a row fits the shared memory of a block: 41,728 numbers on sm_80, 58,112 on sm_90, less
-               2 * K for K > 1
+               CPU, but for Hartley's matrices, as long as a row fits the shared memory of a block: 41,728 numbers on
+               sm_80, 58,112 on sm_90, less 2 * K for K > 1
     scale      None: 1 / sqrt(n)
     transpose  multiply by the transpose of H
     stream     where it runs: None is the framework's current stream; else as in `launch`
@@ -142,8 +142,12 @@ class Plan:
 
 @functools.cache
 def matrix(n: int) -> Any:
-    """The outer matrix for rows of n numbers, [K, K] f32."""
-    return np.from_dlpack(_rust.hadamard_matrix(n))
+    """The outer matrix for rows of n numbers, [K, K] f32 of 1 and -1; RangeError where there is none of signs alone."""
+    found = np.from_dlpack(_rust.hadamard_matrix(n))
+    if len(found) > 1 and len(found) % 2:
+        expected = "2^t, or K 2^t with a K of which a Hadamard matrix is known here (multiples of 4)"
+        raise RangeError("n", n, expected, "the CPU takes this one, by Hartley's matrix")
+    return found
 
 
 @functools.cache

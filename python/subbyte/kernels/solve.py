@@ -302,9 +302,10 @@ def ldlq(
     With H = L D L^T, L unit lower triangular (in blocks of dim), columns k go to the codewords nearest to
     w_k + (w - q) L[:, k], floor(x + 1/2) for integers (Chee et al., 2023, algorithm 3; Tseng et al., 2024, equation 4).
     A sweep then moves each from the last to the first to those nearest to q_k + (w - q) H[:, k] inv(H[k, k]); integers
-    may leave their range on the way and are clamped after each sweep. Does not depend on the number of threads. Raises
-    RangeError (bits, block, sweeps without Hessian, a start without sweeps), SingularError, NotFiniteError, ShapeError,
-    UnknownNameError (codewords), DtypeError, StrideError, DeviceError.
+    may leave their range on the way and are clamped after each sweep. L is found in f32, and where that meets a pivot
+    of zero or less once more in f64. Does not depend on the number of threads. Raises RangeError (bits, block, sweeps
+    without Hessian, a start without sweeps), SingularError (in f64 too), NotFiniteError, ShapeError, UnknownNameError
+    (codewords), DtypeError, StrideError, DeviceError.
 
     >>> import numpy as np
     >>> weight, hessian = np.float32([[1.375, 1.375]]), np.float32([[1.0, 0.75], [0.75, 1.0]])

@@ -13,10 +13,10 @@ from subbyte import kernels
 from subbyte.errors import SchemeError, ShapeError
 from subbyte.schemes import E8p, Power, Table, Vectors
 from subbyte.tensors import (
+    Butterfly,
     CodebookTensor,
     Coded,
     Decomposition,
-    Kronecker,
     QuantizedTensor,
     Rotated,
     TableTensor,
@@ -55,8 +55,8 @@ class QuantizedLinear(nn.Module):
     multiplies x before, and `column_bias` [I] with x gives one number that all outputs share.
 
     Vectors of a codebook that all share: `kernels.codebook_gemm`, with `words` and `scale` [1, 1]. What is `Rotated` is
-    turned on both sides of the product, in f32: `input_vector` and `output_vector` f16 or None, and for a Kronecker
-    product the f32 factors and the orders that its seed stands for, `input_left`, `input_right`, `input_before`,
+    turned on both sides of the product, in f32: `input_vector` and `output_vector` f16 or None, and for a
+    `Butterfly` the f32 factors and the orders that its seed stands for, `input_left`, `input_right`, `input_before`,
     `input_after`, the same of `output`.
 
     With a second level, `scale` (and `zero`) give way to `scale_words` i32 [G, ceil(O * bits / 32)], `scale_scale` and
@@ -178,7 +178,7 @@ class QuantizedLinear(nn.Module):
             vector = None if rotation.vector is None else torch.from_numpy(np.array(rotation.vector))
             self.register_buffer(f"{side}_vector", vector)
             steps = rotation.steps(back=side == "output")
-            for name in Kronecker._fields:
+            for name in Butterfly._fields:
                 array = None if steps is None else torch.from_numpy(np.array(getattr(steps, name)))
                 self.register_buffer(f"{side}_{name}", array)
 
@@ -254,8 +254,8 @@ class QuantizedLinear(nn.Module):
         return x if vector is None else x * vector.float()
 
     def _turned(self, x: torch.Tensor, side: Side) -> torch.Tensor:
-        parts = [getattr(self, f"{side}_{name}") for name in Kronecker._fields]
-        steps = None if parts[0] is None else Kronecker(*parts)
+        parts = [getattr(self, f"{side}_{name}") for name in Butterfly._fields]
+        steps = None if parts[0] is None else Butterfly(*parts)
         return cast("torch.Tensor", turn(x.contiguous(), steps, back=side == "output"))
 
     def _decoded(self, name: Literal["scale", "zero"]) -> torch.Tensor | None:

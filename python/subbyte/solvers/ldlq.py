@@ -33,7 +33,8 @@ LEAST = 1e-8
 class Ldlq:
     """Minimises tr((W - Q) H (W - Q)^T) from the last columns to the first, rotated so that no entry is large.
 
-    incoherence   "kronecker": random rotations, drawn by a seed; "hadamard": random signs and a Hadamard matrix; "none"
+    incoherence   "kronecker" or "block": random rotations, drawn by a seed; "hadamard": random signs and a Hadamard
+                  matrix; "none"
     rescale       before the rotations, balance the columns of W against the diagonal of H
     level         before the rotations, give all rows of W one size: the error is then spread in its proportion over
                   the rows, where it is otherwise the same in each, however small its weights are
@@ -53,7 +54,7 @@ class Ldlq:
     wanted: ClassVar[frozenset[str]] = frozenset({"gram"})
     indexed = False
 
-    incoherence: Literal["kronecker", "hadamard", "none"] = "kronecker"
+    incoherence: Literal["kronecker", "block", "hadamard", "none"] = "kronecker"
     rescale: bool = True
     level: bool = False
     rounding: Literal["ldlq", "ldlqRG", "allbal", "stochastic", "ldlbal_admm", "nearest"] = "ldlq"
@@ -96,7 +97,7 @@ class Ldlq:
 
         Without a single token: to the nearest codes, and the note says so. Raises SchemeError (a scheme other than
         e8p/tensor or integers per tensor with float zero points between rotations, integers per row without; E8P with
-        an order of columns or I no multiple of 8), RangeError (a size without Hadamard matrix), SingularError,
+        an order of columns or I no multiple of 8), RangeError (a size that `Rotation` does not take), SingularError,
         NotFiniteError.
         """
         self._check(scheme, weight.shape[1])
@@ -155,14 +156,16 @@ class Ldlq:
             inputs /= _balance(weight, moments)
         if self.level:
             outputs *= _sizes(weight)
-        if self.incoherence == "hadamard":
+        assert self.incoherence != "none"
+        kind, seeds = self.incoherence, [0, 0]
+        if kind == "hadamard":
             inputs *= _signs(drawn, columns)
             outputs *= _signs(drawn, rows)
-        plain = self.incoherence == "kronecker"  # whose seed tells it in a file, where Hadamard's vectors do
-        vectors = [None if plain and (v == 1).all() else halves(v) for v in (inputs, outputs)]
-        seeds = (drawn.random_raw(2) >> np.uint64(1)) if self.incoherence == "kronecker" else (0, 0)
-        kind: Literal["kronecker", "hadamard"] = "kronecker" if self.incoherence == "kronecker" else "hadamard"
-        return Rotation(kind, columns, int(seeds[0]), vectors[0]), Rotation(kind, rows, int(seeds[1]), vectors[1])
+        else:
+            seeds = (drawn.random_raw(2) >> np.uint64(1)).tolist()
+        # A seed tells a rotation in a file, where Hadamard's vectors do.
+        vectors = [None if kind != "hadamard" and (v == 1).all() else halves(v) for v in (inputs, outputs)]
+        return Rotation(kind, columns, seeds[0], vectors[0]), Rotation(kind, rows, seeds[1], vectors[1])
 
     def _round(
         self, weight: Floats, moments: Floats | None, scheme: Scheme, name: str

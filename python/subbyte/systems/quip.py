@@ -3,7 +3,8 @@
 H = E[x x^T] (section 3)               -> `Statistics.gram`, on the quantized model so far; its mean diagonal is made 1
 LDLQ, algorithm 3; H = (L)D(L)^T       -> `solvers.Ldlq`, `kernels.ldlq`; GPTQ gives the same codes on flipped columns
 incoherence, algorithms 1 and 2        -> `tensors.Rotated`: U and V stay at run time, as seeds; "kronecker" is the
-  paper's product of two rotations between permutations, "hadamard" QuIP#'s transform
+  paper's product of two rotations between permutations, "block" the one that the released flags run, with rotations of
+  their own for every row and column, "hadamard" QuIP#'s transform
 diagonal rescaling (section 4.2)       -> `rescale`; 1 / s is kept in 16 bits and multiplies the inputs
 rho = 2.4, the quantization range      -> `spread`, in root mean squares of the rotated weight; one scale a tensor
 greedy passes (supplement)             -> `passes`; the released code's ldlqRG adds them to columns in rising order of
@@ -11,7 +12,7 @@ greedy passes (supplement)             -> `passes`; the released code's ldlqRG a
 released order: rescale, rotate, damp  -> `ridge` 0.01 before the rotation, `damp` 0.01 of the mean after it
 stochastic rounding (section 3)        -> `rounding` stochastic: unbiased, and worse on layers, as in the paper
 bounded feedback (supplement)          -> `rounding` ldlbal_admm: the factor's inverse has columns of norm 1 at most
-Left out: the "block" butterfly that the released flags run by mistake. No incoherence: min-max grids by rows.
+No incoherence: min-max grids by rows. Left out: nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ __all__ = ["quip"]
 def quip(
     bits: int = 2,
     rounding: Literal["ldlq", "ldlqRG", "allbal", "stochastic", "ldlbal_admm", "nearest"] = "ldlq",
-    incoherence: Literal["kronecker", "hadamard", "none"] = "kronecker",
+    incoherence: Literal["kronecker", "block", "hadamard", "none"] = "kronecker",
     rescale: bool = True,
     passes: int | None = None,
     spread: float = 2.4,
@@ -43,7 +44,7 @@ def quip(
     bits             bits of a weight's code, 1 to 8
     rounding         ldlq, ldlqRG (columns sorted, greedy passes after), allbal (greedy passes alone), stochastic,
                      ldlbal_admm (bounded feedback) or nearest
-    incoherence      the rotations: kronecker (the paper's), hadamard, or none
+    incoherence      the rotations: kronecker (the paper's), block (the released flags'), hadamard, or none
     rescale          balance the columns of the weight against the inputs before the rotations
     passes           greedy passes; none: 10 for ldlqRG and allbal, as in the paper's runs, else 0
     spread           range of the codes in root mean squares of the weight, to each side

@@ -1,6 +1,7 @@
 """QuIP# (Tseng et al., 2024, arXiv 2402.04396): Hadamard rotations and a lattice codebook of eight weights a code.
 
-RHT, S_U and S_V (section 3)           -> `tensors.Rotated` with "hadamard": both transforms stay at run time
+RHT, S_U and S_V (section 3)           -> `tensors.Rotated` with "hadamard": both transforms stay at run time; where
+  no Hadamard matrix is known, Hartley's of the odd part in the place of the paper's Fourier transform
 E8P (section 4.2), RVQ (4.3)           -> `schemes.E8p`, `kernels.e8p_encode`: 2, 3 and 4 bits by codebook
 BlockLDLQ, equation 4                  -> `solvers.Ldlq`, `kernels.ldlq` in blocks of eight columns
 Wscale = rms / opt_scale               -> 1 / `scale_override`; the codebooks' optima are 1.03, 0.98 and 1.03, of which
@@ -44,7 +45,7 @@ def quip_sharp(
 
     bits             bits of a weight: 2, 3 or 4; for integers 1 to 8
     codebook         e8p, or integers: one scalar grid, to see what the lattice is worth
-    incoherence      hadamard (random signs and a Hadamard matrix), or kronecker, which takes widths that have none
+    incoherence      hadamard (random signs and a Hadamard matrix; Hartley's for widths that have none), or kronecker
     rescale          balance the columns of the weight against the inputs before the rotations
     tune_iterations  passes of block coordinate descent after the first rounding
     scale_override   what a weight of root mean square 1 becomes before it is rounded; none: 0.9, 0.98 or 1.03 by bits

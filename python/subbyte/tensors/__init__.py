@@ -10,17 +10,17 @@ from subbyte.tensors.decomposition import Decomposition, Kept
 from subbyte.tensors.layer import QuantizedLayer, Weight
 from subbyte.tensors.quantized import QuantizedTensor
 from subbyte.tensors.rotated import Rotated, rotate, unrotate
-from subbyte.tensors.rotation import Kronecker, Rotation, turn
+from subbyte.tensors.rotation import Butterfly, Rotation, turn
 from subbyte.tensors.sparse import Sparse
 from subbyte.tensors.table import TableTensor
 from subbyte.tensors.vectors import Coded, VectorTensor
 
 __all__ = [
+    "Butterfly",
     "CodebookTensor",
     "Coded",
     "Decomposition",
     "Kept",
-    "Kronecker",
     "QuantizedLayer",
     "QuantizedTensor",
     "Rotated",

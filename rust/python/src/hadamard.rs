@@ -70,7 +70,7 @@ fn orthonormal(n: usize) -> f32 {
     (n as f64).sqrt().recip() as f32
 }
 
-/// `H_K` for rows of `n`, [K, K] of 1 and -1; for a power of two K is 1.
+/// `H_K` for rows of `n`, [K, K] of 1 and -1, Hartley's matrix for an odd K; for a power of two K is 1.
 #[pyfunction]
 pub fn hadamard_matrix(py: Python<'_>, n: i64) -> PyResult<Buffer> {
     let n = natural(py, "n", n)?;

@@ -8,7 +8,7 @@ know and runs on random weights; this way it does not find any, and says so.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -269,13 +269,24 @@ def _read_vectors(source: Source, name: str, scheme: Scheme, shape: tuple[int, i
 
 
 def _rotation(side: str, rotation: Rotation) -> dict[str, Raw]:
-    """The tensors of one side's rotation: a seed says that it is a Kronecker product."""
+    """The tensors of one side's rotation: a seed says that it is a butterfly, a 1 behind it which."""
     tensors = {}
-    if rotation.kind == "kronecker":
-        tensors[f"{side}_seed"] = Raw("I64", np.array([rotation.seed], np.int64))
+    if rotation.kind != "hadamard":
+        told = [rotation.seed, 1] if rotation.kind == "block" else [rotation.seed]
+        tensors[f"{side}_seed"] = Raw("I64", np.array(told, np.int64))
     if rotation.vector is not None:
         tensors[f"{side}_vector"] = Raw("F16", rotation.vector)
     return tensors
+
+
+def _kind(source: Source, seed: str, size: int) -> tuple[Literal["hadamard", "kronecker", "block"], int, int]:
+    """Kind, size and seed of the rotation whose seed has this name in the file, if it is there."""
+    if seed not in source:
+        return "hadamard", size, 0
+    told = source.array(seed)
+    if source.dtype(seed) != "I64" or told.shape not in ((1,), (2,)) or (told[1:] != 1).any():
+        raise CheckpointError(seed, f"{source.dtype(seed)} {told.tolist()}", "I64, a seed, or a seed and 1")
+    return "block" if told.size == 2 else "kronecker", size, int(told[0])
 
 
 def _with_rotations(source: Source, name: str, weight: Weight) -> Weight:
@@ -283,14 +294,11 @@ def _with_rotations(source: Source, name: str, weight: Weight) -> Weight:
     sides = []
     for side, size in (("output", weight.shape[0]), ("input", weight.shape[1])):
         seed, vector = f"{name}.{side}_seed", f"{name}.{side}_vector"
-        if seed in source and (source.dtype(seed) != "I64" or source.array(seed).shape != (1,)):
-            raise CheckpointError(seed, source.dtype(seed), "I64, one number")
         if vector in source and source.dtype(vector) != "F16":
             raise CheckpointError(vector, source.dtype(vector), "F16")
         if seed in source or vector in source:
             kept = source.array(vector) if vector in source else None
-            drawn = int(source.array(seed)[0]) if seed in source else 0
-            sides.append(Rotation("kronecker" if seed in source else "hadamard", size, drawn, kept))
+            sides.append(Rotation(*_kind(source, seed, size), kept))
     if not sides:
         return weight
     if len(sides) == 1 or not isinstance(weight, QuantizedTensor | CodebookTensor):

@@ -19,11 +19,12 @@ const GRAIN: usize = 1 << 15;
 const PIECE: usize = 1 << 11;
 
 /// The outer factor for rows of `n`: its order `K`, and `H_K` row by row, entries 1 and -1; 1 and nothing for powers of two.
+/// For an odd `K`, of which there are no such, Hartley's matrix.
 ///
 /// Errors: `Range` for an `n` that is no `K 2^t`.
 pub fn outer(n: usize) -> Result<(usize, Arc<[f32]>)> {
     let order = matrix::order(n).ok_or_else(|| {
-        Error::range("n", n, "2^t, or K 2^t with a K of which a Hadamard matrix is known here (multiples of 4)")
+        Error::range("n", n, "1 or more, with an odd part of at most 4096 where no Hadamard matrix is known here")
     })?;
     Ok((order, if order > 1 { matrix::matrix(order) } else { Arc::default() }))
 }

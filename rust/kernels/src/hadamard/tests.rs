@@ -1,3 +1,4 @@
+use super::matrix::{Construction, Field};
 use super::{hadamard, hadamard_quantize, matrix};
 use crate::minifloat::E4m3fn;
 use crate::quantize::{Int8, quantize_tokens};
@@ -6,7 +7,7 @@ use crate::{Error, Machine, Path};
 #[test]
 fn every_path_gives_the_same_bits() {
     let scalar = Machine::forced(Path::Scalar, 1).unwrap();
-    for n in (0..15).map(|log| 1 << log).chain([12, 20, 24, 56, 368, 688, 11008]) {
+    for n in (0..15).map(|log| 1 << log).chain([3, 12, 20, 24, 56, 92, 368, 688, 11008]) {
         for rows in [0, 1, 2, 7, 200_000_usize.div_ceil(n).min(100)] {
             let x: Vec<f32> = (0..rows * n).map(|i| ((i * i) as f32 * 0.37).sin()).collect();
             let mut expected = x.clone();
@@ -53,7 +54,7 @@ fn quantized_rows_are_those_of_the_transform() {
 #[test]
 fn wrong_calls_are_refused() {
     let m = Machine::detect();
-    for n in [0, 3, 6, 4004] {
+    for n in [0, 4099, 8 * 4099] {
         assert!(matches!(hadamard(&m, None, &mut [0.0; 48], 1, n, 1.0, false), Err(Error::Range(_))));
     }
     assert!(matches!(hadamard(&m, None, &mut [0.0; 48], 1, 32, 1.0, false), Err(Error::Shape(_))));
@@ -63,24 +64,75 @@ fn wrong_calls_are_refused() {
     ));
     let quantize =
         |n, signs| hadamard_quantize::<Int8>(&m, &[0.0; 32], signs, 1, n, 1.0, false, 1e-5, &mut [0; 32], &mut [0.0]);
-    assert!(matches!(quantize(6, None), Err(Error::Range(_))));
+    assert!(matches!(quantize(4099, None), Err(Error::Range(_))));
     assert!(matches!(quantize(64, None), Err(Error::Shape(_))));
     assert!(matches!(quantize(32, Some(&[1.0; 31][..])), Err(Error::Shape(_))));
 }
 
 #[test]
 fn every_matrix_is_a_hadamard_matrix() {
-    let orders = [12, 20, 28, 36, 44, 52, 60, 76, 84, 108, 116, 124, 140, 148, 156, 172, 200, 368];
+    let orders =
+        [12, 20, 28, 36, 44, 52, 60, 76, 84, 100, 108, 116, 124, 140, 148, 156, 172, 200, 244, 340, 368, 580, 724];
     for order in orders {
-        assert_eq!(matrix::order(order * 64), Some(order));
+        assert_eq!(
+            matrix::order(order * 64),
+            Some(if order == 100 {
+                200
+            } else if order == 244 {
+                488
+            } else {
+                order
+            })
+        );
+        assert_eq!(matrix::order(order), Some(order));
+        expect_hadamard(order, &matrix::matrix(order));
+    }
+}
+
+#[test]
+fn powers_of_primes_give_hadamard_matrices_too() {
+    for (q, order) in [(7, 8), (27, 28), (243, 244), (343, 344)] {
+        expect_hadamard(order, &entries(&Construction::PaleyOne(Field::of(q).unwrap()), order));
+    }
+    for q in [5, 9, 25, 49, 81, 121, 125, 169] {
+        let order = 2 * (q + 1);
+        expect_hadamard(order, &entries(&Construction::PaleyTwo(Field::of(q).unwrap()), order));
+    }
+    for other in [0, 1, 2, 4, 15, 16, 45, 63] {
+        assert!(Field::of(other).is_none(), "{other}");
+    }
+}
+
+#[test]
+fn odd_orders_are_orthogonal_and_symmetric() {
+    for order in [3, 5, 23, 59, 107, 4095] {
+        assert_eq!([order, order * 2].map(matrix::order), [Some(order); 2]);
         let h = matrix::matrix(order);
-        assert_eq!(h.len(), order * order);
-        assert!(h.iter().all(|&x| x == 1.0 || x == -1.0));
-        for (i, a) in h.chunks(order).enumerate() {
-            for (j, b) in h.chunks(order).enumerate() {
-                let product: f32 = a.iter().zip(b).map(|(a, b)| a * b).sum();
-                assert_eq!(product, if i == j { order as f32 } else { 0.0 }, "{order}: rows {i} and {j}");
-            }
+        let largest = h.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+        assert!(largest <= std::f32::consts::SQRT_2, "{order}: {largest}");
+        for (i, j) in [(0, 0), (1, 1), (0, 1), (1, 2), (order - 1, 1), (order / 2, order / 2)] {
+            let rows = h[i * order..][..order].iter().zip(&h[j * order..][..order]);
+            let product: f64 = rows.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+            let want = if i == j { order as f64 } else { 0.0 };
+            assert!((product - want).abs() < 1e-6 * order as f64, "{order}: rows {i} and {j} give {product}");
+            assert_eq!(h[i * order + j], h[j * order + i]);
+        }
+    }
+    assert_eq!(matrix::order(107 * 128), Some(107));
+    assert_eq!([4097, 0].map(matrix::order), [None; 2]);
+}
+
+fn entries(made: &Construction, order: usize) -> Vec<f32> {
+    made.entries(order).map(f32::from).collect()
+}
+
+fn expect_hadamard(order: usize, h: &[f32]) {
+    assert_eq!(h.len(), order * order);
+    assert!(h.iter().all(|&x| x == 1.0 || x == -1.0));
+    for (i, a) in h.chunks(order).enumerate() {
+        for (j, b) in h.chunks(order).enumerate() {
+            let product: f32 = a.iter().zip(b).map(|(a, b)| a * b).sum();
+            assert_eq!(product, if i == j { order as f32 } else { 0.0 }, "{order}: rows {i} and {j}");
         }
     }
 }

@@ -15,7 +15,9 @@ use crate::{Error, Machine, Path, Result};
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::cholesky::llt::factor::{LltError, cholesky_in_place, cholesky_in_place_scratch};
 use faer::linalg::matmul::matmul;
+use faer::traits::RealField;
 use faer::{Accum, MatMut, MatRef, Par};
+use std::iter::Sum;
 
 /// Rows of one task; fixed, so that every thread count cuts, and rounds, alike.
 const CHUNK: usize = 128;
@@ -135,40 +137,58 @@ pub fn ldlq(
 }
 
 /// `L` of `H = L D L^T`, with unit matrices of `dim` columns along its diagonal and zeros above, row-major: the Cholesky factor
-/// times the inverses of its diagonal blocks.
+/// times the inverses of its diagonal blocks. In f32; where a pivot does not survive that, once more in f64.
 fn factor(m: &Machine, hessian: &[f32], n: usize, dim: usize) -> Result<Vec<f32>> {
-    let mut lower = hessian.to_vec();
-    let par = Par::rayon(m.threads());
-    let mut memory = MemBuffer::new(cholesky_in_place_scratch::<f32>(n, par, Default::default()));
-    let found = cholesky_in_place(
-        MatMut::from_column_major_slice_mut(&mut lower, n, n),
-        Default::default(),
-        par,
-        MemStack::new(&mut memory),
-        Default::default(),
-    );
-    if let Err(LltError::NonPositivePivot { index }) = found {
-        return Err(Error::Singular(Detail {
+    if let Ok(lower) = cholesky(m, hessian.to_vec(), n) {
+        return Ok(unit(m, &lower, n, dim));
+    }
+    let wide: Vec<f64> = hessian.iter().map(|&x| x.into()).collect();
+    let singular = |index| {
+        Error::Singular(Detail {
             what: "hessian",
             given: format!("a pivot of zero or less at column {index}"),
             expected: "a positive definite matrix".to_string(),
             hint: "raise the damping or give more calibration samples",
-        }));
+        })
+    };
+    let lower = cholesky(m, wide, n).map_err(singular)?;
+    for (index, (root, x)) in lower.iter().zip(hessian).step_by(n + 1).enumerate() {
+        // What the sums before a pivot leave of it by their rounding alone is zero.
+        if root * root <= (n + 4) as f64 * f64::EPSILON * f64::from(*x) {
+            return Err(singular(index));
+        }
     }
-    let mut unit = vec![0.0; n * n];
+    Ok(unit(m, &lower, n, dim).into_iter().map(|x| x as f32).collect())
+}
+
+/// The Cholesky factor by columns, below what the matrix holds above its diagonal; the column of the first pivot that is not
+/// positive, if there is one.
+fn cholesky<T: RealField>(m: &Machine, mut hessian: Vec<T>, n: usize) -> std::result::Result<Vec<T>, usize> {
+    let par = Par::rayon(m.threads());
+    let mut memory = MemBuffer::new(cholesky_in_place_scratch::<T>(n, par, Default::default()));
+    let lower = MatMut::from_column_major_slice_mut(&mut hessian, n, n);
+    match cholesky_in_place(lower, Default::default(), par, MemStack::new(&mut memory), Default::default()) {
+        Ok(_) => Ok(hessian),
+        Err(LltError::NonPositivePivot { index }) => Err(index),
+    }
+}
+
+/// Its rows, each block of `dim` columns times the inverse of its diagonal block.
+fn unit<T: RealField + Copy + Sum + Send + Sync>(m: &Machine, lower: &[T], n: usize, dim: usize) -> Vec<T> {
+    let mut unit = vec![T::zero(); n * n];
     m.split_parts(n, 64, Rows::new(&mut unit, n), |range, unit| {
         for (row, unit) in range.zip(unit.all().chunks_exact_mut(n)) {
             for first in (0..=row).step_by(dim) {
                 // x D = r with a lower triangular D: from the last column to the first.
                 for j in (first..first + dim).rev() {
-                    let known: f32 = (j + 1..first + dim).map(|i| unit[i] * lower[j * n + i]).sum();
-                    let given = if j <= row { lower[j * n + row] } else { 0.0 };
+                    let known: T = (j + 1..first + dim).map(|i| unit[i] * lower[j * n + i]).sum();
+                    let given = if j <= row { lower[j * n + row] } else { T::zero() };
                     unit[j] = (given - known) / lower[j * n + j];
                 }
             }
         }
     });
-    Ok(unit)
+    unit
 }
 
 /// What one task owns: some rows of everything.
