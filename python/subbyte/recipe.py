@@ -20,7 +20,7 @@ import re
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, get_args, get_origin
 
@@ -32,12 +32,13 @@ from subbyte.transforms import TRANSFORMS, Transform
 if TYPE_CHECKING:
     from subbyte.anatomy import Anatomy
 
-__all__ = ["Recipe", "closest", "typed"]
+__all__ = ["Recipe", "Training", "closest", "typed"]
 
 LARGEST_FILE = 1 << 18
 DEEPEST = 12
 PLAIN = ("propagate", "true_sequential", "compensate", "allow_unfused")
 """Fields that are in a file what they are here."""
+TRAININGS = ("tune_blocks", "tune_model")
 T = TypeVar("T")
 
 
@@ -113,6 +114,37 @@ def _spelled(hint: Any) -> str:
 
 
 @dataclass(frozen=True)
+class Training:
+    """How floats learn after rounding, by Adam, while the codes stay.
+
+    epochs       over the calibration text
+    rate         learning rate of the floats of quantized weights: codebooks, scales, the vectors beside rotations
+    other_rate   of norms and biases
+    batch        sequences a step
+    held_out     share of the sequences that are not learned from: the state after the epoch that does best on them is
+                 kept, which may be the one before the first
+    patience     epochs without a better one before it ends
+    """
+
+    epochs: int = 5
+    rate: float = 5e-4
+    other_rate: float = 5e-5
+    batch: int = 8
+    held_out: float = 0.25
+    patience: int = 3
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("epochs", 1, 1000), ("batch", 1, 4096), ("patience", 1, 1000)):
+            if not least <= typed(getattr(self, name), int, f"training.{name}") <= most:
+                raise RecipeError(f"training.{name}", getattr(self, name), f"{least} to {most}")
+        for name in ("rate", "other_rate"):
+            if not 0 <= typed(getattr(self, name), float, f"training.{name}") <= 1:
+                raise RecipeError(f"training.{name}", getattr(self, name), "0 to 1", "5e-4 is a usual one")
+        if not 0 < typed(self.held_out, float, "training.held_out") < 1:
+            raise RecipeError("training.held_out", self.held_out, "above 0, below 1", "0.25 is the usual one")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """An ordered list of transforms, a solver, and a scheme per module.
 
@@ -129,6 +161,9 @@ class Recipe:
     compensate       share of the error of earlier layers, 0 to 1, that each weight is moved to make up for before it
                      is rounded (`pipeline.compensation`); above 0 with true_sequential, quantized propagation and a
                      solver that wants the Gram matrix
+    tune_blocks      training of each block's floats, after it is rounded, towards the outputs of the float block
+    tune_model       training of all blocks' floats together, after the last one, towards the float model's predictions;
+                     the whole model is in memory for it
     allow_unfused    let layers that servers fuse (q/k/v, gate/up) have different schemes
     """
 
@@ -142,6 +177,8 @@ class Recipe:
     propagate: Literal["quantized", "float"] = "quantized"
     true_sequential: bool = False
     compensate: float = 0.0
+    tune_blocks: Training | None = None
+    tune_model: Training | None = None
     allow_unfused: bool = False
 
     def __post_init__(self) -> None:
@@ -153,6 +190,14 @@ class Recipe:
         if not 0 <= self.compensate <= 1:
             raise RecipeError("recipe.compensate", self.compensate, "0 to 1", "0.5 is the usual one")
         _weights("recipe.weights", self.weights)
+        for name in TRAININGS:
+            training = getattr(self, name)
+            if training is not None and not isinstance(training, Training):
+                raise RecipeError(f"recipe.{name}", repr(training)[:200], "a Training, or none")
+            if training is not None and self.activations is not None:
+                expected = "no training, or float activations"
+                given = f"training with activations {self.activations}"
+                raise RecipeError(f"recipe.{name}", given, expected, "roundings have no slope to follow")
         if self.activations is not None:
             _scheme("recipe.activations", self.activations)
             if self.activations.granularity not in ("token", "tensor") or not isinstance(self.activations.element, Int):
@@ -191,6 +236,8 @@ class Recipe:
         wanted = self.solver.wanted.union(*(transform.wanted for transform in self.transforms))
         if self.compensate:
             wanted |= {"drift"}
+        if self.tune_blocks or self.tune_model:
+            wanted |= {"tokens"}
         return wanted | {"absmax"} if self.activations is not None and self.activations.static else wanted
 
     def scheme(self, module: str) -> Scheme | None:
@@ -239,8 +286,10 @@ class Recipe:
             "overrides": [{pattern: str(choice)} for pattern, choice in self.overrides],
             "ignore": list(self.ignore),
         }
+        found = {name: getattr(self, name) for name in TRAININGS}
+        trained = {name: None if training is None else asdict(training) for name, training in found.items()}
         plain = {name: getattr(self, name) for name in PLAIN}
-        return data | plain
+        return data | trained | plain
 
     @classmethod
     def from_data(cls, data: object) -> Recipe:
@@ -261,6 +310,9 @@ class Recipe:
         if found.get("activations") is not None:
             made["activations"] = _parse(found["activations"], "recipe.activations")
         made["solver"] = _build(found["solver"], SOLVERS, "recipe.solver")
+        for name in TRAININGS:
+            if found.get(name) is not None:
+                made[name] = _options(found[name], Training, f"recipe.{name}")
         parts = _list(found.get("transforms") or [], "recipe.transforms")
         made["transforms"] = tuple(_build(p, TRANSFORMS, f"recipe.transforms[{i}]") for i, p in enumerate(parts))
         overrides = found.get("overrides") or []
@@ -346,14 +398,19 @@ def _build(data: object, table: Mapping[str, type[T]], what: str) -> T:
     name, options = next(iter(found.items()))
     if name not in table:
         raise RecipeError(what, repr(name), f"one of {', '.join(table)}", closest(name, table))
-    kind = table[name]
+    return _options(options or {}, table[name], f"{what}.{name}")
+
+
+def _options(data: object, kind: type[T], what: str) -> T:
+    """An instance of `kind` with these values of its fields."""
     hints = typing.get_type_hints(kind)
     known = {field.name: hints[field.name] for field in fields(kind)}  # type: ignore[arg-type]
     made = {}
-    for key, value in _mapping(options or {}, f"{what}.{name}").items():
+    for key, value in _mapping(data, what).items():
         if key not in known:
-            raise RecipeError(f"{what}.{name}.{key}", "an unknown key", f"an option of {name}", closest(key, known))
-        made[key] = typed(value, known[key], f"{what}.{name}.{key}")
+            expected = f"an option of {what.rpartition('.')[2]}"
+            raise RecipeError(f"{what}.{key}", "an unknown key", expected, closest(key, known))
+        made[key] = typed(value, known[key], f"{what}.{key}")
     return kind(**made)
 
 

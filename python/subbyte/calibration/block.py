@@ -126,6 +126,10 @@ class Block:
                 with suppress(_Served):
                     self.run_module(self.module, call)
 
+    def through(self, hidden: torch.Tensor) -> torch.Tensor:
+        """`forward`, differentiable: [S, T, H] f32, newly allocated."""
+        return torch.cat([self.run_module(self.module, call) for _, call in self.calls(hidden)])
+
     def backward(self, hidden: torch.Tensor, upstream: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """The gradients of the linears' weights, by full name, and that of the inputs, for one sequence.
 

@@ -121,31 +121,39 @@ class Stream:
         materialise(module, "", self._read, self._dtype, origin=name, skip=skip)
         return Block(name, module, self.anatomy.linears(i), self.anatomy.fused(i), self._calls[i], self._batch)
 
-    @torch.no_grad()
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits [S, T, V] f32 for hidden states [S, T, H] behind the last block: final norm, head, and whatever the
-        family does with them (projections, caps). Of an encoder its last hidden states [S, T, H]."""
+    @contextmanager
+    def head(self) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
+        """Final norm, head, and whatever the family does with them (projections, caps), in memory for a while.
+
+        From hidden states [S, T, H] behind the last block to logits [S, T, V] f32, of an encoder its last hidden states
+        [S, T, H]; differentiable.
+        """
+
+        def logits(hidden: torch.Tensor) -> torch.Tensor:
+            x = hidden.to(self._dtype)
+            tokens = torch.zeros(x.shape[:2], dtype=torch.int64)
+            output = self._run_outer(tokens, lambda i, inner, _: x if i == 0 else inner)
+            found: torch.Tensor = output.last_hidden_state if self.anatomy.encoder else output.logits
+            return found.float()
+
         outside = self._outside(head=True)
         for name in outside:
             materialise(self._model, name, self._read, self._dtype)
-        result: torch.Tensor | None = None
         try:
-            for start in range(0, len(hidden), self._batch):
-                batch = hidden[start : start + self._batch].to(self._dtype)
-
-                def put(i: int, x: torch.Tensor, call: Call, batch: torch.Tensor = batch) -> torch.Tensor:
-                    return batch if i == 0 else x
-
-                output = self._run_outer(torch.zeros(batch.shape[:2], dtype=torch.int64), put)
-                logits = output.last_hidden_state if self.anatomy.encoder else output.logits
-                if result is None:
-                    result = torch.empty(*hidden.shape[:2], logits.shape[-1])
-                result[start : start + len(batch)] = logits
+            yield logits
         finally:
             self._release(outside)
-        if result is None:
+
+    @torch.no_grad()
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What `head` gives for hidden states [S, T, H] behind the last block, a few sequences at a time.
+
+        Raises CalibrationError (no sequence).
+        """
+        if not len(hidden):
             raise CalibrationError("hidden states", f"shape {list(hidden.shape)}", "at least one sequence")
-        return result
+        with self.head() as head:
+            return torch.cat([head(hidden[n : n + self._batch]) for n in range(0, len(hidden), self._batch)])
 
     def loss(self, hidden: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The mean next-token cross entropy of each sequence [S] f32, and its gradient [S, T, H] f32 to hidden states.
@@ -159,30 +167,19 @@ class Stream:
         """
         if tokens.shape[1] < 2:
             raise CalibrationError("tokens", f"sequences of {tokens.shape[1]}", "at least 2 tokens", "one to predict")
-        outside = self._outside(head=True)
-        for name in outside:
-            materialise(self._model, name, self._read, self._dtype)
         losses, gradient = torch.empty(len(hidden)), allocate(tuple(hidden.shape))
         drawn = torch.Generator().manual_seed(0)
-        try:
+        with self.head() as head, torch.enable_grad():
             for n in range(len(hidden)):
                 x = hidden[n : n + 1].to(self._dtype).detach().requires_grad_()
-
-                def put(i: int, inner: torch.Tensor, call: Call, x: torch.Tensor = x) -> torch.Tensor:
-                    return x if i == 0 else inner
-
-                with torch.enable_grad():
-                    output = self._run_outer(torch.zeros(1, hidden.shape[1], dtype=torch.int64), put)
-                    if self.anatomy.encoder:
-                        last = output.last_hidden_state[0].float()
-                        signs = 2.0 * torch.randint(2, last.shape, generator=drawn) - 1
-                        loss = (last * signs).sum() / len(last)
-                    else:
-                        loss = torch.nn.functional.cross_entropy(output.logits[0, :-1].float(), tokens[n, 1:])
+                last = head(x)[0]
+                if self.anatomy.encoder:
+                    signs = 2.0 * torch.randint(2, last.shape, generator=drawn) - 1
+                    loss = (last * signs).sum() / len(last)
+                else:
+                    loss = torch.nn.functional.cross_entropy(last[:-1], tokens[n, 1:])
                 (found,) = torch.autograd.grad(loss, x)
                 losses[n], gradient[n] = loss.detach(), found[0]
-        finally:
-            self._release(outside)
         return losses, gradient
 
     def _run_outer(self, tokens: torch.Tensor, instead: Callable[[int, torch.Tensor, Call], torch.Tensor]) -> Any:

@@ -129,7 +129,7 @@ def _show(bar: output.Progress, progress: Progress) -> None:
             times = f"{progress.seconds:.1f} s, {progress.eta:.0f} s to go"
             bar.line(f"block {progress.done} of {progress.total}: {error}, {times}")
     else:
-        words = {"rest": "writing embeddings, norms and head", "verify": "reading back"}
+        words = {"rest": "writing embeddings, norms and head", "tune": "training all blocks", "verify": "reading back"}
         bar.tick(progress.done, progress.total, words.get(progress.stage, error))
 
 

@@ -23,6 +23,9 @@ __all__ = ["plan"]
 ALLOCATOR = 1.15
 """What the process held above the sum of its arrays in the runs of benches/: freed memory that the allocator kept."""
 
+TRAINED = 24
+"""Bytes for each weight that learns: what its code stands for, itself, its gradient, the code as a number."""
+
 
 def plan(job: Job, sequences: int, length: int) -> Plan:
     """The plan of a job calibrated on `sequences` windows of `length` tokens (0: without calibration)."""
@@ -56,6 +59,12 @@ def plan(job: Job, sequences: int, length: int) -> Plan:
         # The gradient's pass keeps the inputs of every block, and the gradients of one; nothing else is gathered.
         activations = 4 * few * hidden * (anatomy.n_blocks + 2)
         in_block += 8 * max(blocks)
+    if job.recipe.tune_blocks:
+        in_block += TRAINED * max(blocks)
+        activations += 8 * tokens * hidden
+    if job.recipe.tune_model:
+        in_block = max(in_block, TRAINED * sum(blocks) + 4 * max(outside, default=0))
+        activations = max(activations, 8 * tokens * hidden)
     # Embedding and head are read in the stored dtype and widened; one at a time.
     peak = _resident() + int(ALLOCATOR * (activations + max(in_block, 6 * max(outside, default=0))))
 
@@ -72,6 +81,8 @@ def plan(job: Job, sequences: int, length: int) -> Plan:
     if few:
         passes = 4.0 * few / tokens  # forward, forward again, and backward twice as long
     work = passes * twins * forward
+    for training in (job.recipe.tune_blocks, job.recipe.tune_model):
+        work += (training.epochs + 1) * 3 * forward if training else 0
     if needs_gram:
         work += sum(2 * twins * tokens * columns**2 for _, columns in sizes.values())
     if isinstance(solver, Bilevel | Gptq | Ldlq | MinMax):

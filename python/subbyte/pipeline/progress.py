@@ -66,11 +66,12 @@ class Progress:
     """Where a run stands: `done` of `total` blocks after `seconds`, about `eta` seconds to go.
 
     stage   "plan" (once, first, with `plan`), "block" (after each block, with `block`), "rest" (embeddings, norms and
-            head are being copied), "verify" (the output is being read back), "done"
+            head are being copied), "tune" (all blocks are being trained together), "verify" (the output is being read
+            back), "done"
     error   the running relative error, None before the first block
     """
 
-    stage: Literal["plan", "block", "rest", "verify", "done"]
+    stage: Literal["plan", "block", "rest", "tune", "verify", "done"]
     done: int
     total: int
     seconds: float

@@ -17,7 +17,7 @@ from subbyte.pipeline.progress import LayerReport
 from subbyte.tensors import QuantizedLayer
 from subbyte.transforms import Work
 
-__all__ = ["DTYPES", "Rounded", "put", "round_block"]
+__all__ = ["DTYPES", "Rounded", "put", "round_block", "settle"]
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 SMALLEST = 1e-5
@@ -81,7 +81,7 @@ def round_block(
             transform.apply(work)
         stats, notes = work.stats, work.notes
         del work  # it holds statistics, which are as large as the block and go when the first stage is done
-    _settle(job, block)
+    settle(job, block)
 
     twin = (block.copy(), exact) if exact is not None else None
     staged = Staged(block, hidden, out=hidden, twin=twin) if hidden is not None else None
@@ -135,7 +135,7 @@ def _stored(job: Job, name: str) -> torch.dtype:
     return DTYPES[job.source.dtype(f"{name}.weight")]
 
 
-def _settle(job: Job, block: Block) -> None:
+def settle(job: Job, block: Block) -> None:
     """Rounds what stays float to the dtype it is stored in, so that the rest is fitted to what readers will see."""
     for name, parameter in block.parameters().items():
         if name.removesuffix(".weight") not in job.schemes and name in job.source:

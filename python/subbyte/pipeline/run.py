@@ -22,13 +22,14 @@ from subbyte.calibration.storage import allocate
 from subbyte.checkpoint import load
 from subbyte.errors import ArchitectureError, CalibrationError, OutputError, SubbyteError
 from subbyte.outliers.gradient import locate
+from subbyte.pipeline.finetune import settled, trainable, tune_block, tune_model
 from subbyte.pipeline.job import Job, prepare
 from subbyte.pipeline.plan import plan
 from subbyte.pipeline.progress import BlockReport, Callback, LayerReport, Plan, Progress, Result
 from subbyte.pipeline.rounding import DTYPES, Rounded, round_block
 from subbyte.pipeline.staging import Staging
 from subbyte.pipeline.verify import LAST, Written, compare, relative
-from subbyte.recipe import Recipe
+from subbyte.recipe import Recipe, Training
 from subbyte.schemes import Scheme
 from subbyte.solvers import Apart, PowerSearch
 
@@ -146,11 +147,14 @@ class _Run:
             reports, expected = self._blocks(done)
             self._tell("rest", self.blocks, error=reports[-1].error)
             self._write_rest(done)
+            if self.job.recipe.tune_model and self.tokens is not None:
+                self._tell("tune", self.blocks, error=reports[-1].error)
+                reports, expected = self._tune(self.tokens, self.job.recipe.tune_model, reports)
             verified = None
             if verify:
                 self._tell("verify", self.blocks, error=reports[-1].error)
-                verified = compare(self.job, staging.model, self.probe, expected)
-            staging.publish()
+                verified = compare(self.job, self.staging.model, self.probe, expected)
+            self.staging.publish()
         except OutputError as error:
             if not done and not staging.any_finished():
                 staging.discard()
@@ -176,8 +180,9 @@ class _Run:
         else:
             exact = hidden[: len(self.probe)].clone()
         rounded = exact.clone()
+        compensates, training = job.recipe.compensate > 0, job.recipe.tune_blocks
         beside = None
-        if job.recipe.compensate and hidden is not None:
+        if (compensates or training) and hidden is not None:
             beside = allocate(tuple(hidden.shape)).copy_(hidden)
         written = Written(job, self.staging.model, self.probe, growing=True) if done else None
         reports: list[BlockReport] = []
@@ -186,7 +191,7 @@ class _Run:
             block = stream.block(i)
             exact = block.forward(exact, out=exact)
             if i in done and written is not None:
-                again = written.block(i, codes=False)
+                again = written.block(i)
                 if hidden is not None:
                     hidden = (again if job.recipe.propagate == "quantized" else block).forward(hidden, out=hidden)
                 if beside is not None:
@@ -195,9 +200,14 @@ class _Run:
                 reports.append(_read_report(self.staging.report(i)))
             else:
                 # What transforms did to a block, a run that goes on cannot repeat: there the block as it was tells.
-                after = block.forward(beside) if beside is not None and job.recipe.transforms else beside
-                made, hidden = round_block(job, i, block, hidden, beside, located)
+                afresh = bool(job.recipe.transforms or training)
+                after = block.forward(beside) if beside is not None and afresh else beside
+                inputs = hidden.clone() if training and hidden is not None else None
+                made, hidden = round_block(job, i, block, hidden, beside if compensates else None, located)
                 beside = after
+                if training and inputs is not None and after is not None:
+                    made = tune_block(job, block, made, inputs, after, training)
+                    hidden = block.forward(inputs, out=inputs)
                 rounded = block.forward(rounded, out=rounded)
                 report = BlockReport(i, relative(rounded, exact), made.reports, made.notes)
                 self._settle([report])
@@ -207,6 +217,33 @@ class _Run:
             eta = seconds / (i + 1) * (self.blocks - i - 1)
             self._tell("block", i + 1, error=reports[-1].error, block=reports[-1], eta=eta)
         return reports, stream.logits(rounded[:, -LAST:])
+
+    def _tune(
+        self, tokens: torch.Tensor, training: Training, reports: list[BlockReport]
+    ) -> tuple[list[BlockReport], torch.Tensor]:
+        """All blocks trained together and written again; the reports and the logits as of `_blocks`."""
+        job, stream = self.job, self.job.stream
+        outputs = stream.embed(tokens)
+        for i in range(self.blocks):
+            outputs = stream.block(i).forward(outputs, out=outputs)
+        written = Written(job, self.staging.model, tokens)
+        blocks = [written.block(i, trainable) for i in range(self.blocks)]
+        with written.stream.head() as head:
+            losses = tune_model(blocks, head, written.hidden, outputs, training, job.anatomy.encoder)
+        note = f"tuned with all blocks: loss {losses[0]:.3g} -> {losses[1]:.3g} on sequences held out"
+        self.staging = self.staging.again()
+        self.staging.begin(job.config())
+        exact = stream.embed(self.probe)
+        rounded = exact.clone()
+        tuned = []
+        for i, report in enumerate(reports):
+            layers = settled(job, blocks[i])
+            exact, rounded = stream.block(i).forward(exact, out=exact), blocks[i].forward(rounded, out=rounded)
+            made = Rounded(layers, report.layers, (*report.notes, note))
+            tuned.append(replace(report, error=relative(rounded, exact), notes=made.notes))
+            self.staging.write(i, self._tensors(i, blocks[i], made), asdict(tuned[i]))
+        self._write_rest([])
+        return tuned, stream.logits(rounded[:, -LAST:])
 
     def _settle(self, reports: list[BlockReport]) -> None:
         """Lets config.json say by which schemes finished blocks were rounded."""
@@ -300,12 +337,16 @@ def _tokens(job: Job, calibration: Calibration, samples: int, seq_len: int, seed
         return None
     if calibration is None or isinstance(calibration, str | os.PathLike):
         found = None if calibration is None else Path(calibration)
-        return tokens(found, _tokenizer(job), samples, seq_len, seed)
-    given = torch.as_tensor(calibration)
+        given = tokens(found, _tokenizer(job), samples, seq_len, seed)
+    else:
+        given = torch.as_tensor(calibration)
     if given.ndim != 2 or 0 in given.shape or given.is_floating_point() or given.dtype == torch.bool:
         raise CalibrationError(
             "calibration", f"{given.dtype} {list(given.shape)}", "integer tokens [sequences, tokens], at least one"
         )
+    if len(given) < 2 and (job.recipe.tune_blocks or job.recipe.tune_model):
+        expected = "at least 2: training holds some out"
+        raise CalibrationError("calibration", f"{len(given)} sequence", expected, "raise samples (--samples)")
     return given.long().contiguous()
 
 

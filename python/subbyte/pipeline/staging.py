@@ -2,9 +2,11 @@
 
     OUT.partial/journal.json      what the run was asked to do
     OUT.partial/model/            the checkpoint so far: a shard per finished block, and an index that names those
+    OUT.partial/tuned/            the whole checkpoint once more, where all blocks are trained together at the end
 
 Each file is written under a temporary name, synced and renamed. The index is rewritten after each block: a block is
-finished when the index names its shard. At the end `model` is renamed to OUT, and OUT.partial goes.
+finished when the index names its shard. At the end `model`, or `tuned`, is renamed to OUT, and OUT.partial goes. A run
+that was killed while it trained finds `model` whole and trains again.
 """
 
 from __future__ import annotations
@@ -122,6 +124,13 @@ class Staging:
         self._bytes += sum(Raw.of(tensor).data.nbytes for tensor in tensors.values())
         index = {"metadata": {"total_size": self._bytes}, "weight_map": dict(sorted(self._weight_map.items()))}
         write_json(self.model / f"{self.stem}.safetensors.index.json", index)
+
+    def again(self) -> Staging:
+        """The same output from its first shard on, in `tuned`; `publish` then publishes that."""
+        second = Staging(self.out, self.journal, self.stem, self.shards)
+        second.model = self.folder / "tuned"
+        shutil.rmtree(second.model, ignore_errors=True)
+        return second
 
     def any_finished(self) -> bool:
         """Whether a restart would find anything to go on from."""

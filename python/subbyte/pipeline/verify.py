@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,14 @@ from subbyte.checkpoint import Source
 from subbyte.errors import CheckpointError
 from subbyte.pipeline.job import Job
 from subbyte.pipeline.rounding import put
+from subbyte.tensors import QuantizedLayer
 
 __all__ = ["LAST", "Written", "compare", "relative"]
 
 LAST = 32
 """Positions of each probe sequence whose logits are compared: all of them would not fit beside a large vocabulary."""
 TOLERANCE = 1e-3
+Place = Callable[[Block, str, QuantizedLayer], None]
 
 
 class Written:
@@ -42,13 +46,13 @@ class Written:
         absent = self._growing and name not in self._source
         return (self._job.source if absent else self._source).read(name)
 
-    def block(self, i: int, codes: bool) -> Block:
-        """Block i with its quantized linears; `codes`: all of them run on their codes."""
+    def block(self, i: int, place: Place = put) -> Block:
+        """Block i, with its quantized linears as `place` puts each of them there."""
         names = [name for name in self._job.anatomy.linears(i) if name in self._job.schemes]
         block = self.stream.block(i, skip=names)
         for name in names:
             self._bias(block, name)
-            put(block, name, self._job.format.read(self._source, name), codes)
+            place(block, name, self._job.format.read(self._source, name))
         return block
 
     def _bias(self, block: Block, name: str) -> None:
@@ -67,7 +71,7 @@ def compare(job: Job, folder: Path, tokens: torch.Tensor, expected: torch.Tensor
     written = Written(job, folder, tokens)
     hidden = written.hidden
     for i in range(job.anatomy.n_blocks):
-        hidden = written.block(i, codes=True).forward(hidden, out=hidden)
+        hidden = written.block(i, partial(put, codes=True)).forward(hidden, out=hidden)
     difference = relative(written.stream.logits(hidden[:, -LAST:]), expected)
     if not difference <= TOLERANCE:
         raise CheckpointError(

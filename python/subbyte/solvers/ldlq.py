@@ -16,8 +16,8 @@ from subbyte.errors import RecipeError, SchemeError
 from subbyte.schemes import E8p
 from subbyte.solvers.base import Floats, Grid, Solved, check_loop, damped, hessian, missed, normal
 from subbyte.solvers.feedback import bounded, dithered
-from subbyte.solvers.vectors import fit_vectors, halves
-from subbyte.tensors import CodebookTensor, QuantizedTensor, Rotated, Rotation, rotate
+from subbyte.solvers.vectors import fit_vectors
+from subbyte.tensors import CodebookTensor, QuantizedTensor, Rotated, Rotation, halves, rotate
 
 if TYPE_CHECKING:
     from subbyte.calibration import Statistics

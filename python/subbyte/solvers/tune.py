@@ -66,8 +66,7 @@ def fit(tensor: VectorTensor, weight: Floats, moments: Floats, iterations: int =
 
 def _better(tensor: VectorTensor, floats: dict[str, Floats], weight: Floats, moments: Floats) -> VectorTensor:
     """The tensor with these floats, as its scale dtype holds them, or as it is where that loses no more."""
-    held = {name: tensor.scheme.held(values.reshape(1, -1)).reshape(values.shape) for name, values in floats.items()}
-    tuned = tensor.refitted(held)
+    tuned = tensor.refitted(floats)
     before, after = (missed(weight, one.dequantize(), moments) for one in (tensor, tuned))
     return tuned if after < before else tensor
 

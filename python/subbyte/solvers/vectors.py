@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
-from numpy.typing import NDArray
 
 from subbyte.solvers.base import Floats
 from subbyte.tensors import Rotated
-from subbyte.tensors.rotated import unrotate
 
-__all__ = ["fit_vectors", "halves"]
+__all__ = ["fit_vectors"]
 
 RIDGE = 1e-3
 """Share of its diagonal that is added to a matrix before it is solved with: what was hardly seen stays where it is."""
@@ -29,9 +25,7 @@ def fit_vectors(weight: Floats, tensor: Rotated, moments: Floats, turns: int = 4
     """
     metric = moments.copy()
     metric[np.diag_indices_from(metric)] *= np.float32(1 + RIDGE)
-    plain = unrotate(
-        tensor.dense.dequantize(), replace(tensor.inputs, vector=None), replace(tensor.outputs, vector=None)
-    )
+    plain = tensor.bare().dequantize()
     u, v = tensor.inputs.scales(), tensor.outputs.scales()
     seen = weight @ metric
     for _ in range(turns):
@@ -43,11 +37,4 @@ def fit_vectors(weight: Floats, tensor: Rotated, moments: Floats, turns: int = 4
         stay = np.float32(RIDGE) * system.diagonal()
         system[np.diag_indices_from(system)] += np.where(stay > 0, stay, np.float32(1))
         u = np.linalg.solve(system, (product * seen).sum(0) + stay * u + np.where(stay > 0, np.float32(0), u))
-    return Rotated(tensor.dense, replace(tensor.inputs, vector=halves(u)), replace(tensor.outputs, vector=halves(v)))
-
-
-def halves(vector: NDArray[np.floating]) -> NDArray[np.float16]:
-    """In f16 within its normal range: what the weight is divided by is what is stored."""
-    size = np.clip(np.abs(vector), 2.0**-14, 65504.0)
-    found: NDArray[np.float16] = np.copysign(size, vector).astype(np.float16)
-    return found
+    return tensor.refitted({"inputs": u, "outputs": v})

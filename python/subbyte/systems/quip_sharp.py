@@ -10,9 +10,11 @@ quip_tune_iters                        -> `tune_iterations`, passes of block coo
 sigma_reg 0.01                         -> the solver's ridge, of a Hessian with a mean diagonal of 1; no further damping
 scaleWH (rescale_WH)                   -> `rescale`, off as released
 ablation: RHT and a scalar grid        -> `codebook` integers, from -2.4 to 2.4 root mean squares as QuIP's
+fine-tuning within blocks (section 5)  -> `block_epochs`, `Recipe.tune_blocks`: S_U, S_V as real vectors, norms, biases
+fine-tuning end to end (section 5)     -> `model_epochs`, `Recipe.tune_model`, towards the float model's softmax
 Left out: fusing q/k/v and gate/up before rounding (each has its own rotation here), the low-rank correction that the
-release dropped, and fine-tuning (section 5), which trains what stays float; hence its gains are not had. The Hessian is
-gathered on the quantized model so far, not offline on the float one.
+release dropped; in fine-tuning the weights that are not rounded yet, for which a block would be trained four times, and
+the head. The Hessian is gathered on the quantized model so far, not offline on the float one.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from __future__ import annotations
 from typing import Literal
 
 from subbyte.errors import RecipeError
-from subbyte.recipe import Recipe
+from subbyte.recipe import Recipe, Training
 from subbyte.schemes import E8p, Scheme
 from subbyte.solvers import Ldlq
 from subbyte.systems.registry import system, weight_scheme
@@ -40,6 +42,8 @@ def quip_sharp(
     scale_override: float | None = None,
     seed: int = 0,
     true_sequential: bool = True,
+    block_epochs: int = 0,
+    model_epochs: int = 0,
 ) -> Recipe:
     """Eight weights at a time become a point of the E8 lattice, between Hadamard transforms that stay at run time.
 
@@ -51,6 +55,8 @@ def quip_sharp(
     scale_override   what a weight of root mean square 1 becomes before it is rounded; none: 0.9, 0.98 or 1.03 by bits
     seed             of the signs
     true_sequential  calibrate each stage of a block (q/k/v, output, gate/up, down) on the quantized ones before it
+    block_epochs     of training the vectors and norms of each block towards its float outputs; the paper has 5
+    model_epochs     of training those of all blocks towards the float model's predictions; the paper has 8
     """
     if scale_override is not None and not scale_override > 0:
         raise RecipeError("scale_override", scale_override, "a positive number", "0.9 is the usual one at two bits")
@@ -71,4 +77,6 @@ def quip_sharp(
         ),
         propagate="quantized",
         true_sequential=true_sequential,
+        tune_blocks=Training(block_epochs, 5e-4, 5e-5, batch=8, held_out=1 / 3) if block_epochs else None,
+        tune_model=Training(model_epochs, 1e-4, 1e-5, batch=1, held_out=1 / 3) if model_epochs else None,
     )

@@ -14,12 +14,13 @@ enable_norm                           -> `normalize`; `norm_hessian` "scaled" we
 sigma_reg, percdamp, both 0.01        -> the solver's ridge and damp
 layer-wise fine-tuning (3.4)          -> `tune_iterations`, `tune_rate`: Adam on the codebooks, scales and biases; every
   step sees all of the calibration inputs, which their Gram matrix allows
+end-to-end fine-tuning (3.4)          -> `model_epochs`, `Recipe.tune_model`: these floats of all layers together, and
+  the norms, towards the float model's predictions; off, as its code was never released
 Bits: log2(K)/v + log2(K_r)/v, and 16 (v_0 K_0 + v G (K + K_r)) for the codebooks of a layer, 16 for each input of an
 order, 32 with norm.
 Matrices of 256 columns take short vectors, as codebooks weigh 16 times as much as at 4096: on `../shared/models/llama`
 v 3, K 64 is ahead of GPTQ's 2 bits at fewer true bits (2.04 against 2.14); v 6, K 1024 is not, at 2.55.
-Left out: end-to-end fine-tuning, which trains the layers together on the model's loss; hence its gains are not had. The
-Hessian is gathered on the quantized model so far, not offline on the float one.
+The Hessian is gathered on the quantized model so far, not offline on the float one.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from __future__ import annotations
 from typing import Literal
 
 from subbyte.errors import RecipeError
-from subbyte.recipe import Recipe
+from subbyte.recipe import Recipe, Training
 from subbyte.schemes import Scheme, Vectors
 from subbyte.solvers import Vptq
 from subbyte.systems.registry import system
@@ -58,6 +59,7 @@ def vptq(
     tune_rate: float = 1e-4,
     seed: int = 0,
     true_sequential: bool = True,
+    model_epochs: int = 0,
 ) -> Recipe:
     """Vectors of a few outputs become codewords of codebooks that the layer's Hessian weighs, with error feedback.
 
@@ -80,6 +82,7 @@ def vptq(
     tune_rate              learning rate of these steps
     seed                   of k-means' draws
     true_sequential        calibrate each stage of a block (q/k/v, output, gate/up, down) on those before it, quantized
+    model_epochs           of training all layers' floats together, end to end
     """
     if outliers and not permute:
         raise RecipeError("permute", False, "true with outliers", "the first columns are outliers only in that order")
@@ -111,6 +114,7 @@ def vptq(
         ),
         propagate="quantized",
         true_sequential=true_sequential,
+        tune_model=Training(model_epochs, tune_rate, tune_rate / 10, batch=1) if model_epochs else None,
     )
 
 

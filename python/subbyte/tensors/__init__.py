@@ -10,7 +10,7 @@ from subbyte.tensors.decomposition import Decomposition, Kept
 from subbyte.tensors.layer import QuantizedLayer, Weight
 from subbyte.tensors.quantized import QuantizedTensor
 from subbyte.tensors.rotated import Rotated, rotate, unrotate
-from subbyte.tensors.rotation import Butterfly, Rotation, turn
+from subbyte.tensors.rotation import Butterfly, Rotation, halves, turn
 from subbyte.tensors.sparse import Sparse
 from subbyte.tensors.table import TableTensor
 from subbyte.tensors.vectors import Coded, VectorTensor
@@ -29,6 +29,7 @@ __all__ = [
     "TableTensor",
     "VectorTensor",
     "Weight",
+    "halves",
     "rotate",
     "turn",
     "unrotate",

@@ -144,6 +144,16 @@ class QuantizedTensor:
         decoded = values.dequantize()
         return decoded if self.scheme.by_input else np.ascontiguousarray(decoded.T)
 
+    def floats(self) -> dict[str, npt.NDArray[np.float32]]:
+        """By name, scales and zero points that are stored as floats."""
+        parts = (("scale", self.scale), ("zero", self.zero))
+        return {name: part for name, part in parts if isinstance(part, np.ndarray) and part.dtype == np.float32}
+
+    def refitted(self, floats: dict[str, npt.NDArray[np.float32]]) -> QuantizedTensor:
+        """The same codes with other values of some of `floats()`, rounded to what is stored."""
+        held = {name: self.scheme.held(values) for name, values in floats.items()}
+        return replace(self, scale=held.get("scale", self.scale), zero=held.get("zero", self.zero))
+
     def dequantize(self) -> npt.NDArray[np.float32]:
         """The weight that the codes stand for: [O, I] f32, newly allocated; each value is one rounded product."""
         rows, cols = self.shape

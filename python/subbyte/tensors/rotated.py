@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ from subbyte.errors import ShapeError
 from subbyte.schemes import Scheme
 from subbyte.tensors.codebook import CodebookTensor
 from subbyte.tensors.quantized import QuantizedTensor
-from subbyte.tensors.rotation import Rotation
+from subbyte.tensors.rotation import Rotation, halves
 
 __all__ = ["Rotated"]
 
@@ -41,6 +41,21 @@ class Rotated:
     def shape(self) -> tuple[int, int]:
         """(O, I)."""
         return self.dense.shape
+
+    def floats(self) -> dict[str, npt.NDArray[np.float32]]:
+        """By name, the vectors beside the rotations."""
+        sides = (("inputs", self.inputs), ("outputs", self.outputs))
+        return {name: side.scales() for name, side in sides if side.vector is not None}
+
+    def refitted(self, floats: dict[str, npt.NDArray[np.float32]]) -> Rotated:
+        """The same codes with other vectors in the place of some of `floats()`, rounded to what is stored."""
+        sides = {"inputs": self.inputs, "outputs": self.outputs}
+        sides |= {name: replace(sides[name], vector=halves(values)) for name, values in floats.items()}
+        return replace(self, inputs=sides["inputs"], outputs=sides["outputs"])
+
+    def bare(self) -> Rotated:
+        """The same codes between the same rotations, the vectors all 1."""
+        return replace(self, inputs=replace(self.inputs, vector=None), outputs=replace(self.outputs, vector=None))
 
     def dequantize(self) -> npt.NDArray[np.float32]:
         """The weight with both rotations undone: [O, I] f32, newly allocated."""

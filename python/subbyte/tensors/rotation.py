@@ -12,7 +12,7 @@ import numpy.typing as npt
 from subbyte import kernels
 from subbyte.errors import DtypeError, NotFiniteError, RangeError, ShapeError, UnknownNameError
 
-__all__ = ["Butterfly", "Rotation", "turn"]
+__all__ = ["Butterfly", "Rotation", "halves", "turn"]
 
 Kind = Literal["hadamard", "kronecker", "block"]
 
@@ -119,11 +119,18 @@ class Rotation:
         return told + (0 if self.vector is None else self.vector.nbytes)
 
 
+def halves(vector: npt.NDArray[np.floating]) -> npt.NDArray[np.float16]:
+    """A vector as a rotation stores it: in f16 within its normal range, so that none of it is 0."""
+    size = np.clip(np.abs(vector), 2.0**-14, 65504.0)
+    found: npt.NDArray[np.float16] = np.copysign(size, vector).astype(np.float16)
+    return found
+
+
 def _rows(x: Any) -> npt.NDArray[np.float32]:
     return np.ascontiguousarray(x, np.float32)
 
 
-def _halves(n: int) -> tuple[int, int]:
+def _factors(n: int) -> tuple[int, int]:
     """p and q: the rising prime factors of n by turns."""
     found, rest, prime = [1, 1], n, 2
     turns = 0
@@ -143,7 +150,7 @@ def _halves(n: int) -> tuple[int, int]:
 def _drawn(size: int, seed: int, block: bool) -> Butterfly:
     """Kept for the few that a layer asks for again and again."""
     draw = _Draw(seed)
-    p, q = _halves(size)
+    p, q = _factors(size)
     before, after = draw.permutation(size), draw.permutation(size)
     if block:
         return Butterfly(before, draw.orthogonal(q, p), draw.orthogonal(p, q), after)

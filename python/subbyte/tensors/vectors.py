@@ -147,8 +147,9 @@ class VectorTensor:
         return {name: values for name, values in found.items() if values is not None}
 
     def refitted(self, floats: dict[str, Floats]) -> VectorTensor:
-        """The same codes with other values of some of `floats()`."""
-        at = self.floats() | floats
+        """The same codes with other values of some of `floats()`, rounded to what is stored."""
+        held = self.scheme.held
+        at = self.floats() | {name: held(v.reshape(1, -1)).reshape(v.shape) for name, v in floats.items()}
         apart = self.outliers
         if isinstance(apart, Coded):
             apart = replace(apart, codebook=at["outlier_codebook"])
