@@ -14,19 +14,17 @@ from tests.pipeline.test_resume import killed, stopped
 
 import subbyte
 from subbyte.checkpoint import Source, formats
-from subbyte.errors import RecipeError
+from subbyte.errors import CalibrationError, RecipeError
 from subbyte.pipeline import Progress
 from subbyte.pipeline.finetune import learn
 from subbyte.recipe import Recipe, Training
-from subbyte.systems import gptq, rtn, smoothquant, vptq
-from subbyte.tensors import QuantizedTensor, VectorTensor
+from subbyte.systems import gptq, quip_sharp, rtn, smoothquant, vptq
+from subbyte.tensors import CodebookTensor, QuantizedTensor, Rotated, VectorTensor
 
 SHORT = Training(epochs=2, rate=1e-3, other_rate=3e-3, batch=2)
 
 
-@pytest.fixture(scope="module")
-def recipe() -> Recipe:
-    return vptq(centroids=16, kmeans_iterations=3, tune_iterations=0)
+VPTQ = vptq(centroids=16, kmeans_iterations=3, tune_iterations=0)
 
 
 def codes(folder: Path) -> dict[str, np.ndarray]:
@@ -36,8 +34,9 @@ def codes(folder: Path) -> dict[str, np.ndarray]:
     found = {}
     for name in form.layers(source):
         weight = form.read(source, name).weight
-        assert isinstance(weight, QuantizedTensor | VectorTensor)
-        found[name] = weight.words if isinstance(weight, QuantizedTensor) else weight.main.words
+        weight = weight.dense if isinstance(weight, Rotated) else weight
+        assert isinstance(weight, QuantizedTensor | CodebookTensor | VectorTensor)
+        found[name] = weight.main.words if isinstance(weight, VectorTensor) else weight.words
     return found
 
 
@@ -50,14 +49,17 @@ def divergence(folder: Path) -> float:
 
 
 @pytest.mark.parametrize("where", ["tune_blocks", "tune_model"])
-def test_floats_learn_and_codes_stay(recipe: Recipe, where: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "rate", "most"), [(VPTQ, 1e-3, 0.97), (quip_sharp(2), 5e-3, 0.995)], ids=["vptq", "quip_sharp"]
+)
+def test_floats_learn_and_codes_stay(recipe: Recipe, rate: float, most: float, where: str, tmp_path: Path) -> None:
     tokens = np.random.default_rng(5).integers(2, 4096, (12, 32))
     plain = subbyte.quantize(MINI, recipe, tmp_path / "plain", calibration=tokens)
     seen: list[Progress] = []
-    tuned = replace(recipe, **{where: replace(SHORT, epochs=3)})
+    tuned = replace(recipe, **{where: replace(SHORT, epochs=3, rate=rate)})
     result = subbyte.quantize(MINI, tuned, tmp_path / "tuned", calibration=tokens, progress=seen.append)
     assert result.bits_per_weight == plain.bits_per_weight
-    assert divergence(tmp_path / "tuned") < 0.97 * divergence(tmp_path / "plain")
+    assert divergence(tmp_path / "tuned") < most * divergence(tmp_path / "plain")
     assert any("tuned" in note for note in result.blocks[0].notes)
     assert ("tune" in [progress.stage for progress in seen]) == (where == "tune_model")
     first = "model.layers.0.self_attn.q_proj"  # later blocks are rounded on what training made of the earlier ones
@@ -79,8 +81,8 @@ def test_scales_learn_too(make: type, tmp_path: Path) -> None:
     assert all(np.array_equal(words, after[name]) for name, words in before.items())
 
 
-def test_a_run_that_is_killed_while_it_trains_ends_the_same(recipe: Recipe, tmp_path: Path) -> None:
-    tuned = replace(recipe, tune_blocks=SHORT, tune_model=SHORT)
+def test_a_run_that_is_killed_while_it_trains_ends_the_same(tmp_path: Path) -> None:
+    tuned = replace(VPTQ, tune_blocks=SHORT, tune_model=SHORT)
     subbyte.quantize(MINI, tuned, tmp_path / "whole", calibration=TOKENS)
     stopped(tuned, tmp_path / "out", after=2)
     assert killed(tmp_path, tuned, tmp_path / "out", "tune", 1) == -signal.SIGKILL
@@ -119,10 +121,8 @@ def test_as_data_and_as_text() -> None:
         replace(smoothquant(), tune_model=SHORT)
 
 
-def test_too_few_sequences_are_refused(recipe: Recipe, tmp_path: Path) -> None:
-    from subbyte.errors import CalibrationError
-
+def test_too_few_sequences_are_refused(tmp_path: Path) -> None:
     for where in ("tune_blocks", "tune_model"):
         with pytest.raises(CalibrationError, match="at least 2"):
-            subbyte.quantize(MINI, replace(recipe, **{where: SHORT}), tmp_path / where, calibration=TOKENS[:1])
+            subbyte.quantize(MINI, replace(VPTQ, **{where: SHORT}), tmp_path / where, calibration=TOKENS[:1])
         assert not (tmp_path / where).exists()
