@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
-from subbyte.calibration import grid_search
+from subbyte.calibration import grid_search, halving_search
 from subbyte.errors import NotFiniteError, RangeError
 
 NAN, INF = math.nan, math.inf
@@ -38,3 +39,24 @@ def test_nothing_to_choose_from() -> None:
         grid_search(lambda _: NAN, [0, 1])
     with pytest.raises(RangeError):
         grid_search(lambda _: 0.0, [])
+
+
+def test_halving_sees_all_parts_with_few_points_and_drops_the_worse_half() -> None:
+    data = np.random.default_rng(0).normal(0, 1, (16, 9))
+    calls: list[tuple[int, slice]] = []
+
+    def loss(point: int, part: slice) -> float:
+        calls.append((point, part))
+        return float(np.square(data[part] + point).sum())
+
+    best, found = halving_search(loss, [3, -2, 0, 5], 16)
+    assert best == 0
+    assert [seen for _, seen in found] == [1, 2, 2, 1]
+    assert calls == [(point, slice(0, 1)) for point in (3, -2, 0, 5)] + [(point, slice(1, 2)) for point in (0, -2)]
+    # one part alone: an exhaustive search; two points that differ by little: to the first half
+    assert halving_search(loss, [1, 0], 1)[1] == [(loss(1, slice(0, 1)), 1), (loss(0, slice(0, 1)), 1)]
+    with pytest.raises(NotFiniteError):
+        halving_search(lambda *_: math.nan, [1, 2], 4)
+    with pytest.raises(RangeError):
+        halving_search(loss, [], 4)
+    assert halving_search(lambda x, _: math.nan if x == 1 else 1.0, [1, 2, 3], 4)[0] == 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from subbyte.calibration.block import Block, Call
-from subbyte.calibration.search import grid_search
+from subbyte.calibration.search import grid_search, halving_search
 from subbyte.calibration.staged import Staged, waiting_bytes
 from subbyte.calibration.statistics import Collector, Statistics, Twin, Wanted, gather, measure
 from subbyte.calibration.stream import Stream
@@ -21,6 +21,7 @@ __all__ = [
     "Wanted",
     "gather",
     "grid_search",
+    "halving_search",
     "measure",
     "pydoc_text",
     "tokens",

@@ -107,7 +107,7 @@ class Block:
         return target
 
     @torch.no_grad()
-    def observe(self, hidden: torch.Tensor, observers: Mapping[str, Observer]) -> None:
+    def observe(self, hidden: torch.Tensor, observers: Mapping[str, Observer], batch: int | None = None) -> None:
         """`forward` for the observers' sake: outputs are dropped, what lies behind the last observer is not run."""
         waiting: set[str] = set()
 
@@ -121,7 +121,7 @@ class Block:
             return watched
 
         with self._observed({name: last(name, observer) for name, observer in observers.items()}):
-            for _, call in self.calls(hidden):
+            for _, call in self.calls(hidden, batch):
                 waiting.update(observers)
                 with suppress(_Served):
                     self.run_module(self.module, call)
@@ -152,8 +152,9 @@ class Block:
         return {name: torch.zeros_like(w) if g is None else g for (name, w), g in gradients}, found[0]
 
     @torch.no_grad()
-    def capture(self, name: str, hidden: torch.Tensor) -> list[Call]:
-        """How the inner module `name` (full name) is called while the block runs on `hidden`: one Call a batch."""
+    def capture(self, name: str, hidden: torch.Tensor, batch: int | None = None) -> list[Call]:
+        """How the inner module `name` (full name) is called while the block runs on `hidden`: one Call a batch, of at
+        most `batch` sequences."""
         calls: list[Call] = []
 
         def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -161,7 +162,7 @@ class Block:
 
         handle = self.get(name).register_forward_pre_hook(keep, with_kwargs=True)
         try:
-            self.observe(hidden, {})
+            self.observe(hidden, {}, batch)
         finally:
             handle.remove()
         return calls
@@ -173,8 +174,9 @@ class Block:
         outputs = [self.run_module(module, call) for call in calls]
         return torch.cat([output.reshape(-1, output.shape[-1]).float() for output in outputs])
 
-    def calls(self, hidden: torch.Tensor) -> Iterator[tuple[slice, Call]]:
-        """How the block is called for each batch of sequences: which rows of `hidden`, and the arguments."""
+    def calls(self, hidden: torch.Tensor, batch: int | None = None) -> Iterator[tuple[slice, Call]]:
+        """How the block is called for each batch of sequences, of at most `batch`: which rows of `hidden`, and the
+        arguments."""
         if self._call is None:
             raise CalibrationError(
                 f"inputs of {self.name}",
@@ -182,8 +184,9 @@ class Block:
                 "Stream.embed first",
                 "masks and positions come from there",
             )
-        for start in range(0, len(hidden), self._batch):
-            rows = slice(start, start + self._batch)
+        size = self._batch if batch is None else min(batch, self._batch)
+        for start in range(0, len(hidden), size):
+            rows = slice(start, start + size)
             yield rows, Call((hidden[rows], *self._call.args), self._call.kwargs)
 
     @staticmethod

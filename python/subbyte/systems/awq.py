@@ -34,6 +34,7 @@ def awq(
     clip: bool = True,
     duo: bool = False,
     grid: int = 20,
+    exhaustive: bool = False,
     grouped: bool = False,
 ) -> Recipe:
     """A scale per input channel, searched on the block's output, protects the weights that matter; then clip and round.
@@ -45,11 +46,12 @@ def awq(
     clip        search and apply a clipping range for each group of weights (not for queries and keys)
     duo         let the mean size of the weights enter the scale too, as AutoAWQ and llm-compressor do
     grid        number of exponents tried: 0, 1/grid, 2/grid, ...
+    exhaustive  try each on all tokens, as released, instead of dropping those that do worse on the first ones
     grouped     also scale values -> output where several query heads share one key-value head
     """
     transforms: list[Transform] = []
     if scale:
-        transforms.append(ActivationAwareScale(grid, duo=duo, grouped=grouped, forced_zero=False, eps=EPS))
+        transforms.append(ActivationAwareScale(grid, exhaustive, duo=duo, grouped=grouped, forced_zero=False, eps=EPS))
     if clip:
         transforms.append(ActivationAwareClip(forced_zero=False, eps=EPS))
     return Recipe(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,12 +15,16 @@ from subbyte.transforms.base import Floats, Work, rounded
 from subbyte.transforms.fold import fold, pooled
 
 if TYPE_CHECKING:
+    import torch
+
     from subbyte.anatomy import Pair
 
 __all__ = ["ActivationAwareClip", "ActivationAwareScale", "candidate"]
 
 QUERY_OR_KEY = re.compile(r"(^|_)(q|k)_|query|key|qkv", re.IGNORECASE)
 """Their product reacts to both, so a clip that is good for one alone is not reliable."""
+PART = 512
+"""Tokens of the first look at a candidate: enough to tell the better half, and to keep the cores busy."""
 
 
 def candidate(absmean: Floats, ratio: float, weight_mean: Floats | None = None, spare_dead: bool = False) -> Floats:
@@ -47,6 +50,8 @@ class ActivationAwareScale:
     module when its linears hold Q(W s) / s. All pairs are searched on the original weights, then all are applied.
 
     grid         exponents tried; the first is 0: s = 1, plain rounding to nearest
+    exhaustive   a module that is more than a linear is run on all tokens for every exponent, as released; else those
+                 that do worse on the first ones are dropped (`calibration.halving_search`): a tenth of the time or less
     inclusive    r = 0, 1/(grid-1) ... 1 instead, as in the paper's text
     duo          s = a ** r / w ** (1 - r), w the mean of |weight| / max|weight| of its group; s = 1 is tried first
     grouped      also values -> output where query heads share a key-value head, the mean pooled over these
@@ -55,6 +60,7 @@ class ActivationAwareScale:
     """
 
     grid: int = 20
+    exhaustive: bool = False
     inclusive: bool = False
     duo: bool = False
     grouped: bool = False
@@ -95,14 +101,12 @@ class ActivationAwareScale:
         return tried if weight_mean is None else [np.ones_like(absmean), *tried]
 
     def _search(self, work: Work, pair: Pair, absmean: Floats) -> Floats:
-        from subbyte.calibration import grid_search
-
         weight_mean = pooled(pair, self._weight_mean(work, pair), np.mean) if self.duo else None
         scales = self.candidates(absmean, weight_mean)
-        loss = self._loss_of_linear(work, pair) if pair.inspect in pair.consumers else self._loss_of_module(work, pair)
+        search = self._search_linear if pair.inspect in pair.consumers else self._search_module
         with np.errstate(over="ignore", invalid="ignore"):  # a candidate without a finite loss is skipped below
             try:
-                best, _ = grid_search(lambda k: loss(scales[k]), range(len(scales)))
+                best = search(work, pair, scales)
             except NotFiniteError:
                 work.notes.append(f"{pair.producer}: no scale gave a finite loss, left as it was")
                 return np.ones_like(absmean)
@@ -111,35 +115,42 @@ class ActivationAwareScale:
     def _rounded(self, work: Work, name: str, weight: Floats, scale: Floats) -> Floats:
         return rounded(weight * scale, work.schemes[name], self.forced_zero, self.eps) / scale
 
-    def _loss_of_linear(self, work: Work, pair: Pair) -> Callable[[Floats], float]:
-        """Mean squared output error of one linear, from its Gram matrix: sum of D G D^T over its rows."""
+    def _search_linear(self, work: Work, pair: Pair, scales: list[Floats]) -> int:
+        """The scale with the least output error of one linear, from its Gram matrix: sum of D G D^T over its rows."""
+        from subbyte.calibration import grid_search
+
         (name,) = pair.consumers
         weight, stats = work.weight(name), work.stats[name]
         gram = np.asarray(stats.gram)
 
-        def loss(scale: Floats) -> float:
-            difference = self._rounded(work, name, weight, scale) - weight
-            total = float(np.vdot(difference @ gram, difference))
-            return total / (stats.tokens * len(weight))
+        def loss(k: int) -> float:
+            difference = self._rounded(work, name, weight, scales[k]) - weight
+            return float(np.vdot(difference @ gram, difference))
 
-        return loss
+        return grid_search(loss, range(len(scales)))[0]
 
-    def _loss_of_module(self, work: Work, pair: Pair) -> Callable[[Floats], float]:
-        """Mean squared error of the inspected module's output, its linears rounded and put back afterwards."""
-        inputs = work.block.capture(pair.inspect, work.hidden)
-        wanted = work.block.run(pair.inspect, inputs)
+    def _search_module(self, work: Work, pair: Pair, scales: list[Floats]) -> int:
+        """The scale with the least squared error of the inspected module's output, its linears rounded and put back."""
+        from subbyte.calibration import grid_search, halving_search
+
+        inputs = work.block.capture(pair.inspect, work.hidden, max(1, PART // work.hidden.shape[1]))
+        wanted: list[torch.Tensor] = []
         original = {name: work.weight(name).copy() for name in pair.consumers}
 
-        def loss(scale: Floats) -> float:
+        def loss(k: int, part: slice) -> float:
+            wanted.extend(work.block.run(pair.inspect, [call]) for call in inputs[len(wanted) : part.stop])
             try:
                 for name, weight in original.items():
-                    work.weight(name)[...] = self._rounded(work, name, weight, scale)
-                return float((work.block.run(pair.inspect, inputs) - wanted).square_().mean())
+                    work.weight(name)[...] = self._rounded(work, name, weight, scales[k])
+                found = (work.block.run(pair.inspect, [call]) for call in inputs[part])
+                return sum(float((y - w).square_().sum()) for y, w in zip(found, wanted[part], strict=True))
             finally:
                 for name, weight in original.items():
                     work.weight(name)[...] = weight
 
-        return loss
+        if self.exhaustive:
+            return grid_search(lambda k: loss(k, slice(0, len(inputs))), range(len(scales)))[0]
+        return halving_search(loss, range(len(scales)), len(inputs))[0]
 
     def _weight_mean(self, work: Work, pair: Pair) -> Floats:
         """Mean over all consumers' rows of |w| relative to the largest of its group."""
