@@ -300,6 +300,29 @@ pub(crate) trait Fused<const N: usize>: Copy {
     fn multiply_add(self, other: Self, sum: Self) -> Self;
 }
 
+impl<const N: usize> Fused<N> for [f32; N] {
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        [x; N]
+    }
+    #[inline(always)]
+    fn load(x: &[f32; N]) -> Self {
+        *x
+    }
+    #[inline(always)]
+    fn copies(x: &[f32; 8]) -> Self {
+        std::array::from_fn(|i| x[i % 8])
+    }
+    #[inline(always)]
+    fn array(self) -> [f32; N] {
+        self
+    }
+    #[inline(always)]
+    fn multiply_add(self, other: Self, sum: Self) -> Self {
+        std::array::from_fn(|i| self[i].mul_add(other[i], sum[i]))
+    }
+}
+
 /// A slice as vectors of eight, with `fill` to make the last one whole.
 pub(crate) struct Eights<'a> {
     whole: &'a [[f32; 8]],
