@@ -52,11 +52,17 @@ PEERS = (
     ("hqq", 3, SAMPLES, ("hqq",)),
     ("gptq", 4, SAMPLES, ("llmcompressor", "gptqmodel")),
     ("gptq", 3, SAMPLES, ("llmcompressor", "gptqmodel")),
-    ("awq", 4, 8, ("llmcompressor",)),
-    ("awq, clipped", 4, 8, ("gptqmodel",)),
+    ("awq", 4, 32, ("llmcompressor",)),
+    ("awq, clipped", 4, 16, ("gptqmodel",)),
     ("vptq", 2, 8, ("gptqmodel",)),
 )
 """System, bits, calibration sequences (few where others take minutes), and who offers it on a CPU: `benches/peers`."""
+
+TUNED: tuple[tuple[str, dict[str, object], tuple[dict[str, object], ...]], ...] = (
+    ("vptq", {"vector_length": 3}, ({"tune_iterations": 0}, {}, {"model_epochs": 4})),
+    ("quip_sharp", {}, ({}, {"block_epochs": 5}, {"model_epochs": 4})),
+)
+"""Systems at 2 bits, options, and those of their trainings: fewer epochs of the whole model than the papers'."""
 
 Row = dict[str, Any]
 
@@ -165,6 +171,28 @@ def outliers() -> Iterator[Row]:
                 quantize(model, work / "out", *options, *calibrated())
                 got = perplexity(work / "out")
             yield {"system": name, "level": level, "perplexity": got, "change": got / base - 1}
+
+
+def tuning() -> Iterator[Row]:
+    """Systems with and without the trainings that they have."""
+    for system, options, trainings in TUNED:
+        for training in trainings:
+            started = time.perf_counter()
+            found = Study(
+                model=SHARED / "models" / "llama",
+                systems=[system],
+                bits=[2],
+                options={system: options | training},
+                calibration=CALIBRATION,
+                text=TEXT,
+                samples=SAMPLES,
+                seq_len=LENGTH,
+                windows=60,
+            ).run()
+            (row,) = found.rows
+            told = " ".join(f"{name}={value}" for name, value in training.items())
+            values = {"perplexity": row.perplexity, "KL": row.kl, "bits per weight": row.bits_per_weight}
+            yield {"system": system, "options": told, **values, "seconds": time.perf_counter() - started}
 
 
 def peers() -> Iterator[Row]:
@@ -297,12 +325,19 @@ SECTIONS: dict[str, tuple[str, Callable[[], Iterator[Row]]]] = {
         f"{FEW} x {LENGTH} calibration tokens.",
         outliers,
     ),
+    "tuning": (
+        "Training of what stays float, codes kept, at 2 bits: VPTQ's codebooks layer by layer (its default) and end "
+        f"to end, QuIP#'s vectors within blocks and end to end. The model, text and {SAMPLES} x {LENGTH} tokens of "
+        "*Quality*; a quarter to a third of the sequences only choose the epoch. *seconds* include the evaluation.",
+        tuning,
+    ),
     "peers": (
         "Systems beside the packages that offer them on a CPU: the same model, tokens and settings (asymmetric, group "
         "128; GPTQ without act-order and clip search, at damping 0.01; AWQ with the weights in its scales; VPTQ with "
-        "256 codewords of 4 weights, not tuned). 128 calibration sequences, for AWQ and VPTQ 8, as the others take "
-        "minutes for those. *seconds* is the quantization call, which for subbyte alone includes reading the model and "
-        "writing the result; *whole process* runs from its start to the saved result, most of it imports where no "
+        "256 codewords of 4 weights, not tuned). 128 calibration sequences; for AWQ 32, clipped 16, and VPTQ 8, as "
+        "the others take minutes for those. *seconds* is the quantization call, which for subbyte alone includes "
+        "reading the model and writing the result; *whole process* runs from its start to the saved result, most of "
+        "it imports where no "
         "text is needed. Perplexity and KL to the float model over 200 windows: over 60 of them equal divergences "
         "differ by more than 1 % in perplexity. What only its own package reads is dequantized by that and evaluated "
         "as a float checkpoint. optimum-quanto has 4 bits but not 3, and float zero points; GPTQModel's AWQ runs in "

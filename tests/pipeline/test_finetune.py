@@ -81,6 +81,17 @@ def test_scales_learn_too(make: type, tmp_path: Path) -> None:
     assert all(np.array_equal(words, after[name]) for name, words in before.items())
 
 
+def test_blocks_of_a_float_stream_learn_each_on_its_own(tmp_path: Path) -> None:
+    """What a block is rounded on is then the float model's, whatever became of the blocks before it."""
+    recipe = replace(VPTQ, propagate="float", true_sequential=False)
+    tokens = np.resize(TOKENS, (8, 32))
+    subbyte.quantize(MINI, recipe, tmp_path / "plain", calibration=tokens)
+    subbyte.quantize(MINI, replace(recipe, tune_blocks=SHORT), tmp_path / "tuned", calibration=tokens)
+    before, after = codes(tmp_path / "plain"), codes(tmp_path / "tuned")
+    assert all(np.array_equal(words, after[name]) for name, words in before.items())
+    assert divergence(tmp_path / "tuned") < divergence(tmp_path / "plain")
+
+
 def test_a_run_that_is_killed_while_it_trains_ends_the_same(tmp_path: Path) -> None:
     tuned = replace(VPTQ, tune_blocks=SHORT, tune_model=SHORT)
     subbyte.quantize(MINI, tuned, tmp_path / "whole", calibration=TOKENS)

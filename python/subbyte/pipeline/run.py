@@ -207,7 +207,8 @@ class _Run:
                 beside = after
                 if training and inputs is not None and after is not None:
                     made = tune_block(job, block, made, inputs, after, training)
-                    hidden = block.forward(inputs, out=inputs)
+                    if hidden is not None and job.recipe.propagate == "quantized":
+                        hidden = block.forward(inputs, out=inputs)
                 rounded = block.forward(rounded, out=rounded)
                 report = BlockReport(i, relative(rounded, exact), made.reports, made.notes)
                 self._settle([report])

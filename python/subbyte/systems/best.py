@@ -25,8 +25,9 @@ QuantEase's descent, for vectors          -> `passes` and `refits` there: codes 
                                              with a tenth more on the Hessian's diagonal, entry by entry, as the exact
                                              one gives a lower loss of the layers but worse predictions
 Left out: groups and half-quadratic scales, which have nothing to do between rotations; sparse outliers, which cost more
-bits than they save there; fine-tuning of whole blocks. Choosing between both for each layer by the smaller loss of its
-outputs: on the trained models the predictions got worse by it.
+bits than they save there; fine-tuning, which `Recipe.tune_blocks` and `tune_model` add to this as to any recipe, for
+more time than all of the rest. Choosing between both for each layer by the smaller loss of its outputs: on the trained
+models the predictions got worse by it.
 """
 
 from __future__ import annotations
