@@ -322,7 +322,7 @@ def test_what_the_transforms_refuse() -> None:
     assert check_rows(on_gpu("x", (3, 5, 48), "f16", 2)) == (15, 48)
     assert check_tokens(on_gpu("x", (3, 5), "f32", 4), 1e-5, "int8") == (3, 5)
     for n in (0, 6, 92):
-        with pytest.raises(RangeError, match="a Hadamard matrix is known"):
+        with pytest.raises(RangeError, match="Hadamard matrix is known"):
             check_rows(on_gpu("x", (3, n), "f32", 4))
     with pytest.raises(RangeError, match="pass fewer at a time"):
         check_rows(on_gpu("x", (2**31, 4), "f32", 4))

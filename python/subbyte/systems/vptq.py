@@ -20,7 +20,7 @@ Bits: log2(K)/v + log2(K_r)/v, and 16 (v_0 K_0 + v G (K + K_r)) for the codebook
 order, 32 with norm.
 Matrices of 256 columns take short vectors, as codebooks weigh 16 times as much as at 4096: on `../shared/models/llama`
 v 3, K 64 is ahead of GPTQ's 2 bits at fewer true bits (2.04 against 2.14); v 6, K 1024 is not, at 2.55.
-The Hessian is gathered on the quantized model so far, not offline on the float one.
+Left out: the Hessians of the float model, gathered offline; those of the quantized model so far take their place.
 """
 
 from __future__ import annotations
