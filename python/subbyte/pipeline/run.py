@@ -240,7 +240,8 @@ class _Run:
         for i, report in enumerate(reports):
             layers = settled(job, blocks[i])
             exact, rounded = stream.block(i).forward(exact, out=exact), blocks[i].forward(rounded, out=rounded)
-            made = Rounded(layers, report.layers, (*report.notes, note))
+            notes = (*report.notes, note) if i + 1 == self.blocks else report.notes
+            made = Rounded(layers, report.layers, notes)
             tuned.append(replace(report, error=relative(rounded, exact), notes=made.notes))
             self.staging.write(i, self._tensors(i, blocks[i], made), asdict(tuned[i]))
         self._write_rest([])
