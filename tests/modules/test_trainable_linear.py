@@ -13,13 +13,19 @@ from tests.systems.test_vptq import TEXTS, layer, solved, statistics
 
 from subbyte.modules import TrainableLinear
 from subbyte.schemes import Scheme
-from subbyte.solvers import Ldlq, Vptq
+from subbyte.solvers import HalfQuadratic, Ldlq, Vptq
 from subbyte.tensors import QuantizedLayer, QuantizedTensor
 
 INTEGERS = ["int4/g32", "int3/g32/asym", "int4/channel/asym/f16", "int4/tensor", "int2/g32/asym/float_zero/bf16"]
 
+#: One of scales and zero points, or both, in codes of their own, which do not learn.
+LEVELS = [f"int4/g32/asym/float_zero/{level}/f16" for level in ("s8r8", "z8r8", "s3z3r8")]
+
 
 def tensor(text: str) -> Any:
+    if text in LEVELS:
+        weight, x = layer(64, 64)
+        return HalfQuadratic().solve(weight, Scheme.parse(text), statistics(x)).tensor
     if text.startswith("v"):
         return solved(Vptq(tune=0, iterations=5), text, *layer(46, 40))
     if text.startswith("e8p"):
@@ -39,7 +45,7 @@ def tensor(text: str) -> Any:
     return decomposed("int4/g32") if text == "outliers" else quantized(text)
 
 
-@pytest.mark.parametrize("text", [*INTEGERS, "order", "by input", "outliers", *TEXTS, "e8p2", "e8p3"])
+@pytest.mark.parametrize("text", [*INTEGERS, *LEVELS, "order", "by input", "outliers", *TEXTS, "e8p2", "e8p3"])
 def test_the_weight_is_what_the_tensor_stands_for_and_comes_back(text: str) -> None:
     given = tensor(text)
     rows, columns = given.shape
@@ -53,7 +59,7 @@ def test_the_weight_is_what_the_tensor_stands_for_and_comes_back(text: str) -> N
     assert module.layer().nbytes == given.nbytes
 
 
-@pytest.mark.parametrize("text", [*INTEGERS, "order", "by input", *TEXTS, "e8p2"])
+@pytest.mark.parametrize("text", [*INTEGERS, *LEVELS[:2], "order", "by input", *TEXTS, "e8p2"])
 def test_what_is_learned_is_what_is_stored(text: str) -> None:
     """A step along each slope, a hundredth of the values: the tensor that comes back stands for the moved weight."""
     given = tensor(text)

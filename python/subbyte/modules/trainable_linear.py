@@ -53,30 +53,25 @@ class TrainableLinear(nn.Module):
         self.register_buffer("back", back)
 
     def _keep_codes(self, weight: QuantizedTensor) -> None:
-        codes, zeros = torch.from_numpy(weight.codes().astype(np.float32)), weight.zeros()
+        scale, zeros = weight.scales(), weight.zeros()
         if zeros is None:
-            codes -= 1 << (weight.scheme.bits - 1)
-        elif "zero" not in self.floats:
-            codes -= _spread(weight, torch.from_numpy(zeros.astype(np.float32)))
-        if "scale" not in self.floats and "zero" not in self.floats:
-            codes *= _spread(weight, torch.from_numpy(weight.scales()))
-        self.register_buffer("constant", codes)
+            zeros = np.full(scale.shape, 1 << (weight.scheme.bits - 1))
+        self.register_buffer("codes", torch.from_numpy(weight.codes().astype(np.float32)))
+        self.register_buffer("scale", torch.from_numpy(np.array(scale)))
+        self.register_buffer("zero", torch.from_numpy(zeros.astype(np.float32)))
 
     def weight(self) -> torch.Tensor:
         """W [O, I] f32."""
         given = self._layer.weight
         if isinstance(given, VectorTensor):
             return self._vectors(given)
+        if isinstance(given, QuantizedTensor):
+            parts = [self.floats[name] if name in self.floats else getattr(self, name) for name in ("scale", "zero")]
+            scale, zero = (_spread(given, part) for part in parts)
+            return (cast("torch.Tensor", self.codes) - zero) * scale
         weight = cast("torch.Tensor", self.constant)
-        if isinstance(given, Rotated):
-            for name, along in (("inputs", (1, -1)), ("outputs", (-1, 1))):
-                weight = weight * self.floats[name].reshape(along) if name in self.floats else weight
-        elif isinstance(given, QuantizedTensor):
-            if "zero" in self.floats:
-                weight = weight - _spread(given, self.floats["zero"])
-            if self.floats:
-                scale = self.floats["scale"] if "scale" in self.floats else torch.from_numpy(given.scales())
-                weight = weight * _spread(given, scale)
+        for name, along in (("inputs", (1, -1)), ("outputs", (-1, 1))):
+            weight = weight * self.floats[name].reshape(along) if name in self.floats else weight
         return weight
 
     def _vectors(self, given: VectorTensor) -> torch.Tensor:
