@@ -224,9 +224,10 @@ class _Run:
     ) -> tuple[list[BlockReport], torch.Tensor]:
         """All blocks trained together and written again; the reports and the logits as of `_blocks`."""
         job, stream = self.job, self.job.stream
-        outputs = stream.embed(tokens)
+        outputs, exact = stream.embed(tokens), []
         for i in range(self.blocks):
             outputs = stream.block(i).forward(outputs, out=outputs)
+            exact.append(outputs[: len(self.probe)].clone())  # the probe is the first of the tokens
         written = Written(job, self.staging.model, tokens)
         blocks = [written.block(i, trainable) for i in range(self.blocks)]
         with written.stream.head() as head:
@@ -234,15 +235,14 @@ class _Run:
         note = f"tuned with all blocks: loss {losses[0]:.3g} -> {losses[1]:.3g} on sequences held out"
         self.staging = self.staging.again()
         self.staging.begin(job.config())
-        exact = stream.embed(self.probe)
-        rounded = exact.clone()
+        rounded = written.hidden[: len(self.probe)].clone()
         tuned = []
         for i, report in enumerate(reports):
             layers = settled(job, blocks[i])
-            exact, rounded = stream.block(i).forward(exact, out=exact), blocks[i].forward(rounded, out=rounded)
+            rounded = blocks[i].forward(rounded, out=rounded)
             notes = (*report.notes, note) if i + 1 == self.blocks else report.notes
             made = Rounded(layers, report.layers, notes)
-            tuned.append(replace(report, error=relative(rounded, exact), notes=made.notes))
+            tuned.append(replace(report, error=relative(rounded, exact[i]), notes=made.notes))
             self.staging.write(i, self._tensors(i, blocks[i], made), asdict(tuned[i]))
         self._write_rest([])
         return tuned, stream.logits(rounded[:, -LAST:])
