@@ -53,7 +53,7 @@ def test_halving_sees_all_parts_with_few_points_and_drops_the_worse_half() -> No
     assert best == 0
     assert [seen for _, seen in found] == [1, 2, 2, 1]
     assert calls == [(point, slice(0, 1)) for point in (3, -2, 0, 5)] + [(point, slice(1, 2)) for point in (0, -2)]
-    # one part alone: an exhaustive search; two points that differ by little: to the first half
+    # one part alone: an exhaustive search
     assert halving_search(loss, [1, 0], 1)[1] == [(loss(1, slice(0, 1)), 1), (loss(0, slice(0, 1)), 1)]
     with pytest.raises(NotFiniteError):
         halving_search(lambda *_: math.nan, [1, 2], 4)

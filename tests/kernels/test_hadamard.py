@@ -58,19 +58,26 @@ def test_nan_and_infinity_spread_over_their_row(path: str) -> None:
     assert np.isinf(got[2]).all()
 
 
-@every_path
-@pytest.mark.parametrize("n", [*WILLIAMSON, *PALEY, 688, 1536, 11008])
-def test_a_transform_with_an_outer_matrix_is_orthonormal_and_its_transpose_the_inverse(n: int, path: str) -> None:
-    """QuIP#'s sheet: H H^T = K I, and a single entry spreads evenly."""
+def transformed(n: int, path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Three rows of n numbers, what becomes of them, the scalar path's bits, and what becomes of a single 1 [1, n]."""
     x = np.random.default_rng(n).standard_normal((3, n)).astype(np.float32)
     one = np.zeros((1, n), np.float32)
     one[0, n // 3] = 1
     with kernels.forced(path, 2):
-        turned = kernels.hadamard(x)
-        np.testing.assert_allclose(kernels.hadamard(turned, transpose=True), x, rtol=0, atol=1e-5)
-        np.testing.assert_allclose(np.abs(kernels.hadamard(one)), n**-0.5, rtol=1e-5)
+        turned, spread = kernels.hadamard(x), kernels.hadamard(one)
     with kernels.forced("scalar", 1):
         np.testing.assert_array_equal(kernels.hadamard(x), turned)
+    return x, turned, spread
+
+
+@every_path
+@pytest.mark.parametrize("n", [*WILLIAMSON, *PALEY, 688, 1536, 11008])
+def test_a_transform_with_an_outer_matrix_is_orthonormal_and_its_transpose_the_inverse(n: int, path: str) -> None:
+    """QuIP#'s sheet: H H^T = K I, and a single entry spreads evenly."""
+    x, turned, spread = transformed(n, path)
+    with kernels.forced(path, 2):
+        np.testing.assert_allclose(kernels.hadamard(turned, transpose=True), x, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(np.abs(spread), n**-0.5, rtol=1e-5)
     if n < 256:
         assert (matrix(n) @ matrix(n).T == n * np.eye(n)).all()
         np.testing.assert_array_equal(kernels.hadamard(np.eye(n, dtype=np.float32), scale=1.0), matrix(n).T)
@@ -80,19 +87,13 @@ def test_a_transform_with_an_outer_matrix_is_orthonormal_and_its_transpose_the_i
 @pytest.mark.parametrize("n", [3, 5, 14, 92, 188, 260, 1001, 13696])
 def test_without_a_hadamard_matrix_hartleys_is_orthonormal_and_its_own_inverse(n: int, path: str) -> None:
     """QuaRot's sheet: R_m by H_2^t, with entries of at most sqrt(2 / n)."""
-    x = np.random.default_rng(n).standard_normal((3, n)).astype(np.float32)
-    one = np.zeros((1, n), np.float32)
-    one[0, n // 3] = 1
+    x, turned, spread = transformed(n, path)
     with kernels.forced(path, 2):
-        turned = kernels.hadamard(x)
         for transpose in (False, True):
             np.testing.assert_allclose(kernels.hadamard(turned, transpose=transpose), x, rtol=0, atol=1e-5)
-        spread = kernels.hadamard(one)
-        assert np.abs(spread).max() <= (2 / n) ** 0.5 * (1 + 1e-5)
-        np.testing.assert_allclose(np.square(spread).sum(), 1, rtol=1e-5)
-        np.testing.assert_allclose(np.square(turned).sum(1), np.square(x).sum(1), rtol=1e-5)
-    with kernels.forced("scalar", 1):
-        np.testing.assert_array_equal(kernels.hadamard(x), turned)
+    assert np.abs(spread).max() <= (2 / n) ** 0.5 * (1 + 1e-5)
+    np.testing.assert_allclose(np.square(spread).sum(), 1, rtol=1e-5)
+    np.testing.assert_allclose(np.square(turned).sum(1), np.square(x).sum(1), rtol=1e-5)
     if n < 512:
         dense = kernels.hadamard(np.eye(n, dtype=np.float32)).astype(np.float64)
         assert np.abs(dense @ dense.T - np.eye(n)).max() < 1e-5
