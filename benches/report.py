@@ -89,12 +89,12 @@ BOUNDS = {
         "and writes no distance of the others."
     ),
     "product_encode": (
-        "Multiplications of f32 and as many comparisons, in parts of few numbers: see *of sgemm*. A second look, for "
-        "the place of the least distance, takes a sixth of the time."
+        "Multiplications of f32 and as many comparisons, in parts of few numbers: see *of sgemm*; then a second look, "
+        "for the place of the least distance."
     ),
     "ldlq": (
         "The order: inside a block each column waits for what the one before it left, a product of a matrix and a "
-        "vector. What blocks hand on is a product of matrices, a fifth of the time at 1024 columns."
+        "vector. Only what blocks hand on is a product of matrices."
     ),
     "fit_affine": (
         "Groups: the least and the largest of 128 numbers are sixteen steps of two operations, and what follows, a "
@@ -102,10 +102,11 @@ BOUNDS = {
     ),
     "bilevel": (
         "Its peer is GPTQ alone. SpQR also tries each weight of a group as an outlier, which fits the group's range "
-        "without it, and quantizes the scales and zero points of sixteen groups at a time."
+        "without it, and quantizes scales and zero points."
     ),
     "16-bit casts of 1 MiB, two threads": (
-        "Waking a thread, which takes as long as the cast: torch's threads spin between two calls, these sleep."
+        "Waking the second thread, which takes away what it saves (one thread is as fast): torch's threads spin "
+        "between two calls, these sleep."
     ),
     "more rows": (
         "Multiplications of f32, those of the dense product: see *of sgemm*. `w8a8` and `w4a8` multiply bytes."

@@ -333,12 +333,12 @@ SECTIONS: dict[str, tuple[str, Callable[[], Iterator[Row]]]] = {
     ),
     "peers": (
         "Systems beside the packages that offer them on a CPU: the same model, tokens and settings (asymmetric, group "
-        "128; GPTQ without act-order and clip search, at damping 0.01; AWQ with the weights in its scales; VPTQ with "
-        "256 codewords of 4 weights, not tuned). 128 calibration sequences; for AWQ 32, clipped 16, and VPTQ 8, as "
-        "the others take minutes for those. *seconds* is the quantization call, which for subbyte alone includes "
-        "reading the model and writing the result; *whole process* runs from its start to the saved result, most of "
-        "it imports where no "
-        "text is needed. Perplexity and KL to the float model over 200 windows: over 60 of them equal divergences "
+        "128; GPTQ without act-order and clip search, at damping 0.01; AWQ with the weights in its scales, of which "
+        "subbyte drops some on the first tokens; VPTQ with 256 codewords of 4 weights, not tuned). 128 calibration "
+        "sequences; for AWQ 32, clipped 16, and VPTQ 8, as the others take minutes for those. *seconds* is the "
+        "quantization call, which for subbyte alone includes reading the model and writing the result; *whole process* "
+        "runs from its start to the saved result, most of it imports where no text is needed. Perplexity and KL to "
+        "the float model over 200 windows: over 60 of them equal divergences "
         "differ by more than 1 % in perplexity. What only its own package reads is dequantized by that and evaluated "
         "as a float checkpoint. optimum-quanto has 4 bits but not 3, and float zero points; GPTQModel's AWQ runs in "
         "f16 alone; llm-compressor's pins memory for a GPU, which is turned off. The package vptq has no quantizer "

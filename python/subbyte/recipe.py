@@ -39,6 +39,7 @@ DEEPEST = 12
 PLAIN = ("propagate", "true_sequential", "compensate", "allow_unfused")
 """Fields that are in a file what they are here."""
 TRAININGS = ("tune_blocks", "tune_model")
+"""Fields that hold a `Training`, or none."""
 T = TypeVar("T")
 
 

@@ -37,8 +37,8 @@ def halving_search(
 
     All points see the first part, the better half of them as many parts again, and so on: until one is left, or all
     parts are seen. With n points and enough parts that is about n (log2(n) + 2) / 2 calls of a part, not n times all of
-    them (Karnin et al., 2013, "Almost optimal exploration in multi-armed bandits", algorithm 1, whose rounds cost
-    the same each). Points that are dropped lost on the same parts. Raises as `grid_search`.
+    them (Karnin et al., 2013, "Almost optimal exploration in multi-armed bandits", whose rounds cost the same each).
+    Points that are dropped lost on the same parts. Raises as `grid_search`.
 
     >>> halving_search(lambda x, part: (part.stop - part.start) * (x - 2) ** 2, [0, 1, 2, 3], 8)
     (2, [(4.0, 1), (2.0, 2), (0.0, 2), (1.0, 1)])

@@ -2,7 +2,8 @@
 
 s_X, mean |x| of a channel (eq. 5)     -> `Statistics.absmean`
 s = s_X ** alpha, eq. 4 and 5          -> `transforms.ActivationAwareScale`: alpha = 0, 1/20, ... 19/20, s divided by
-                                          sqrt(max s * min s), loss of the whole attention or MLP (released code)
+                                          sqrt(max s * min s), loss of the whole attention or MLP (released code);
+                                          alphas that lose on the first tokens are dropped, unless `exhaustive`
 Q(w * diag(s)) (diag(s)^-1 x), eq. 4   -> the fold into the norm or linear in front (`transforms.fold`)
 clipping (section 3.2, last paragraph) -> `transforms.ActivationAwareClip`, ten steps down to half the range
 quantizer of the code                  -> min-max without forced zero, smallest range 1e-5; `symmetric`:
