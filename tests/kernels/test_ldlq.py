@@ -38,7 +38,7 @@ def test_agrees_with_the_oracle(case: Case, path: str) -> None:
 @paths
 @kinds
 def test_codes_say_the_values_and_threads_change_nothing(bits: int, codewords: str, path: str) -> None:
-    weight, hessian = problem(40, 48, 1, bits, codewords)
+    weight, hessian = problem(150, 48, 1, bits, codewords)
     results = []
     for threads in (1, 2, 5):
         with kernels.forced(path, threads):
