@@ -51,7 +51,8 @@ class ActivationAwareScale:
 
     grid         exponents tried; the first is 0: s = 1, plain rounding to nearest
     exhaustive   a module that is more than a linear is run on all tokens for every exponent, as released; else those
-                 that do worse on the first ones are dropped (`calibration.halving_search`): a tenth of the time or less
+                 that do worse on the first ones are dropped (`calibration.halving_search`): the more tokens, the larger
+                 the share that is saved
     inclusive    r = 0, 1/(grid-1) ... 1 instead, as in the paper's text
     duo          s = a ** r / w ** (1 - r), w the mean of |weight| / max|weight| of its group; s = 1 is tried first
     grouped      also values -> output where query heads share a key-value head, the mean pooled over these
