@@ -21,6 +21,12 @@ pub(crate) fn bytes_mut(words: &mut [i32]) -> &mut [u8] {
     unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), size_of_val(words)) }
 }
 
+/// The bits of floats.
+pub(crate) fn bits(floats: &[f32]) -> &[i32] {
+    // SAFETY: every bit of an f32 is initialised, and an i32 has its size and alignment.
+    unsafe { std::slice::from_raw_parts(floats.as_ptr().cast(), floats.len()) }
+}
+
 /// [`Lanes`] in AVX2 registers.
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2 {
@@ -453,12 +459,12 @@ fn polynomial<V: Lanes, const N: usize>(c: [f32; N], x: V) -> V {
     sum
 }
 
-/// Asks for the cache line that holds `what`, which is needed soon.
+/// Asks for the line of the cache so many bytes behind the start of `what`, which is needed soon.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(crate) fn prefetch(what: &f32) {
-    // SAFETY: a hint about memory that may be read.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(what).cast()) }
+pub(crate) fn prefetch<T>(what: &T, ahead: usize) {
+    // SAFETY: a hint: nothing is read, and no address is wrong.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(what).cast::<i8>().wrapping_add(ahead)) }
 }
 
 /// Thirty-two bytes.

@@ -16,8 +16,9 @@ use super::bytes::{self, Groups};
 use super::{Columns, Finish, columns};
 use crate::error::expect_shape;
 use crate::quantize::groups;
-use crate::simd::bytes;
+use crate::simd::{bits, bytes};
 use crate::{Error, Machine, Path, Result};
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// The longest sum that no choice of codes overflows, as long as each weight is a signed byte.
@@ -119,32 +120,36 @@ pub(super) fn product(
         return bytes::product(m, x, [cols, depth], panel, groups, finish, out);
     }
     let x = Operand::of(m, x, x_factors, codes, rows, depth);
+    let eights = vec![8; groups];
     m.each(columns(out, cols, PANEL), |Columns { range, rows: mut out }| {
         let parameters = range.start * groups..range.end * groups;
-        let factors: Vec<_> = match codes.factor {
-            Factor::One => vec![1; parameters.len()],
-            Factor::Level(level) => level[parameters.clone()].iter().map(|&level| level.into()).collect(),
-            Factor::Scale(scale) => scale[parameters.clone()].iter().map(|scale| scale.to_bits() as i32).collect(),
+        let whole =
+            |numbers: &[u8]| numbers[parameters.clone()].iter().map(|&number| number.into()).collect::<Vec<_>>();
+        let factors = match codes.factor {
+            Factor::One => Cow::Owned(vec![1; parameters.len()]),
+            Factor::Level(level) => Cow::Owned(whole(level)),
+            Factor::Scale(scale) => Cow::Borrowed(bits(&scale[parameters.clone()])),
         };
-        let zeros = codes.zero.map_or_else(
-            || vec![8; parameters.len()],
-            |zero| zero[parameters.clone()].iter().map(|&zero| zero.into()).collect(),
-        );
+        let zeros = codes.zero.map(whole);
+        let rows: Vec<_> = range
+            .clone()
+            .enumerate()
+            .map(|(at, n)| Row {
+                bytes: &bytes(codes.words)[n * row_bytes..(n + 1) * row_bytes],
+                factors: &factors[at * groups..(at + 1) * groups],
+                zeros: zeros.as_ref().map_or(&eights, |zeros| &zeros[at * groups..(at + 1) * groups]),
+                group: codes.group,
+                whole: !matches!(codes.factor, Factor::Scale(_)),
+            })
+            .collect();
+        let mut sums = vec![[0.0; HEIGHT]; rows.len()];
         for (tile, out) in out.chunks_mut(HEIGHT).enumerate() {
             let first = tile * HEIGHT;
-            for (at, n) in range.clone().enumerate() {
-                let row = Row {
-                    bytes: &bytes(codes.words)[n * row_bytes..(n + 1) * row_bytes],
-                    factors: &factors[at * groups..(at + 1) * groups],
-                    zeros: &zeros[at * groups..(at + 1) * groups],
-                    group: codes.group,
-                    whole: !matches!(codes.factor, Factor::Scale(_)),
-                };
-                let mut sums = [0.0; HEIGHT];
-                x.multiply(first, row, &mut sums[..out.len()]);
-                out.iter_mut().zip(sums).for_each(|(out, sum)| out[at] = sum);
+            x.multiply(first..first + out.len(), &rows, &mut sums);
+            for (row, out) in out.iter_mut().enumerate() {
+                out.iter_mut().zip(&sums).for_each(|(out, sums)| *out = sums[row]);
+                finish(first + row, range.clone(), out);
             }
-            out.iter_mut().enumerate().for_each(|(t, out)| finish(first + t, range.clone(), out));
         }
     });
 }
@@ -190,7 +195,7 @@ impl<'a> Operand<'a> {
         match m.path() {
             #[cfg(target_arch = "x86_64")]
             Path::Amx | Path::Avx512 if Blocks::suit(codes.group, depth) => {
-                Self::Wide(Blocks::of(m, x, factors, codes.group, rows, depth))
+                Self::Wide(Blocks::of(m, x, factors, codes, rows, depth))
             }
             // Sums of 16 bits are made for zero points that are codes, and spans for groups that they do not cross.
             #[cfg(target_arch = "x86_64")]
@@ -207,23 +212,27 @@ impl<'a> Operand<'a> {
         }
     }
 
-    /// `sums[t] = sum_g factor * x_factor[t] * sum_k x[first + t, k] * (code[k] - zero)`, up to `HEIGHT` rows from a multiple of that on.
-    fn multiply(&self, first: usize, row: Row<'_>, sums: &mut [f32]) {
+    /// `sums[n][t] = sum_g factor * x_factor[t] * sum_k x[t, k] * (code[k] - zero)` of each row of weights, for up to `HEIGHT` rows of
+    /// `x` from a multiple of that on.
+    fn multiply(&self, tile: Range<usize>, weights: &[Row<'_>], sums: &mut [[f32; HEIGHT]]) {
+        let mut each = |one: &dyn Fn(Row<'_>, &mut [f32])| {
+            weights.iter().zip(&mut *sums).for_each(|(row, sums)| one(*row, &mut sums[..tile.len()]));
+        };
         match self {
-            Self::Codes(x, factors, depth) => {
-                let (rows, groups) = (first..first + sums.len(), row.factors.len());
-                let factors = factors.map(|factors| &factors[rows.start * groups..rows.end * groups]);
-                portable::multiply(&x[rows.start * depth..rows.end * depth], factors, row, sums);
-            }
+            Self::Codes(x, factors, depth) => each(&|row, sums| {
+                let groups = row.factors.len();
+                let factors = factors.map(|factors| &factors[tile.start * groups..tile.end * groups]);
+                portable::multiply(&x[tile.start * depth..tile.end * depth], factors, row, sums);
+            }),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: only a machine with AVX2 and FMA makes this operand.
-            Self::Plain(x) => unsafe { avx2::multiply(x, first, row, sums) },
+            Self::Plain(x) => each(&|row, sums| unsafe { avx2::multiply(x, tile.start, row, sums) }),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: only a machine with AVX2 and FMA makes this operand.
-            Self::Scaled(x) => unsafe { avx2::multiply(x, first, row, sums) },
+            Self::Scaled(x) => each(&|row, sums| unsafe { avx2::multiply(x, tile.start, row, sums) }),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: only a machine with AVX-512 makes this operand.
-            Self::Wide(x) => unsafe { x.multiply(first, row, sums) },
+            Self::Wide(x) => unsafe { x.multiply(tile, weights, sums) },
         }
     }
 }

@@ -129,7 +129,7 @@ mod avx2 {
     #[target_feature(enable = "avx2,fma")]
     pub fn tiles(left: &[Line], right: &[Line], gram: &mut [f32], stride: usize, width: usize) {
         for (quarter, rows) in gram.chunks_mut(ROWS * stride).enumerate() {
-            rows.iter().step_by(stride).for_each(prefetch);
+            rows.iter().step_by(stride).for_each(|row| prefetch(row, 0));
             let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
             for (left, right) in left.iter().zip(right) {
                 let (right, left) = (right.as_chunks::<8>().0, &left.as_chunks::<ROWS>().0[quarter]);
@@ -162,7 +162,7 @@ mod avx512 {
     #[target_feature(enable = "avx512f")]
     pub fn tiles(left: &[Line], right: &[Line], gram: &mut [f32], stride: usize, width: usize) {
         for (half, rows) in gram.chunks_mut(ROWS * stride).enumerate() {
-            rows.iter().step_by(stride).for_each(prefetch);
+            rows.iter().step_by(stride).for_each(|row| prefetch(row, 0));
             let mut sums = [_mm512_setzero_ps(); ROWS];
             for (left, right) in left.iter().zip(right) {
                 let right = load_f32x16(right);
