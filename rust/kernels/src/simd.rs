@@ -620,6 +620,24 @@ pub(crate) fn load_i8x64(from: &[i8; 64]) -> __m512i {
     unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
 }
 
+/// Sixty-four signed bytes.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(crate) fn store_i8x64(to: &mut [i8; 64], value: __m512i) {
+    // SAFETY: an unaligned write of the whole array.
+    unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), value) }
+}
+
+/// The first of sixty-four signed bytes, as many as there is room for.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+pub(crate) fn store_first_i8x64(to: &mut [i8], value: __m512i) {
+    // SAFETY: only what the slice has is written.
+    unsafe { _mm512_mask_storeu_epi8(to.as_mut_ptr(), first_of_64(to.len()), value) }
+}
+
 /// Sixteen 32-bit integers.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
@@ -661,9 +679,15 @@ pub(crate) fn load_f32x16(from: &[f32; 16]) -> __m512 {
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
 pub(crate) fn first_i8x64(from: &[i8]) -> __m512i {
-    let mask = u64::MAX.checked_shr(64 - from.len().min(64) as u32).unwrap_or(0);
     // SAFETY: only what the slice has is read.
-    unsafe { _mm512_maskz_loadu_epi8(mask, from.as_ptr()) }
+    unsafe { _mm512_maskz_loadu_epi8(first_of_64(from.len()), from.as_ptr()) }
+}
+
+/// A bit for each of at most sixty-four numbers.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn first_of_64(count: usize) -> u64 {
+    u64::MAX.checked_shr(64 - count.min(64) as u32).unwrap_or(0)
 }
 
 /// At most sixteen floats and zeros behind them.

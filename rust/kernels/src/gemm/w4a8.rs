@@ -12,7 +12,7 @@ mod blocks;
 #[cfg(target_arch = "x86_64")]
 use self::blocks::Blocks;
 #[cfg(target_arch = "x86_64")]
-use super::bytes::{self, Groups};
+use super::bytes::{self, Groups, Raised};
 use super::{Columns, Finish, columns};
 use crate::error::expect_shape;
 use crate::quantize::groups;
@@ -112,12 +112,12 @@ pub(super) fn product(
     let (groups, row_bytes) = (depth / codes.group.max(1), 4 * depth.div_ceil(8));
     #[cfg(target_arch = "x86_64")]
     if panel::suits(m, codes, rows, depth) {
-        let panel = |range| panel::of(codes, range, depth).into();
+        let panel = |range, raised| panel::of(codes, range, depth, raised);
         let groups = match codes.factor {
             Factor::Scale(scale) => Some(Groups { scale, of_x: x_factors, group: codes.group }),
             _ => None,
         };
-        return bytes::product(m, x, [cols, depth], panel, groups, finish, out);
+        return bytes::product(m, x, [cols, depth], Raised::Weight, panel, groups, finish, out);
     }
     let x = Operand::of(m, x, x_factors, codes, rows, depth);
     let eights = vec![8; groups];
@@ -513,8 +513,9 @@ mod panel {
     use crate::Machine;
     use crate::gemm::bytes::suit;
     use crate::simd::amx::{Number, SIDE};
-    use crate::simd::{bytes, load_u8x16, store_i8x32};
+    use crate::simd::{bytes, load_u8x32, store_first_i8x64, store_i8x64};
     use std::arch::x86_64::*;
+    use std::borrow::Cow;
     use std::ops::Range;
 
     /// Whether `bytes::product` takes them, with groups of whole bytes of codes and, where each has a float, of whole steps.
@@ -523,59 +524,71 @@ mod panel {
         suit(m, rows, depth, apart) && (codes.group == depth || codes.group.is_multiple_of(2))
     }
 
-    /// Some rows, zero points off and levels on, as `padded` has them; only for paths that include AVX2.
-    pub fn of(codes: Codes<'_>, range: Range<usize>, depth: usize) -> Vec<i8> {
-        let stride = depth.next_multiple_of(i8::STEP);
+    /// Some rows, zero points off and levels on and perhaps raised by 128, as `product` wants them; only for paths that include AVX-512.
+    pub fn of(codes: Codes<'_>, range: Range<usize>, depth: usize, raised: bool) -> (Cow<'static, [i8]>, usize) {
+        // a step more than it takes: the same columns of many rows, which are multiplied together, are not in one set of the cache
+        let stride = depth.next_multiple_of(i8::STEP) + i8::STEP;
         let mut rows = vec![0; range.len().next_multiple_of(SIDE) * stride];
         for (n, numbers) in range.zip(rows.chunks_mut(stride)) {
-            // SAFETY: the path includes AVX2.
-            unsafe { row(codes, n, &mut numbers[..depth]) };
+            // SAFETY: the path includes AVX-512.
+            unsafe { row(codes, n, raised, &mut numbers[..depth]) };
         }
-        rows
+        (rows.into(), stride)
     }
 
-    #[target_feature(enable = "avx2")]
-    fn row(codes: Codes<'_>, n: usize, numbers: &mut [i8]) {
+    #[target_feature(enable = "avx2,avx512f,avx512bw")]
+    fn row(codes: Codes<'_>, n: usize, raised: bool, numbers: &mut [i8]) {
         let (groups, row_bytes) = (numbers.len() / codes.group, 4 * numbers.len().div_ceil(8));
         let row = &bytes(codes.words)[n * row_bytes..(n + 1) * row_bytes];
+        if let (None, Factor::One | Factor::Scale(_)) = (codes.zero, codes.factor) {
+            return decode(row, meaning(8, 1, raised), numbers);
+        }
         let parts = numbers.chunks_mut(codes.group).zip(row.chunks(codes.group.div_ceil(2)));
         for ((numbers, row), at) in parts.zip(n * groups..) {
             let zero = codes.zero.map_or(8, |zero| zero[at]);
             let level = if let Factor::Level(level) = codes.factor { level[at] } else { 1 };
-            decode(row, meaning(zero, level), numbers);
+            decode(row, meaning(zero, level, raised), numbers);
         }
     }
 
-    /// What the sixteen codes stand for, in both halves of a register.
-    #[target_feature(enable = "avx2")]
+    /// What the sixteen codes stand for, in all quarters of a register.
+    #[target_feature(enable = "avx2,avx512f")]
     #[inline]
-    fn meaning(zero: u8, level: u8) -> __m256i {
+    fn meaning(zero: u8, level: u8, raised: bool) -> __m512i {
         let codes = _mm256_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
         let numbers = _mm256_sub_epi16(codes, _mm256_set1_epi16(zero.into()));
         let numbers = _mm256_mullo_epi16(numbers, _mm256_set1_epi16(level.into()));
+        let numbers = _mm256_xor_si256(numbers, _mm256_set1_epi16(if raised { 0x80 } else { 0 }));
         let bytes = _mm256_and_si256(numbers, _mm256_set1_epi16(0xff));
         // of the halves, eight each, one behind the other
-        _mm256_permute4x64_epi64::<0b10_00_10_00>(_mm256_packus_epi16(bytes, bytes))
+        let bytes = _mm256_permute4x64_epi64::<0b10_00_10_00>(_mm256_packus_epi16(bytes, bytes));
+        _mm512_broadcast_i32x4(_mm256_castsi256_si128(bytes))
     }
 
-    /// The numbers of one group.
-    #[target_feature(enable = "avx2")]
+    /// The numbers of one group, or of groups in which codes stand for the same.
+    #[target_feature(enable = "avx512f,avx512bw")]
     #[inline]
-    fn decode(codes: &[u8], table: __m256i, numbers: &mut [i8]) {
-        let (parts, rest) = numbers.as_chunks_mut::<32>();
-        let (whole, codes) = codes.split_at(parts.len() * 16);
-        for (part, codes) in parts.iter_mut().zip(whole.as_chunks::<16>().0) {
-            // each byte as the lower of two: with itself four bits higher, both have a code in their lower half
-            let bytes = _mm256_cvtepu8_epi16(load_u8x16(codes));
-            let codes = _mm256_or_si256(bytes, _mm256_slli_epi16::<4>(bytes));
-            store_i8x32(part, _mm256_shuffle_epi8(table, _mm256_and_si256(codes, _mm256_set1_epi8(15))));
+    fn decode(codes: &[u8], table: __m512i, numbers: &mut [i8]) {
+        let (parts, rest) = numbers.as_chunks_mut::<64>();
+        let (whole, codes) = codes.split_at(parts.len() * 32);
+        for (part, codes) in parts.iter_mut().zip(whole.as_chunks::<32>().0) {
+            store_i8x64(part, looked_up(load_u8x32(codes), table));
         }
         if !rest.is_empty() {
-            let mut meaning = [0; 32];
-            store_i8x32(&mut meaning, table);
-            for (k, number) in rest.iter_mut().enumerate() {
-                *number = meaning[usize::from(codes[k / 2] >> (k % 2 * 4) & 15)];
-            }
+            let mut last = [0; 32];
+            last[..codes.len()].copy_from_slice(codes);
+            store_first_i8x64(rest, looked_up(load_u8x32(&last), table));
         }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw")]
+    #[inline]
+    fn looked_up(codes: __m256i, table: __m512i) -> __m512i {
+        // each byte as the lower of two: with itself four bits higher, both have a code in their lower half
+        let bytes = _mm512_cvtepu8_epi16(codes);
+        // (first | second) & third
+        let low = _mm512_set1_epi8(15);
+        let codes = _mm512_ternarylogic_epi32::<0b1010_1000>(bytes, _mm512_slli_epi16::<4>(bytes), low);
+        _mm512_shuffle_epi8(table, codes)
     }
 }

@@ -5,7 +5,7 @@
 //! few rows of `x` the reading of `w`.
 
 #[cfg(target_arch = "x86_64")]
-use super::bytes;
+use super::bytes::{self, Raised};
 use super::{Columns, Finish, columns};
 use crate::error::expect_shape;
 use crate::{Error, Machine, Path, Result};
@@ -50,8 +50,9 @@ pub fn w8a8(
     expect_shape("out", out.len(), &[rows, cols])?;
     #[cfg(target_arch = "x86_64")]
     if bytes::suit(m, rows, depth, depth) {
-        let panel = |range: Range<usize>| bytes::padded(&weight[range.start * depth..range.end * depth], depth);
-        bytes::product(m, x, [cols, depth], panel, None, |t, columns, sums| finish.apply(t, columns, sums), out);
+        let panel = |range: Range<usize>, _| bytes::padded(&weight[range.start * depth..range.end * depth], depth);
+        let finish = |t, columns, sums: &mut [f32]| finish.apply(t, columns, sums);
+        bytes::product(m, x, [cols, depth], Raised::X, panel, None, finish, out);
         return Ok(());
     }
     let operand = Operand::of(m, x, rows, depth);
