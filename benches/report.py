@@ -73,12 +73,12 @@ BOUNDS = {
         "Multiplications of f32: each point meets each codeword, of 8 numbers here, in the peer too (see *of sgemm*)."
     ),
     "one row: w4a8, w4a4": (
-        "Bytes beyond the caches; inside, ten instructions for 128 codes with AVX-512 (`gemm/w4a8/blocks.rs`): two of "
-        "them multiply, the others part the codes and take off zero points."
+        "Bytes beyond the caches, asked for ahead; inside, eight instructions for 128 codes with AVX-512 "
+        "(`gemm/w4a8/blocks.rs`): two multiply, three part the codes, one takes off zero points and two scale sums."
     ),
     "w4a8 in groups of 32 columns": (
-        "Floats: each 32 columns of each row of weights, a conversion, a multiplication and a sum for each 16 rows of "
-        "x, beside eight multiplications of bytes."
+        "Floats: each 32 columns of each row of weights, a conversion and a multiplication that adds for each 16 rows "
+        "of x, beside eight multiplications of bytes; and registers, of which sums of groups have half."
     ),
     "accumulate_gram, few tokens": (
         "The copy of one half to the other, and reading and writing all of the result for so few products: the peer "

@@ -593,15 +593,6 @@ pub(crate) fn load_i8x32(from: &[i8; 32]) -> __m256i {
     unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
 }
 
-/// Thirty-two signed bytes.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-#[inline]
-pub(crate) fn store_i8x32(to: &mut [i8; 32], value: __m256i) {
-    // SAFETY: an unaligned write of the whole array.
-    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), value) }
-}
-
 /// Sixty-four bytes.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]

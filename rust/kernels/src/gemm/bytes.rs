@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 /// Rows of weights of one task: with all their columns they stay in the second cache. Half as many where sums are taken up again for
-/// each group.
+/// some groups.
 const PANEL: usize = 128;
 /// Rows of `x` whose sums are kept at a time; whole tiles of AMX and of AVX-512.
 const ROWS: usize = 6 * SIDE;
@@ -89,7 +89,7 @@ pub(super) fn product<'a>(
             let blocks = first..first + out.len().div_ceil(SIDE);
             // for each block of `x` and row of weights, the sums of sixteen rows of `x`
             let mut sums = vec![[0.0; SIDE]; blocks.len() * tall];
-            // SAFETY: the machine has this path, both have AVX-512, and `add` knows nothing of tiles.
+            // SAFETY: the machine has this path, both have AVX-512, and `scaled` knows nothing of tiles.
             unsafe {
                 if tiles {
                     with_tiles(|tiles| {
@@ -106,7 +106,6 @@ pub(super) fn product<'a>(
                         }
                     });
                 } else {
-                    let (starts_of_x, starts_of_weight) = (&starts_of_x[..], &starts_of_weight[..]);
                     let product = avx512::Product {
                         weight: panel,
                         x: &x,
@@ -114,8 +113,8 @@ pub(super) fn product<'a>(
                         group,
                         scale,
                         of_x: &of_x,
-                        starts_of_x,
-                        starts_of_weight,
+                        starts_of_x: &starts_of_x,
+                        starts_of_weight: &starts_of_weight,
                     };
                     product.multiply(blocks, &mut sums);
                 }
@@ -177,7 +176,9 @@ mod avx512 {
 
     /// Blocks of `x` whose sums stay in registers.
     const WIDE: usize = 3;
-    /// Columns of the groups whose sums are added in registers: `x` stays in the first cache.
+    /// Columns from which on a group is long enough for its sums to have all registers.
+    const LONG: usize = 128;
+    /// Columns whose groups are added before their sums are kept: those of `x` stay in the first cache.
     const STRETCH: usize = 512;
     /// What one operand is raised by.
     const RAISE: i8 = i8::MIN;
@@ -244,13 +245,13 @@ mod avx512 {
                     // one block alone has too few sums for each to be ready when its turn comes
                     let wide = if blocks.end - block == 4 { 2 } else { WIDE.min(blocks.end - block) };
                     let (these, others) = sums.split_at_mut(wide * self.weight.rows());
-                    // sums of groups and their sum are in registers, 24 of 32, beside some of `x` and one of weights; or one sum
-                    match (wide, count) {
-                        (1, 1) => self.tiles::<16, 1>(block, &groups, these),
-                        (2, 1) => self.tiles::<8, 2>(block, &groups, these),
-                        (_, 1) => self.tiles::<8, WIDE>(block, &groups, these),
+                    // 24 sums; or 12 and 12 of short groups, as else they leave the registers at the end of each
+                    match (wide, self.group) {
+                        (1, group) if group == self.columns => self.tiles::<16, 1>(block, &groups, these),
                         (1, _) => self.tiles::<8, 1>(block, &groups, these),
+                        (2, LONG..) => self.tiles::<8, 2>(block, &groups, these),
                         (2, _) => self.tiles::<4, 2>(block, &groups, these),
+                        (_, LONG..) => self.tiles::<8, WIDE>(block, &groups, these),
                         (_, _) => self.tiles::<4, WIDE>(block, &groups, these),
                     }
                     (block, sums) = (block + wide, others);
@@ -281,21 +282,19 @@ mod avx512 {
             sums: &mut [[f32; SIDE]],
         ) {
             let (tall, all_groups) = (self.weight.rows(), self.columns / self.group);
+            let fours = self.columns.div_ceil(FOUR);
+            let mut blocks = [&[][..]; COUNT];
+            for (i, numbers) in blocks.iter_mut().enumerate() {
+                *numbers = self.x.numbers(block + i, 0..FOUR * fours).as_chunks::<{ FOUR * SIDE }>().0;
+            }
             for n in (0..tall).step_by(TALL) {
-                let mut total = [[_mm512_setzero_ps(); COUNT]; TALL];
-                let mut scales = [&[][..]; TALL];
-                for (i, scales) in scales.iter_mut().enumerate() {
+                let (mut rows, mut scales) = ([&[][..]; TALL], [&[][..]; TALL]);
+                for (i, (row, scales)) in rows.iter_mut().zip(&mut scales).enumerate() {
+                    *row = &self.weight.row(n + i).as_chunks::<FOUR>().0[..fours];
                     *scales = factors(self.scale, n + i, all_groups);
                 }
+                let mut total = [[_mm512_setzero_ps(); COUNT]; TALL];
                 for g in groups.clone() {
-                    let columns = g * self.group..((g + 1) * self.group).next_multiple_of(FOUR);
-                    let (mut rows, mut blocks) = ([&[][..]; TALL], [&[][..]; COUNT]);
-                    for (i, row) in rows.iter_mut().enumerate() {
-                        *row = self.weight.row(n + i)[columns.clone()].as_chunks::<FOUR>().0;
-                    }
-                    for (i, numbers) in blocks.iter_mut().enumerate() {
-                        *numbers = self.x.numbers(block + i, columns.clone()).as_chunks::<{ FOUR * SIDE }>().0;
-                    }
                     let mut all = [[_mm512_setzero_si512(); COUNT]; TALL];
                     for (i, all) in all.iter_mut().enumerate() {
                         for (j, all) in all.iter_mut().enumerate() {
@@ -306,7 +305,8 @@ mod avx512 {
                             };
                         }
                     }
-                    tile::<TALL, COUNT, RAISED>(&rows, &blocks, &mut all);
+                    let fours = g * self.group / FOUR..((g + 1) * self.group).div_ceil(FOUR);
+                    tile::<TALL, COUNT, RAISED>(&rows, &blocks, fours, &mut all);
                     for ((total, all), scales) in total.iter_mut().zip(all).zip(scales) {
                         for (j, (total, all)) in total.iter_mut().zip(all).enumerate() {
                             *total = scaled(all, scales[g], self.of_x.get((block + j) * all_groups + g), *total);
@@ -323,16 +323,17 @@ mod avx512 {
         }
     }
 
-    /// Adds the products of some rows of weights with some blocks of `x`; weights are raised, or `x` is.
+    /// Adds the products of some columns of some rows of weights and blocks of `x`; weights are raised, or `x` is.
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     #[inline]
     fn tile<const TALL: usize, const COUNT: usize, const RAISED: bool>(
         rows: &[&[[i8; FOUR]]; TALL],
         blocks: &[&[[i8; FOUR * SIDE]]; COUNT],
+        fours: Range<usize>,
         all: &mut [[__m512i; COUNT]; TALL],
     ) {
         let count = blocks[0].len();
-        for k in 0..count {
+        for k in fours {
             let mut now = [_mm512_setzero_si512(); COUNT];
             for (now, x) in now.iter_mut().zip(blocks) {
                 *now = load_i8x64(&x[..count][k]);

@@ -27,6 +27,9 @@ const DEPTH_LIMIT: usize = (1 << 17) - 1;
 const PANEL: usize = 64;
 /// Rows of `x` a tile: their sums, twice, and the codes fill the 16 registers of AVX2.
 const HEIGHT: usize = 6;
+/// Bytes: how far ahead codes are asked for.
+#[cfg(target_arch = "x86_64")]
+const AHEAD: usize = 8192;
 
 /// Four-bit weights `factor * (code - zero)` in groups of `group` columns; `code - zero`, and with levels the weight, is within
 /// -128 to 127.
@@ -509,11 +512,11 @@ mod avx2 {
 /// Weights as the bytes that they stand for.
 #[cfg(target_arch = "x86_64")]
 mod panel {
-    use super::{Codes, Factor};
+    use super::{AHEAD, Codes, Factor};
     use crate::Machine;
     use crate::gemm::bytes::suit;
     use crate::simd::amx::{Number, SIDE};
-    use crate::simd::{bytes, load_u8x32, store_first_i8x64, store_i8x64};
+    use crate::simd::{bytes, load_u8x32, prefetch, store_first_i8x64, store_i8x64};
     use std::arch::x86_64::*;
     use std::borrow::Cow;
     use std::ops::Range;
@@ -572,6 +575,7 @@ mod panel {
         let (parts, rest) = numbers.as_chunks_mut::<64>();
         let (whole, codes) = codes.split_at(parts.len() * 32);
         for (part, codes) in parts.iter_mut().zip(whole.as_chunks::<32>().0) {
+            prefetch(codes, AHEAD);
             store_i8x64(part, looked_up(load_u8x32(codes), table));
         }
         if !rest.is_empty() {

@@ -1,7 +1,7 @@
 //! The body for few rows of `x` on AVX-512: codes are multiplied as they lie in memory, low nibbles by the even columns of `x` and high
 //! ones by the odd columns, and summed in 32 bits at once. Limit: reading the codes, or eight instructions for 128 of them.
 
-use super::{Codes, HEIGHT, Row};
+use super::{AHEAD, Codes, HEIGHT, Row};
 use crate::Machine;
 use crate::simd::{load_f32x16, load_i8x64, load_i32x16, load_u8x64, prefetch};
 use std::arch::x86_64::*;
@@ -16,8 +16,6 @@ const LANES: usize = BLOCK / LANE;
 /// Sums of long groups that do not wait for each other.
 const CHAINS: usize = 2;
 
-/// Bytes: how far ahead codes are asked for.
-const AHEAD: usize = 8192;
 /// Whole lines of the cache.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
