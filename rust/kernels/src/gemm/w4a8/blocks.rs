@@ -58,8 +58,8 @@ impl Blocks {
         let mut lanes = vec![Lines([0.0; LANES]); if factors.is_some() { less.len() } else { 0 }];
         if depth > 0 {
             let tiles = blocks.chunks_mut(HEIGHT * stride).zip(less.chunks_mut(HEIGHT * units));
-            let tiles = tiles.zip(x.chunks(HEIGHT * depth)).collect();
-            m.each(tiles, |((to, less), from): ((&mut [Block], &mut [Lanes<i32>]), &[i8])| {
+            let tiles: Vec<_> = tiles.zip(x.chunks(HEIGHT * depth)).collect();
+            m.each(tiles, |((to, less), from)| {
                 let height = from.len() / depth;
                 for (row, from) in from.chunks(depth).enumerate() {
                     let blocks = to.iter_mut().skip(row).step_by(height);
