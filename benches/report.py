@@ -62,7 +62,7 @@ BOUNDS = {
         "The caches: a codeword from a random place for each `dim` weights, of a table of `4 k dim` bytes, 2 MiB "
         "where k is 65536. `wna16` of two bits, its peer here, has no table."
     ),
-    "2 to 48 rows: weights decoded by rows": (
+    "2 to 24 rows, with AVX2 to 48: weights decoded by rows": (
         "Decoding, once, and multiplications of f32: 12 for 7 loads (`gemm/decoded.rs`)."
     ),
     "csr": (
@@ -109,7 +109,8 @@ BOUNDS = {
         "between two calls, these sleep."
     ),
     "more rows": (
-        "Multiplications of f32, those of the dense product: see *of sgemm*. `w8a8` and `w4a8` multiply bytes."
+        "Multiplications of f32, in tiles of 14 by 32 sums (AVX-512) or 6 by 16 (AVX2) that stay in registers: see *of "
+        "sgemm*; what is missing there is decoding and the copy of what was decoded. `w8a8` and `w4a8` multiply bytes."
     ),
 }
 """What keeps the kernels of the table from their limits; no numbers but those that follow from the code."""

@@ -8,16 +8,29 @@ impl Machine {
     ///
     /// A task owns what it writes, so neither the order nor the number of threads can change a result.
     pub(crate) fn each<T: Send>(&self, tasks: Vec<T>, work: impl Fn(T) + Sync) {
+        self.each_with(tasks, || (), |(), task| work(task));
+    }
+
+    /// [`Machine::each`] with something that a thread makes once and lends to each of its tasks: memory that is new in each would
+    /// be cleared by the kernel page after page.
+    pub(crate) fn each_with<T: Send, S>(
+        &self,
+        tasks: Vec<T>,
+        make: impl Fn() -> S + Sync,
+        work: impl Fn(&mut S, T) + Sync,
+    ) {
         let threads = self.threads().min(tasks.len());
         if threads <= 1 {
-            return tasks.into_iter().for_each(work);
+            let mut own = make();
+            return tasks.into_iter().for_each(|task| work(&mut own, task));
         }
-        let (queue, work) = (Mutex::new(tasks.into_iter()), &work);
+        let (queue, make, work) = (Mutex::new(tasks.into_iter()), &make, &work);
         // A poisoned lock means that another thread panicked inside `next`, which a vector's iterator cannot.
         let take = || queue.lock().ok().and_then(|mut tasks| tasks.next());
         let run = || {
+            let mut own = make();
             while let Some(task) = take() {
-                work(task);
+                work(&mut own, task);
             }
         };
         rayon::in_place_scope(|scope| {

@@ -2,23 +2,27 @@
 //!
 //! One row of `x`: packed codes are multiplied where they are decoded; limit: the decoding. A few: four rows of weights at a time
 //! are decoded into a scratch that stays in the second cache and multiplied by three of `x` at a time, on AVX-512 by six, whose sums
-//! stay in registers; limit: the decoding, or multiplications. Many: a panel of rows is decoded and handed to a dense product, which
-//! packs it anew; limit: multiplications. On AMX from 16 rows on: `halves`.
+//! stay in registers; limit: the decoding, or multiplications. Many: some rows are decoded at a time for a dense product; limit:
+//! multiplications. On AMX from 16 rows on: `halves`.
 
 use super::decode::{self, Row, Vector};
+use super::dense::{Left, PART, Right, Sums as Products};
 #[cfg(target_arch = "x86_64")]
 use super::halves;
 use super::{Columns, columns};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::Fused;
 use crate::{Machine, Path};
-use faer::linalg::matmul::matmul;
-use faer::{Accum, MatMut, MatRef, Par};
 use std::borrow::Cow;
 use std::ops::Range;
 
 /// Rows of `x` up to which a row of weights is multiplied where it was decoded.
-const FEW: usize = 48;
+const fn few_rows(path: Path) -> usize {
+    match path {
+        Path::Amx | Path::Avx512 => 24,
+        Path::Avx2 | Path::Scalar => 48,
+    }
+}
 /// Rows of weights of one task where rows of `x` are few.
 const TASK: usize = 64;
 /// Rows of weights that are multiplied at a time, and registers of rows of `x`: their sums are 12 registers.
@@ -28,8 +32,10 @@ const WIDE: usize = 3;
 const LANES: usize = 8;
 /// Columns that are multiplied at a time: those of seven or ten rows stay in the first cache.
 const BLOCK: usize = 1024;
-/// Rows of weights decoded at a time for the dense product: wide enough that packing `x` again for each costs little.
-const PANEL: usize = 256;
+/// Numbers of the rows of weights decoded at a time for the dense product: they stay in the second cache.
+const PANEL: usize = 1 << 18;
+/// The most of these rows, so that there is work for all threads.
+const TALLEST: usize = 256;
 
 /// The sums of a row of `x` with [`TALL`] rows of weights.
 type Sums = [[f32; LANES]; TALL];
@@ -58,7 +64,7 @@ pub(super) fn packed<'a>(
         let ones = vec![1.0; row(0).scale.len()];
         let values = |n: usize, values: &mut [f32]| decode::decode(m, Row { scale: &ones, ..row(n) }, values);
         let weight = halves::Weight { group: row(0).group, values, scale: |n| row(n).scale };
-        return halves::product(m, x, [cols, depth], weight, |x, columns| dense(x, depth, decode, columns), out);
+        return halves::product(m, x, [cols, depth], weight, |x, columns| apart(m, x, depth, decode, columns), out);
     }
     product(m, x, [rows, cols, depth], decode, out);
 }
@@ -77,29 +83,57 @@ pub(super) fn product(
     #[cfg(target_arch = "x86_64")]
     if m.path() == Path::Amx && halves::suit(rows, depth, depth) {
         let weight = halves::Weight { group: depth, values: &decode, scale: |_| &[1.0][..] };
-        return halves::product(m, x, [cols, depth], weight, |x, columns| dense(x, depth, &decode, columns), out);
+        return halves::product(m, x, [cols, depth], weight, |x, columns| apart(m, x, depth, &decode, columns), out);
     }
-    if rows <= FEW {
+    if rows <= few_rows(m.path()) {
         return few(m, x, depth, decode, columns(out, cols, TASK));
     }
-    m.each(columns(out, cols, PANEL), |columns| dense(x, depth, &decode, columns));
+    let (x, height) = (Right::of(m.path(), x, depth), Left::rows_of(m.path(), PANEL, depth, TALLEST));
+    m.each_with(
+        columns(out, cols, height),
+        || Scratch::new(m, height, depth),
+        |scratch, columns| dense(m, &x, &decode, scratch, columns),
+    );
+}
+
+/// What a thread needs for [`dense`]: a task's rows of weights, one of them, and their sums.
+struct Scratch {
+    weight: Left,
+    row: Vec<f32>,
+    sums: Products,
+}
+
+impl Scratch {
+    fn new(m: &Machine, rows: usize, depth: usize) -> Self {
+        Self { weight: Left::new(m.path(), rows, depth), row: vec![0.0; depth], sums: Products::default() }
+    }
 }
 
 /// Some columns of [`product`], from a copy of the decoded weight.
-fn dense(x: &[f32], depth: usize, decode: impl Fn(usize, &mut [f32]), columns: Columns<'_>) {
+fn dense(m: &Machine, x: &Right, decode: impl Fn(usize, &mut [f32]), scratch: &mut Scratch, columns: Columns<'_>) {
     let Columns { range, rows: mut out } = columns;
-    let (rows, width) = (out.len(), range.len());
-    let (mut weight, mut product) = (vec![0.0; width * depth], vec![0.0; rows * width]);
-    for (n, values) in range.zip(weight.chunks_exact_mut(depth)) {
-        decode(n, values);
+    let Scratch { weight, row, sums } = scratch;
+    weight.resize(range.len());
+    for (at, n) in range.enumerate() {
+        decode(n, row);
+        weight.set(at, row);
     }
-    let x = MatRef::from_row_major_slice(x, rows, depth);
-    let weight = MatRef::from_row_major_slice(&weight, width, depth);
-    let target = MatMut::from_row_major_slice_mut(&mut product, rows, width);
-    matmul(target, Accum::Replace, x, weight.transpose(), 1.0, Par::Seq);
-    for (row, sums) in out.iter_mut().zip(product.chunks_exact(width)) {
-        row.copy_from_slice(sums);
+    sums.clear();
+    for (part, start) in (0..row.len()).step_by(PART).enumerate() {
+        sums.add(m.path(), weight, part, x, start..row.len().min(start + PART));
     }
+    sums.each(weight, x, |down, across, sums, width| {
+        for (t, out) in out[across].iter_mut().enumerate() {
+            let sums = sums[t..].iter().step_by(width);
+            out[down.clone()].iter_mut().zip(sums).for_each(|(y, sum)| *y = *sum);
+        }
+    });
+}
+
+/// [`dense`] for some rows of `x` alone.
+fn apart(m: &Machine, x: &[f32], depth: usize, decode: impl Fn(usize, &mut [f32]), columns: Columns<'_>) {
+    let scratch = &mut Scratch::new(m, columns.range.len(), depth);
+    dense(m, &Right::of(m.path(), x, depth), decode, scratch, columns);
 }
 
 /// [`product`] without a copy of the decoded weight.

@@ -9,6 +9,7 @@ mod codebook_gemm;
 mod csr;
 mod decode;
 mod decoded;
+mod dense;
 mod fp8;
 mod fp8_grouped;
 #[cfg(target_arch = "x86_64")]

@@ -4,13 +4,12 @@
 //! registers, two strips in one where a codeword is half as wide; limit: the look-ups, which miss the first cache where the table
 //! does. Many rows: a panel of strips is decoded, column by column, and handed to a dense product; limit: multiplications.
 
+use super::dense::{Left, PART, Right, Sums};
 use super::{Columns, columns};
 use crate::codebook::Table;
 use crate::pack::words_per_row;
 use crate::simd::bytes;
 use crate::{Error, Machine, Path, Result};
-use faer::linalg::matmul::matmul;
-use faer::{Accum, MatMut, MatRef, Par};
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -28,9 +27,7 @@ const LANES: usize = 8;
 const HALF: usize = LANES / 2;
 /// Columns whose codes are read before they are looked up.
 const BLOCK: usize = 256;
-/// Columns decoded at a time for it: the panel stays in the second cache, and leaves room for codewords.
-const PART: usize = 256;
-/// Columns of these whose codes are read before they are looked up.
+/// Columns of a part whose codes are read before they are looked up.
 const SOME: usize = 64;
 /// Columns of one step.
 const QUAD: usize = 4;
@@ -231,56 +228,62 @@ fn dense<'a>(
     out: &mut [f32],
 ) {
     let dim = table.dim;
-    let x = MatRef::from_row_major_slice(x, rows, depth);
-    m.each(columns(out, cols, PANEL.next_multiple_of(dim)), |Columns { range, rows: mut out }| {
-        let (width, height) = (range.len(), range.len().next_multiple_of(dim));
-        let (mut weight, mut product) = (vec![0.0; height * PART.min(depth)], vec![0.0; rows * width]);
-        let streams: Vec<_> = range.step_by(dim).map(|n| stream(n / dim)).collect();
-        for start in (0..depth).step_by(PART) {
-            let columns = start..depth.min(start + PART);
-            let (weight, count) = (&mut weight[..height * columns.len()], columns.len());
-            let decode = match dim {
-                2 => decode::<2>,
-                4 => decode::<4>,
-                6 => decode::<6>,
-                8 => decode::<8>,
-                12 => decode::<12>,
-                16 => decode::<16>,
-                _ => decode::<1>,
-            };
-            decode(table, depth / table.groups, &streams, columns, height, weight);
-            let weight = MatRef::from_column_major_slice(weight, height, count).subrows(0, width);
-            let target = MatMut::from_row_major_slice_mut(&mut product, rows, width);
-            matmul(target, Accum::Add, x.subcols(start, count), weight.transpose(), 1.0, Par::Seq);
-        }
-        for (row, sums) in out.iter_mut().zip(product.chunks_exact(width)) {
-            row.copy_from_slice(sums);
-        }
-    });
+    let mut left = Left::new(m.path(), rows, depth);
+    x.chunks_exact(depth).enumerate().for_each(|(t, x)| left.set(t, x));
+    let height = PANEL.next_multiple_of(dim);
+    let decode = match dim {
+        2 => decode::<2>,
+        4 => decode::<4>,
+        6 => decode::<6>,
+        8 => decode::<8>,
+        12 => decode::<12>,
+        16 => decode::<16>,
+        _ => decode::<1>,
+    };
+    m.each_with(
+        columns(out, cols, height),
+        || (Right::new(m.path(), height, PART.min(depth)), Sums::default()),
+        |(weight, sums), Columns { range, rows: mut out }| {
+            let width = range.len();
+            let streams: Vec<_> = range.step_by(dim).map(|n| stream(n / dim)).collect();
+            sums.clear();
+            for (part, start) in (0..depth).step_by(PART).enumerate() {
+                let columns = start..depth.min(start + PART);
+                decode(table, depth / table.groups, &streams, columns.clone(), width, weight);
+                sums.add(m.path(), &left, part, weight, 0..columns.len());
+            }
+            sums.each(&left, weight, |down, across, sums, width| {
+                for (out, sums) in out[down].iter_mut().zip(sums.chunks_exact(width)) {
+                    out[across.clone()].copy_from_slice(&sums[..across.len()]);
+                }
+            });
+        },
+    );
 }
 
-/// Some columns of strips, one column after the other, codewords in pieces of `PIECE` numbers.
+/// Some columns of the first `height` rows of strips, codewords in pieces of `PIECE` numbers.
 fn decode<const PIECE: usize>(
     table: Table<'_>,
     group: usize,
     streams: &[Stream<'_>],
     columns: Range<usize>,
     height: usize,
-    weight: &mut [f32],
+    weight: &mut Right,
 ) {
     let ([first, second], parts) = (table.counts(), table.dim / PIECE);
     let stages = [table.first, table.second].map(|stage| stage.as_chunks::<PIECE>().0);
+    let mut column = vec![[0.0; PIECE]; streams.len() * parts];
     // Strips are read some codes at a time: those of one column are as many cache lines, often of one set.
     let mut codes = vec![[0; SOME]; streams.len()];
-    for (start, some) in columns.step_by(SOME).zip(weight.chunks_mut(SOME * height)) {
+    for start in columns.clone().step_by(SOME) {
+        let some = start..columns.end.min(start + SOME);
         for (stream, codes) in streams.iter().zip(&mut codes) {
-            stream.read(start, &mut codes[..some.len() / height]);
+            stream.read(start, &mut codes[..some.len()]);
         }
-        for (i, column) in some.chunks_exact_mut(height).enumerate() {
-            let group = (start + i) / group;
+        for (i, j) in some.enumerate() {
             let [words, more] = [(0, first), (1, second)]
-                .map(|(stage, count)| &stages[stage][group * count * parts..(group + 1) * count * parts]);
-            for ((values, codes), stream) in column.as_chunks_mut().0.chunks_exact_mut(parts).zip(&codes).zip(streams) {
+                .map(|(stage, count)| &stages[stage][j / group * count * parts..(j / group + 1) * count * parts]);
+            for ((values, codes), stream) in column.chunks_exact_mut(parts).zip(&codes).zip(streams) {
                 let [a, b] = stream.split(codes[i].into());
                 for (part, values) in values.iter_mut().enumerate() {
                     *values = words[a * parts + part];
@@ -289,6 +292,7 @@ fn decode<const PIECE: usize>(
                     }
                 }
             }
+            weight.set(j - columns.start, &column.as_flattened()[..height]);
         }
     }
 }

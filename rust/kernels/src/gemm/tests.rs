@@ -242,7 +242,7 @@ fn expect_wna16(
 
 #[test]
 fn wna16_of_many_rows() {
-    // around the tiles and the panels of AMX; the last ones have no groups of whole steps
+    // around the tiles and the panels of AMX, where the last ones have no groups of whole steps, and those of the dense product
     let shapes = [
         (16, 1, 32, 32),
         (17, 16, 64, 32),
@@ -254,6 +254,9 @@ fn wna16_of_many_rows() {
         (17, 15, 96, 48),
         (15, 9, 64, 32),
         (20, 7, 31, 31),
+        (49, 29, 600, 150),
+        (65, 6, 257, 257),
+        (80, 13, 512, 64),
     ];
     for (seed, (rows, cols, depth, group)) in shapes.into_iter().enumerate() {
         for (bits, kept) in [(4, 8), (8, 11), (3, 16), (2, 24)] {
@@ -341,7 +344,7 @@ fn what_is_not_finite_spreads_in_products_of_many_rows() {
 fn wna16_has_the_same_bits_for_any_threads() {
     let (cols, depth) = (700, 256);
     let Weights { words, scale, zero, .. } = weights(cols, depth, 4, 64);
-    for rows in [1, 40] {
+    for rows in [1, 40, 60] {
         let x: Vec<f32> = bytes(rows * depth, 6).into_iter().map(|b| f32::from(b) / 127.0 - 1.0).collect();
         let outs = [1, 2, 5].map(|threads| {
             let m = Machine::forced(Path::Scalar, threads).unwrap();
@@ -355,8 +358,8 @@ fn wna16_has_the_same_bits_for_any_threads() {
 
 #[test]
 fn wna16_has_the_same_bits_in_wider_registers() {
-    // up to and beyond what is multiplied at a time, odd and even
-    for (rows, depth) in [(2, 200), (3, 200), (6, 1040), (7, 60), (13, 2080), (48, 40)] {
+    // up to and beyond what is multiplied at a time, odd and even; few rows for both paths, and many for both
+    for (rows, depth) in [(2, 200), (3, 200), (6, 1040), (7, 60), (13, 2080), (24, 40), (49, 600), (70, 40)] {
         let cols = 5;
         let Weights { words, scale, zero, .. } = weights(cols, depth, 4, 20);
         let x: Vec<f32> = bytes(rows * depth, 6).into_iter().map(|b| f32::from(b) / 127.0 - 1.0).collect();
