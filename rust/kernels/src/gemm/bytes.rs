@@ -176,6 +176,8 @@ mod avx512 {
 
     /// Blocks of `x` whose sums stay in registers.
     const WIDE: usize = 3;
+    /// Registers for the sums of a short group, beside those of all groups.
+    const HALF: usize = 12;
     /// Columns from which on a group is long enough for its sums to have all registers.
     const LONG: usize = 128;
     /// Columns whose groups are added before their sums are kept: those of `x` stay in the first cache.
@@ -245,9 +247,8 @@ mod avx512 {
                     // one block alone has too few sums for each to be ready when its turn comes
                     let wide = if blocks.end - block == 4 { 2 } else { WIDE.min(blocks.end - block) };
                     let (these, others) = sums.split_at_mut(wide * self.weight.rows());
-                    // 24 sums; or 12 and 12 of short groups, as else they leave the registers at the end of each
+                    // up to 24 sums; or 12 and 12 of short groups, as else they leave the registers at the end of each
                     match (wide, self.group) {
-                        (1, group) if group == self.columns => self.tiles::<16, 1>(block, &groups, these),
                         (1, _) => self.tiles::<8, 1>(block, &groups, these),
                         (2, LONG..) => self.tiles::<8, 2>(block, &groups, these),
                         (2, _) => self.tiles::<4, 2>(block, &groups, these),
@@ -306,7 +307,11 @@ mod avx512 {
                         }
                     }
                     let fours = g * self.group / FOUR..((g + 1) * self.group).div_ceil(FOUR);
-                    tile::<TALL, COUNT, RAISED>(&rows, &blocks, fours, &mut all);
+                    if TALL * COUNT > HALF {
+                        long::<TALL, COUNT, RAISED>(&rows, &blocks, fours, &mut all);
+                    } else {
+                        tile::<TALL, COUNT, RAISED>(&rows, &blocks, fours, &mut all);
+                    }
                     for ((total, all), scales) in total.iter_mut().zip(all).zip(scales) {
                         for (j, (total, all)) in total.iter_mut().zip(all).enumerate() {
                             *total = scaled(all, scales[g], self.of_x.get((block + j) * all_groups + g), *total);
@@ -323,6 +328,20 @@ mod avx512 {
         }
     }
 
+    /// [`tile`] as a function of its own: beside its sums no others have registers.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    #[inline(never)]
+    fn long<const TALL: usize, const COUNT: usize, const RAISED: bool>(
+        rows: &[&[[i8; FOUR]]; TALL],
+        blocks: &[&[[i8; FOUR * SIDE]]; COUNT],
+        fours: Range<usize>,
+        all: &mut [[__m512i; COUNT]; TALL],
+    ) {
+        let mut sums = *all;
+        tile::<TALL, COUNT, RAISED>(rows, blocks, fours, &mut sums);
+        *all = sums;
+    }
+
     /// Adds the products of some columns of some rows of weights and blocks of `x`; weights are raised, or `x` is.
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     #[inline]
@@ -333,7 +352,8 @@ mod avx512 {
         all: &mut [[__m512i; COUNT]; TALL],
     ) {
         let count = blocks[0].len();
-        for k in fours {
+        // never the lesser one, but then no index has to be checked
+        for k in fours.start..fours.end.min(count) {
             let mut now = [_mm512_setzero_si512(); COUNT];
             for (now, x) in now.iter_mut().zip(blocks) {
                 *now = load_i8x64(&x[..count][k]);
