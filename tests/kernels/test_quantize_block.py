@@ -89,7 +89,7 @@ def test_the_published_errors_on_gaussian_numbers() -> None:
 
 def test_wrong_calls_are_refused() -> None:
     x = np.ones((2, 96), np.float32)
-    for options in ({"element": "e3m3"}, {"scale_dtype": "f32"}, {"rule": "up"}):
+    for options in ({"element": "e3m3"}, {"scale_dtype": "f32"}, {"rule": "up"}, {"rounding": "up"}):
         with pytest.raises(errors.UnknownNameError):
             kernels.quantize_block(x, **{"element": "e2m1", **options})
     for options in (

@@ -11,6 +11,7 @@ from tests.oracles.case import Case
 from tests.oracles.dequantize_block import BLOCKS, ELEMENTS, FORMATS_OF_BENCH, value
 from tests.oracles.encode_minifloat import encode_minifloat
 
+ROUNDINGS = ("even", "away", "zero")
 RULES = ("floor", "ceil", "even", "round", "rceil", "thirds")
 
 
@@ -24,12 +25,18 @@ def values(element: str) -> tuple[np.ndarray, np.ndarray]:
     return np.array(order), np.array([found[one] for one in order])
 
 
-def nearest(x: np.float32, element: str) -> int:
-    """Ties to the even code; beyond the largest value that one."""
+def rounded(x: np.float32, element: str, rounding: str = "even") -> int:
+    """The nearest, of two the even code or the larger magnitude, or the largest that is none larger than x; beyond the
+    largest value that one."""
     table, codes = values(element)
     distance = np.abs(table - np.clip(float(x), 2 * table[0], 2 * table[-1]))
+    if rounding == "zero":
+        distance[np.abs(table) > abs(float(x))] = np.inf
     best = codes[distance == distance.min()]
-    code = int(best[0] if len(best) == 1 or best[0] % 2 == 0 else best[1])
+    if rounding == "away":
+        code = int(max(best, key=lambda code: abs(value(code, element))))
+    else:
+        code = int(best[0] if len(best) == 1 or best[0] % 2 == 0 else best[1])
     if value(code, element) == 0 and not element.startswith("int") and np.signbit(x):
         code |= 1 << ELEMENTS[element] - 1
     return code
@@ -73,6 +80,7 @@ def quantize_block(
     scale_dtype: str = "e8m0",
     rule: str = "floor",
     tensor_scale: float = 1.0,
+    rounding: str = "even",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Codes and the bits of the scales."""
     x = x.astype(np.float32)
@@ -100,7 +108,7 @@ def quantize_block(
             unit = np.float32(value(int(scale[row, number]), "e4m3fn")) * np.float32(tensor_scale)
             with np.errstate(all="ignore"):
                 steps = numbers / unit
-        codes[row, part] = [nearest(step, element) for step in steps]
+        codes[row, part] = [rounded(step, element, rounding) for step in steps]
     return codes, scale
 
 
@@ -137,6 +145,9 @@ def cases() -> list[Case]:
             options = {"element": element, "block": block, "scale_dtype": scale_dtype}
             for name, x in (("blocks", blocks(block)), ("wild", wild(block))):
                 found.append(Case(f"{element}-{scale_dtype}-{name}", (x,), options, quantize_block))
+            for rounding in ROUNDINGS[1:]:
+                case = f"{element}-{scale_dtype}-{rounding}"
+                found.append(Case(case, (blocks(block),), {**options, "rounding": rounding}, quantize_block))
         for rule in RULES[1:] if element == "e2m1" else RULES[1:-1]:
             options = {"element": element, "rule": rule}
             found.append(Case(f"{element}-{rule}", (blocks(32),), options, quantize_block))

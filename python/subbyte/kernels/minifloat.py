@@ -66,6 +66,7 @@ def quantize_block(
     scale_dtype: str = "e8m0",
     rule: str = "floor",
     tensor_scale: float = 1.0,
+    rounding: str = "even",
 ) -> tuple[Array, Array]:
     """Small floats or integers whose scale each `block` consecutive columns share: x ~ code * scale * tensor_scale.
 
@@ -79,13 +80,15 @@ def quantize_block(
                   "rceil" (Blackwell) the next power from a / M, so that nothing saturates; "thirds" 2 ** floor(log2 a),
                   for e2m1 and values code * scale / 3: dequantize with tensor_scale = 1 / 3
     tensor_scale  for e4m3fn: max|x| of the whole tensor / (448 M) uses the range of the scales; a normal number above 0
+    rounding      of the codes: "even", to nearest, ties to the even code; "away", ties away from zero (microxcaling's
+                  "nearest"); "zero", down to the smaller magnitude (its "floor")
     returns       codes [R, C] u8, bits above the element's zero; scale [R, C / block] u8, the bits of each scale
 
-    Codes are x / (scale * tensor_scale), rounded to nearest even and saturated; integers never take the lowest code.
+    Codes are x / (scale * tensor_scale), rounded and saturated; integers never take the lowest code.
     All in f32, each operation rounded once. A block of zeros has the smallest scale (e4m3fn: 0, which any block gets
     whose scale rounds to it, with codes 0). A block with NaN or infinity gets the scale NaN and codes 0. Every path
-    gives the same bits. Raises UnknownNameError (element, scale_dtype, rule), RangeError (block, tensor_scale, thirds
-    beside other elements), ShapeError, DtypeError, StrideError, DeviceError.
+    gives the same bits. Raises UnknownNameError (element, scale_dtype, rule, rounding), RangeError (block,
+    tensor_scale, thirds beside other elements), ShapeError, DtypeError, StrideError, DeviceError.
 
     >>> import numpy as np
     >>> x = np.repeat(np.float32([[0.25, -1.0, 3.0, 7.0]]), 4, axis=1)
@@ -103,6 +106,7 @@ def quantize_block(
         scale_dtype=scale_dtype,
         rule=rule,
         tensor_scale=tensor_scale,
+        rounding=rounding,
     )
     return codes, scale
 

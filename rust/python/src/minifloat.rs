@@ -40,6 +40,10 @@ const FORMATS: [(&str, Format); 11] = [
     ("abfloat_e4m3", Format::AbE4m3),
 ];
 
+/// Those of the codes of blocks.
+const BLOCK_ROUNDINGS: [(&str, Rounding); 3] =
+    [("even", Rounding::Even), ("away", Rounding::Away), ("zero", Rounding::Zero)];
+
 /// The rounding of that name; `seed` is that of the random one.
 fn rounding(py: Python<'_>, given: &str, seed: i64) -> PyResult<Rounding> {
     let roundings = [
@@ -176,7 +180,7 @@ pub fn blocks(py: Python<'_>, cols: usize, given: i64) -> PyResult<(usize, usize
 }
 
 #[pyfunction]
-#[pyo3(signature = (x, element, block = 32, scale_dtype = "e8m0", rule = "floor", tensor_scale = 1.0, *, on = None))]
+#[pyo3(signature = (x, element, block = 32, scale_dtype = "e8m0", rule = "floor", tensor_scale = 1.0, rounding = "even", *, on = None))]
 #[expect(clippy::too_many_arguments, reason = "flat as Python spells them")]
 pub fn quantize_block(
     py: Python<'_>,
@@ -186,10 +190,12 @@ pub fn quantize_block(
     scale_dtype: &str,
     rule: &str,
     tensor_scale: f32,
+    rounding: &str,
     on: Option<&Bound<'_, Machine>>,
 ) -> PyResult<(Buffer, Buffer)> {
     let element = named(py, "element", element, &ELEMENTS)?;
     let rule = named(py, "rule", rule, &RULES)?;
+    let rounding = named(py, "rounding", rounding, &BLOCK_ROUNDINGS)?;
     let by = match named(py, "scale_dtype", scale_dtype, &SCALES)? {
         true if tensor_scale != 1.0 => {
             return Err(error(py, "RangeError", "tensor_scale", tensor_scale, "1 beside scales e8m0", ""));
@@ -206,14 +212,14 @@ pub fn quantize_block(
     let (mut codes, mut scale) = (Output::stale(&[rows, cols])?, Output::stale(&[rows, count])?);
     let (from, to, scales) = (x.narrow(), codes.slice_mut(), scale.slice_mut());
     run(py, on, |m| match element {
-        Element::E2m1 => kernels::quantize_block::<E2m1>(m, from, block, by, to, scales),
-        Element::E2m3 => kernels::quantize_block::<E2m3>(m, from, block, by, to, scales),
-        Element::E3m2 => kernels::quantize_block::<E3m2>(m, from, block, by, to, scales),
-        Element::E4m3fn => kernels::quantize_block::<E4m3fn>(m, from, block, by, to, scales),
-        Element::E5m2 => kernels::quantize_block::<E5m2>(m, from, block, by, to, scales),
-        Element::Int8 => kernels::quantize_block::<Int<8>>(m, from, block, by, to, scales),
-        Element::Int6 => kernels::quantize_block::<Int<6>>(m, from, block, by, to, scales),
-        Element::Int4 => kernels::quantize_block::<Int<4>>(m, from, block, by, to, scales),
+        Element::E2m1 => kernels::quantize_block::<E2m1>(m, from, block, by, rounding, to, scales),
+        Element::E2m3 => kernels::quantize_block::<E2m3>(m, from, block, by, rounding, to, scales),
+        Element::E3m2 => kernels::quantize_block::<E3m2>(m, from, block, by, rounding, to, scales),
+        Element::E4m3fn => kernels::quantize_block::<E4m3fn>(m, from, block, by, rounding, to, scales),
+        Element::E5m2 => kernels::quantize_block::<E5m2>(m, from, block, by, rounding, to, scales),
+        Element::Int8 => kernels::quantize_block::<Int<8>>(m, from, block, by, rounding, to, scales),
+        Element::Int6 => kernels::quantize_block::<Int<6>>(m, from, block, by, rounding, to, scales),
+        Element::Int4 => kernels::quantize_block::<Int<4>>(m, from, block, by, rounding, to, scales),
     })?;
     Ok((codes.finish(), scale.finish()))
 }

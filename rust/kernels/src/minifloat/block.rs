@@ -3,7 +3,8 @@
 //! `x ~ code * scale * tensor_scale`. A block with NaN or infinity gets the scale NaN and codes 0, and no other is touched.
 
 use super::portable::{decode_one, encode_one};
-use super::{E4m3fn, E8m0, Format, GRAIN, Narrow, sealed};
+use super::rounding::{self, Fixed};
+use super::{E4m3fn, E8m0, Format, GRAIN, Narrow, Rounding, sealed};
 use crate::error::expect_len;
 use crate::parts::Rows;
 use crate::simd::ROUND;
@@ -21,6 +22,9 @@ pub trait Element: sealed::Sealed + Copy + Send + Sync + 'static {
     fn largest() -> f32;
     #[doc(hidden)]
     fn encode(x: f32) -> u8;
+    /// Ties away from zero with `half`, else all towards it.
+    #[doc(hidden)]
+    fn encode_otherwise(x: f32, half: bool) -> u8;
     #[doc(hidden)]
     fn decode(code: u8) -> f32;
 }
@@ -36,6 +40,10 @@ impl<F: Format<Code = u8>> Element for F {
     #[inline(always)]
     fn encode(x: f32) -> u8 {
         F::narrow(encode_one::<F>(x.to_bits(), true))
+    }
+    #[inline(always)]
+    fn encode_otherwise(x: f32, half: bool) -> u8 {
+        F::narrow(rounding::encode_one::<F, _>(x.to_bits(), Fixed { half, up: false }, 0, true))
     }
     #[inline(always)]
     fn decode(code: u8) -> f32 {
@@ -62,6 +70,14 @@ impl<const BITS: u32> Element for Int<BITS> {
         let x = if x > -top { x } else { -top };
         let x = if x < top { x } else { top };
         (x + ROUND).to_bits() as u8 & (0xff >> (8 - BITS))
+    }
+    #[inline(always)]
+    fn encode_otherwise(x: f32, half: bool) -> u8 {
+        let size = x.abs().min(Self::largest());
+        let whole = size as i32;
+        let size = whole + i32::from(half & (size - whole as f32 >= 0.5));
+        let code = if x < 0.0 { -size } else { size };
+        code as u8 & (0xff >> (8 - BITS))
     }
     #[inline(always)]
     fn decode(code: u8) -> f32 {
@@ -119,7 +135,12 @@ impl Rule {
 impl BlockScale {
     /// Scale and codes of one block.
     #[inline(always)]
-    fn quantize<E: Element, const B: usize>(self, x: &[f32; B], codes: &mut [u8; B]) -> u8 {
+    fn quantize<E: Element, const B: usize, const EVEN: bool>(
+        self,
+        x: &[f32; B],
+        half: bool,
+        codes: &mut [u8; B],
+    ) -> u8 {
         let largest = x.iter().fold(0, |largest, x| i32::max(largest, (x.to_bits() & 0x7fff_ffff).cast_signed()));
         let largest = largest.cast_unsigned();
         let finite = largest < 0x7f80_0000;
@@ -130,7 +151,7 @@ impl BlockScale {
                 let inverse = f32::from_bits(if code == 254 { 0x0040_0000 } else { (254 - code) << 23 });
                 let thrice = if rule == Rule::Thirds { 3.0 } else { 1.0 };
                 for (code, x) in codes.iter_mut().zip(x) {
-                    *code = E::encode(x * inverse * thrice);
+                    *code = encode::<E, EVEN>(x * inverse * thrice, half);
                 }
                 code as u8
             }
@@ -142,7 +163,7 @@ impl BlockScale {
                     *codes = [0; B];
                 } else {
                     for (code, x) in codes.iter_mut().zip(x) {
-                        *code = E::encode(x / scale);
+                        *code = encode::<E, EVEN>(x / scale, half);
                     }
                 }
                 code as u8
@@ -164,6 +185,12 @@ impl BlockScale {
             Self::E4m3fn(tensor_scale) => check_scale(tensor_scale),
         }
     }
+}
+
+/// The code of a number that the scale of its block has been taken off: `EVEN`, or as [`Element::encode_otherwise`] says.
+#[inline(always)]
+fn encode<E: Element, const EVEN: bool>(x: f32, half: bool) -> u8 {
+    if EVEN { E::encode(x) } else { E::encode_otherwise(x, half) }
 }
 
 fn check_scale(tensor_scale: f32) -> Result<()> {
@@ -188,16 +215,21 @@ fn blocks(elements: usize, block: usize) -> Result<usize> {
 
 /// Rounds each `block` consecutive elements of `x` to codes and one scale, whose bits `scale` gets.
 ///
-/// Errors: `Range` for a block other than 16 or 32 and for an impossible tensor scale; `Shape` for lengths that do not fit.
+/// Scales are rounded as `by` says, whatever the rounding of the codes. Errors: `Range` for a block other than 16 or 32, an impossible
+/// tensor scale, and roundings other than `Even`, `Away` and `Zero`; `Shape` for lengths that do not fit.
 pub fn quantize_block<E: Element>(
     m: &Machine,
     x: Narrow<'_>,
     block: usize,
     by: BlockScale,
+    rounding: Rounding,
     codes: &mut [u8],
     scale: &mut [u8],
 ) -> Result<()> {
     by.check()?;
+    if matches!(rounding, Rounding::Up | Rounding::Stochastic(_)) {
+        return Err(Error::range("rounding", format!("{rounding:?}"), "Even, Away or Zero"));
+    }
     let count = blocks(x.len(), block)?;
     expect_len("codes", codes.len(), x.len())?;
     expect_len("scale", scale.len(), count)?;
@@ -207,8 +239,10 @@ pub fn quantize_block<E: Element>(
             let (codes, scale) = (&mut codes[at..at + x.len()], &mut scale[at / block..(at + x.len()) / block]);
             match m.path() {
                 // SAFETY: a machine with this path has AVX2.
-                Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::quantize::<E>(x, block, by, codes, scale) },
-                Path::Scalar => portable::quantize::<E>(x, block, by, codes, scale),
+                Path::Amx | Path::Avx512 | Path::Avx2 => unsafe {
+                    avx2::quantize::<E>(x, block, by, rounding, codes, scale)
+                },
+                Path::Scalar => portable::quantize::<E>(x, block, by, rounding, codes, scale),
             }
         });
     });
@@ -244,22 +278,37 @@ pub fn dequantize_block<E: Element>(
 }
 
 mod portable {
-    use super::{BlockScale, E4m3fn, E8m0, Element, decode_one};
+    use super::{BlockScale, E4m3fn, E8m0, Element, Rounding, decode_one};
 
     #[inline(always)]
-    pub fn quantize<E: Element>(x: &[f32], block: usize, by: BlockScale, codes: &mut [u8], scale: &mut [u8]) {
-        if block == 16 {
-            of::<E, 16>(x, by, codes, scale);
-        } else {
-            of::<E, 32>(x, by, codes, scale);
+    pub fn quantize<E: Element>(
+        x: &[f32],
+        block: usize,
+        by: BlockScale,
+        rounding: Rounding,
+        codes: &mut [u8],
+        scale: &mut [u8],
+    ) {
+        let half = rounding == Rounding::Away;
+        match (block, rounding) {
+            (16, Rounding::Even) => of::<E, 16, true>(x, by, half, codes, scale),
+            (16, _) => of::<E, 16, false>(x, by, half, codes, scale),
+            (_, Rounding::Even) => of::<E, 32, true>(x, by, half, codes, scale),
+            (_, _) => of::<E, 32, false>(x, by, half, codes, scale),
         }
     }
 
     #[inline(always)]
-    fn of<E: Element, const B: usize>(x: &[f32], by: BlockScale, codes: &mut [u8], scale: &mut [u8]) {
+    fn of<E: Element, const B: usize, const EVEN: bool>(
+        x: &[f32],
+        by: BlockScale,
+        half: bool,
+        codes: &mut [u8],
+        scale: &mut [u8],
+    ) {
         let (x, codes) = (x.as_chunks::<B>().0, codes.as_chunks_mut::<B>().0);
         for ((x, codes), scale) in x.iter().zip(codes).zip(scale) {
-            *scale = by.quantize::<E, B>(x, codes);
+            *scale = by.quantize::<E, B, EVEN>(x, half, codes);
         }
     }
 
@@ -290,11 +339,18 @@ mod portable {
 mod avx2 {
     //! The portable bodies, compiled to vectors of eight.
 
-    use super::{BlockScale, Element, portable};
+    use super::{BlockScale, Element, Rounding, portable};
 
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
-    pub unsafe fn quantize<E: Element>(x: &[f32], block: usize, by: BlockScale, codes: &mut [u8], scale: &mut [u8]) {
-        portable::quantize::<E>(x, block, by, codes, scale);
+    pub unsafe fn quantize<E: Element>(
+        x: &[f32],
+        block: usize,
+        by: BlockScale,
+        rounding: Rounding,
+        codes: &mut [u8],
+        scale: &mut [u8],
+    ) {
+        portable::quantize::<E>(x, block, by, rounding, codes, scale);
     }
 
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]

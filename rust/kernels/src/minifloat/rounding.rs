@@ -112,7 +112,7 @@ fn by<F: Format, S: Step>(x: &[f32], start: usize, step: S, saturate: bool, code
 
 /// Without a branch, so that the loop becomes vectors.
 #[inline(always)]
-fn encode_one<F: Format, S: Step>(bits: u32, step: S, at: u32, saturate: bool) -> u32 {
+pub(super) fn encode_one<F: Format, S: Step>(bits: u32, step: S, at: u32, saturate: bool) -> u32 {
     let (magnitude, negative) = (bits & MAGNITUDE, bits >> 31);
     let (drop, least) = (23 - F::MANTISSA, F::REBIAS + 1);
     let code = if F::GRADUAL {

@@ -150,8 +150,9 @@ fn sixteen_bits_are_cast_as_the_f32_that_they_are() {
                 Narrow::F32(values) => Narrow::F32(values),
             };
             let (mut scales, mut others) = (vec![0; n / 32], vec![1; n / 32]);
-            quantize_block::<E2m1>(&m, wide[..n].into(), 32, by, &mut expected[..n], &mut scales).unwrap();
-            quantize_block::<E2m1>(&m, narrow, 32, by, &mut got[..n], &mut others).unwrap();
+            quantize_block::<E2m1>(&m, wide[..n].into(), 32, by, Rounding::Even, &mut expected[..n], &mut scales)
+                .unwrap();
+            quantize_block::<E2m1>(&m, narrow, 32, by, Rounding::Even, &mut got[..n], &mut others).unwrap();
             assert!(got == expected && scales == others, "{m:?}");
         }
     }
@@ -176,7 +177,7 @@ fn blocks_agree<E: super::Element>() {
         let n = x.len();
         let run = |m: &Machine| {
             let (mut codes, mut scale, mut back) = (vec![9; n], vec![9; n / block], vec![0.0; n]);
-            quantize_block::<E>(m, x[..].into(), block, by, &mut codes, &mut scale).unwrap();
+            quantize_block::<E>(m, x[..].into(), block, by, Rounding::Even, &mut codes, &mut scale).unwrap();
             let (power, tensor) = match by {
                 BlockScale::E8m0(_) => (true, 1.0),
                 BlockScale::E4m3fn(tensor) => (false, tensor),
@@ -220,7 +221,8 @@ fn blocks_of_integers_agree() {
 #[test]
 fn blocks_refuse() {
     let (m, mut codes, mut scale) = (Machine::detect(), [7; 32], [7]);
-    let mut call = |x: &[f32], block, by| quantize_block::<E2m1>(&m, x.into(), block, by, &mut codes, &mut scale);
+    let mut call =
+        |x: &[f32], block, by| quantize_block::<E2m1>(&m, x.into(), block, by, Rounding::Even, &mut codes, &mut scale);
     let floor = BlockScale::E8m0(Rule::Floor);
     assert!(matches!(call(&[1.0; 32], 8, floor), Err(Error::Range(_))));
     assert!(matches!(call(&[1.0; 32], 32, BlockScale::E4m3fn(0.0)), Err(Error::Range(_))));
