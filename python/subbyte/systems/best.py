@@ -82,6 +82,7 @@ def best(
     if bits not in (2, 3, 4) or isinstance(bits, bool):
         raise RecipeError("bits", bits, "2, 3 or 4", "at more bits gptq loses nothing that shows")
     solver: Solver
+    allocation = None
     if bits == 2:
         scheme = Scheme(E8p(bits), "tensor", scale_dtype="f32")
         solver = Ldlq(
@@ -97,6 +98,8 @@ def best(
         )
     else:
         scheme = _codebook(COUNTS[bits])
+        others = tuple(_codebook(int(COUNTS[bits] * factor)) for factor in FACTORS)
+        allocation = Allocation(others) if allocate else None
         descents = 3 if passes is None else passes
         solver = Vptq(passes=descents, loose=ridge, refits=refits, tune=0, seed=seed)
     return Recipe(
@@ -107,9 +110,8 @@ def best(
         propagate="quantized",
         true_sequential=True,
         compensate=compensate,
-        allocate=Allocation(tuple(_codebook(int(COUNTS[bits] * f)) for f in FACTORS))
-        if allocate and bits > 2
-        else None,
+        allocate=allocation,
+        allow_unfused=allocation is not None,  # a codebook belongs to one linear: there is nothing to fuse
     )
 
 
