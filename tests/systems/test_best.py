@@ -25,8 +25,8 @@ def test_outliers_of_activations_do_not_decide_the_rounding(outliers: Quality) -
 
 
 def test_its_own_codebooks_beat_those_of_the_paper(llama: Quality) -> None:
-    """At equal bits VPTQ, tuned, is the nearest of the published systems; docs/results.md has 3 bits too."""
-    assert llama.divergence(best(4)) < 0.75 * llama.divergence(vptq(bits=4, vector_length=2))
+    """At equal bits VPTQ, tuned, is the nearest of the published systems; docs/results.md has 4 bits too."""
+    assert llama.divergence(best(3)) < 0.8 * llama.divergence(vptq(bits=3, vector_length=2))
 
 
 def test_channels_that_stand_out_do_not_spoil_its_codebooks(outliers: Quality) -> None:
