@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from subbyte import anatomy
 from subbyte.errors import RecipeError, SchemeError, SubbyteError
-from subbyte.recipe import Recipe, typed
+from subbyte.recipe import Allocation, Recipe, typed
 from subbyte.schemes import Int, Scheme
 from subbyte.solvers import Gptq, Nearest
 from subbyte.systems import registry, rtn, smoothquant
@@ -68,6 +68,7 @@ recipes = st.builds(
     ignore=st.lists(patterns, max_size=3).map(tuple),
     propagate=st.sampled_from(["quantized", "float"]),
     true_sequential=st.booleans(),
+    allocate=st.none() | st.builds(Allocation, st.lists(weight_schemes, min_size=1, max_size=3).map(tuple)),
     allow_unfused=st.booleans(),
 )
 # A recipe that compensates has a solver with a Gram matrix, and goes through a block stage by stage.

@@ -32,7 +32,7 @@ from subbyte.transforms import TRANSFORMS, Transform
 if TYPE_CHECKING:
     from subbyte.anatomy import Anatomy
 
-__all__ = ["Recipe", "Training", "closest", "typed"]
+__all__ = ["Allocation", "Recipe", "Training", "closest", "typed"]
 
 LARGEST_FILE = 1 << 18
 DEEPEST = 12
@@ -53,8 +53,9 @@ def closest(name: str, known: Iterable[str]) -> str:
 def typed(value: object, hint: Any, what: str, *, parse: bool = False) -> Any:
     """`value` as the type `hint` says, or a RecipeError that names `what`.
 
-    Takes bool, int, float, str, None, Literal, unions and homogeneous tuples. An int passes for a float, nothing else
-    is converted; with `parse` a string (of the command line) is read as the type instead.
+    Takes bool, int, float, str, None, Literal, Scheme, unions and homogeneous tuples. An int passes for a float and a
+    scheme's text for the scheme, nothing else is converted; with `parse` a string (of the command line) is read as the
+    type instead.
     """
     origin = get_origin(hint)
     if origin in (typing.Union, types.UnionType):
@@ -90,6 +91,8 @@ def typed(value: object, hint: Any, what: str, *, parse: bool = False) -> Any:
             return number
     elif hint is str and isinstance(value, str):
         return value
+    elif hint is Scheme and isinstance(value, str | Scheme):
+        return Scheme.parse(value) if isinstance(value, str) else value
     elif hint in (None, type(None)) and (value is None or (parse and str(value).lower() in ("none", "null"))):
         return None
     raise RecipeError(what, repr(value)[:200], _spelled(hint))
@@ -110,7 +113,8 @@ def _spelled(hint: Any) -> str:
         return " or ".join(map(repr, get_args(hint)))
     if get_origin(hint) is tuple:
         return f"a list of {_spelled(get_args(hint)[0])}"
-    names = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text", type(None): "none"}
+    names = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text", Scheme: "a scheme"}
+    names[type(None)] = "none"
     return names.get(hint, str(hint))
 
 
@@ -146,6 +150,34 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Allocation:
+    """Bits by sensitivity: which scheme each layer gets, at no more bits in all than the recipe's own for all of them
+    (`pipeline.allocation`). Layers that servers fuse get one scheme, unless the recipe has `allow_unfused`; those that
+    an override names keep the override's.
+
+    candidates   schemes of the weights beside the recipe's own, with fewer bits and with more
+    sequences    of the calibration text that the sensitivities are measured on
+    seed         of the tokens that are drawn for it from the float model's predictions
+    """
+
+    candidates: tuple[Scheme, ...]
+    sequences: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not typed(self.candidates, tuple[Scheme, ...], "allocation.candidates"):
+            raise RecipeError(
+                "allocation.candidates", "none", "one scheme at least", "for example int3/g128, int5/g128"
+            )
+        for i, candidate in enumerate(self.candidates):
+            _weights(f"allocation.candidates[{i}]", candidate)
+        if not 1 <= typed(self.sequences, int, "allocation.sequences") <= 1 << 20:
+            raise RecipeError("allocation.sequences", self.sequences, "1 to 1048576", "16 are the usual ones")
+        if not 0 <= typed(self.seed, int, "allocation.seed") < 1 << 31:
+            raise RecipeError("allocation.seed", self.seed, "0 to 2^31 - 1")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """An ordered list of transforms, a solver, and a scheme per module.
 
@@ -165,6 +197,7 @@ class Recipe:
     tune_blocks      training of each block's floats, after it is rounded, towards the outputs of the float block
     tune_model       training of all blocks' floats together, after the last one, towards the float model's predictions;
                      the whole model is in memory for it
+    allocate         lets each layer have one of several schemes, by what its errors cost, at the bits of `weights`
     allow_unfused    let layers that servers fuse (q/k/v, gate/up) have different schemes
     """
 
@@ -180,6 +213,7 @@ class Recipe:
     compensate: float = 0.0
     tune_blocks: Training | None = None
     tune_model: Training | None = None
+    allocate: Allocation | None = None
     allow_unfused: bool = False
 
     def __post_init__(self) -> None:
@@ -199,6 +233,12 @@ class Recipe:
                 expected = "no training, or float activations"
                 given = f"training with activations {self.activations}"
                 raise RecipeError(f"recipe.{name}", given, expected, "roundings have no slope to follow")
+        if self.allocate is not None and not isinstance(self.allocate, Allocation):
+            raise RecipeError("recipe.allocate", repr(self.allocate)[:200], "an Allocation, or none")
+        for candidate in self.allocate.candidates if self.allocate else ():
+            if type(candidate.element) is not type(self.weights.element):
+                expected = f"elements of one kind, as in {self.weights}"
+                raise RecipeError("recipe.allocate", str(candidate), expected, "one solver rounds them all")
         if self.activations is not None:
             _scheme("recipe.activations", self.activations)
             if self.activations.granularity not in ("token", "tensor") or not isinstance(self.activations.element, Int):
@@ -239,14 +279,23 @@ class Recipe:
             wanted |= {"drift"}
         if self.tune_blocks or self.tune_model:
             wanted |= {"tokens"}
+        if self.allocate:
+            wanted |= {"fisher"}
         return wanted | {"absmax"} if self.activations is not None and self.activations.static else wanted
 
     def scheme(self, module: str) -> Scheme | None:
-        """The scheme of a module's weight, None where it stays a float."""
-        for pattern, choice in self.overrides:
-            if _matcher(pattern)(module):
-                return None if choice == "keep" else choice
+        """The scheme of a module's weight, None where it stays a float; with `allocate` where it starts from."""
+        chosen = self._overridden(module)
+        if chosen is not None:
+            return None if chosen == "keep" else chosen
         return None if any(_matcher(pattern)(module) for pattern in self.ignore) else self.weights
+
+    def candidates(self, module: str) -> tuple[Scheme, ...]:
+        """The schemes beside its own that a quantized module's weight may be allotted."""
+        return () if self.allocate is None or self._overridden(module) is not None else self.allocate.candidates
+
+    def _overridden(self, module: str) -> Scheme | Literal["keep"] | None:
+        return next((choice for pattern, choice in self.overrides if _matcher(pattern)(module)), None)
 
     def assign(self, anatomy: Anatomy) -> dict[str, Scheme]:
         """Scheme of every linear that gets quantized, in the model's order.
@@ -290,7 +339,9 @@ class Recipe:
         found = {name: getattr(self, name) for name in TRAININGS}
         trained = {name: None if training is None else asdict(training) for name, training in found.items()}
         plain = {name: getattr(self, name) for name in PLAIN}
-        return data | trained | plain
+        given = self.allocate
+        allocate = given and {**vars(given), "candidates": [str(candidate) for candidate in given.candidates]}
+        return data | trained | {"allocate": allocate} | plain
 
     @classmethod
     def from_data(cls, data: object) -> Recipe:
@@ -311,9 +362,9 @@ class Recipe:
         if found.get("activations") is not None:
             made["activations"] = _parse(found["activations"], "recipe.activations")
         made["solver"] = _build(found["solver"], SOLVERS, "recipe.solver")
-        for name in TRAININGS:
+        for name, kind in (*((name, Training) for name in TRAININGS), ("allocate", Allocation)):
             if found.get(name) is not None:
-                made[name] = _options(found[name], Training, f"recipe.{name}")
+                made[name] = _options(found[name], kind, f"recipe.{name}")
         parts = _list(found.get("transforms") or [], "recipe.transforms")
         made["transforms"] = tuple(_build(p, TRANSFORMS, f"recipe.transforms[{i}]") for i, p in enumerate(parts))
         overrides = found.get("overrides") or []

@@ -26,11 +26,11 @@ def test_outliers_of_activations_do_not_decide_the_rounding(outliers: Quality) -
 
 def test_its_own_codebooks_beat_those_of_the_paper(llama: Quality) -> None:
     """At equal bits VPTQ, tuned, is the nearest of the published systems; docs/results.md has 4 bits too."""
-    assert llama.divergence(best(3)) < 0.98 * llama.divergence(vptq(bits=3, vector_length=2))
+    assert llama.divergence(best(3)) < 0.8 * llama.divergence(vptq(bits=3, vector_length=2))
 
 
 def test_channels_that_stand_out_do_not_spoil_its_codebooks(outliers: Quality) -> None:
-    assert outliers.divergence(best(4)) < 0.75 * outliers.divergence(vptq(bits=4, vector_length=2))
+    assert outliers.divergence(best(4)) < 0.55 * outliers.divergence(vptq(bits=4, vector_length=2))
 
 
 def test_has_the_widths_of_its_codebooks() -> None:
@@ -38,6 +38,15 @@ def test_has_the_widths_of_its_codebooks() -> None:
         "e8p2/tensor/f32",
         "v2k64/tensor/f16",
         "v2k256/tensor/f16",
+    ]
+    assert best(2).allocate is best(4, allocate=False).allocate is None
+    assert best(3).allocate is not None
+    assert [str(scheme.element) for scheme in best(3).allocate.candidates] == [
+        "v2k8",
+        "v2k16",
+        "v2k32",
+        "v2k128",
+        "v2k256",
     ]
     for bits in (1, 5, True):
         with pytest.raises(RecipeError, match="2, 3 or 4"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from subbyte.calibration.block import Block, Call
+from subbyte.calibration.gradients import gradients
 from subbyte.calibration.search import grid_search, halving_search
 from subbyte.calibration.staged import Staged, waiting_bytes
 from subbyte.calibration.statistics import Collector, Statistics, Twin, Wanted, gather, measure
@@ -20,6 +21,7 @@ __all__ = [
     "Twin",
     "Wanted",
     "gather",
+    "gradients",
     "grid_search",
     "halving_search",
     "measure",

@@ -155,7 +155,9 @@ class Stream:
         with self.head() as head:
             return torch.cat([head(hidden[n : n + self._batch]) for n in range(0, len(hidden), self._batch)])
 
-    def loss(self, hidden: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def loss(
+        self, hidden: torch.Tensor, tokens: torch.Tensor, seed: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The mean next-token cross entropy of each sequence [S] f32, and its gradient [S, T, H] f32 to hidden states.
 
         An encoder predicts nothing: instead of that loss, the product of its output with random signs, over T. Squares
@@ -163,12 +165,14 @@ class Stream:
 
         hidden   [S, T, H] behind the last block
         tokens   [S, T] i64 that they come from, T at least 2
+        seed     None: the next tokens are those of the text; else they are drawn from the model's own predictions, and
+                 T - 1 times the gradient's square is on average that of a token: the Fisher information
         Raises CalibrationError (sequences without a next token).
         """
         if tokens.shape[1] < 2:
             raise CalibrationError("tokens", f"sequences of {tokens.shape[1]}", "at least 2 tokens", "one to predict")
         losses, gradient = torch.empty(len(hidden)), allocate(tuple(hidden.shape))
-        drawn = torch.Generator().manual_seed(0)
+        drawn = torch.Generator().manual_seed(seed or 0)
         with self.head() as head, torch.enable_grad():
             for n in range(len(hidden)):
                 x = hidden[n : n + 1].to(self._dtype).detach().requires_grad_()
@@ -177,7 +181,10 @@ class Stream:
                     signs = 2.0 * torch.randint(2, last.shape, generator=drawn) - 1
                     loss = (last * signs).sum() / len(last)
                 else:
-                    loss = torch.nn.functional.cross_entropy(last[:-1], tokens[n, 1:])
+                    labels = tokens[n, 1:]
+                    if seed is not None:
+                        labels = torch.multinomial(last[:-1].detach().softmax(-1), 1, generator=drawn)[:, 0]
+                    loss = torch.nn.functional.cross_entropy(last[:-1], labels)
                 (found,) = torch.autograd.grad(loss, x)
                 losses[n], gradient[n] = loss.detach(), found[0]
         return losses, gradient

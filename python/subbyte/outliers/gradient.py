@@ -1,4 +1,4 @@
-"""Which weights the float model's loss depends on the most, to first order: one backward pass, block by block."""
+"""Which weights the float model's loss depends on the most, to first order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from subbyte.calibration.storage import allocate
+from subbyte.calibration import gradients
 from subbyte.outliers.choice import Reduce, Score, largest
 
 if TYPE_CHECKING:
@@ -35,22 +35,12 @@ def locate(
     Memory: the inputs of all blocks for these few sequences, one block, and twice the weights of its linears; of the
     gradients only the places stay. Raises CalibrationError (fewer than 2 tokens), NotFiniteError.
     """
-    anatomy = stream.anatomy
-    hidden = stream.embed(tokens)
-    inputs = []
-    for i in range(anatomy.n_blocks):
-        inputs.append(hidden)
-        hidden = stream.block(i).forward(hidden, out=allocate(tuple(hidden.shape)))
-    _, upstream = stream.loss(hidden, tokens)
     places: dict[str, torch.Tensor] = {}
-    for i in reversed(range(anatomy.n_blocks)):
-        block, before = stream.block(i), inputs.pop()
+    for block, _, each in gradients(stream, tokens):
         total: dict[str, torch.Tensor] = {}
-        for n in range(len(tokens)):
-            gradients, towards = block.backward(before[n : n + 1], upstream[n : n + 1])
-            upstream[n] = towards[0]
-            for name in gradients.keys() & set(names):
-                one = gradients.pop(name)
+        for found in each:
+            for name in found.keys() & set(names):
+                one = found.pop(name)
                 one = one.abs_() if reduce == "mean_abs" else one.square_() if reduce == "square" else one
                 total[name] = total[name].add_(one) if name in total else one
         for name in sorted(total):

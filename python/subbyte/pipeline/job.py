@@ -30,7 +30,8 @@ class Job:
 
     anatomy   knows only the linears that get quantized: what else reads a scaled input counts as float
     schemes   of every linear that gets quantized, with the scale dtype that will be stored; where the recipe chooses
-              the direction of groups itself, `settle` says what became of them
+              schemes or the direction of groups itself, `settle` says what became of them
+    others    the schemes that a linear may have in that one's place, of those that have any
     stream    the float model, block by block
     """
 
@@ -38,6 +39,7 @@ class Job:
     anatomy: Anatomy
     recipe: Recipe
     schemes: dict[str, Scheme]
+    others: dict[str, list[Scheme]]
     format: formats.Format
     stream: Stream
 
@@ -106,12 +108,14 @@ def prepare(path: Path, recipe: Recipe, format: str) -> Job:
     if format != "auto":
         formats.get(format)  # an unknown one is reported before the model is looked at
     schemes = {name: _fitting(source, name, scheme) for name, scheme in recipe.assign(whole).items()}
+    others = {name: [_fitting(source, name, scheme) for scheme in recipe.candidates(name)] for name in schemes}
+    possible = schemes | {f"{name} as {scheme}": scheme for name in schemes for scheme in others[name]}
     both = any(isinstance(transform, ChooseDimension) for transform in recipe.transforms)
     layers: formats.Layers = {
         name: (replace(scheme, by_input=scheme.by_input or both), recipe.activations)
-        for name, scheme in schemes.items()
+        for name, scheme in possible.items()
     }
-    indexed = recipe.solver.indexed and any(scheme.granularity == "group" for scheme in schemes.values())
+    indexed = recipe.solver.indexed and any(scheme.granularity == "group" for scheme in possible.values())
     sparse = recipe.solver.sparse
     chosen = formats.choose(layers, indexed=indexed, sparse=sparse) if format == "auto" else formats.get(format)
     chosen.check(layers, indexed=indexed, sparse=sparse)
@@ -121,7 +125,8 @@ def prepare(path: Path, recipe: Recipe, format: str) -> Job:
     if not schemes:
         raise RecipeError("recipe", "every linear kept as it is", "a linear to quantize", "narrow ignore or overrides")
     stream.anatomy = stream.anatomy.restricted(schemes)
-    return Job(source, stream.anatomy, recipe, schemes, chosen, stream)
+    others = {name: found for name, found in others.items() if name in schemes and found}
+    return Job(source, stream.anatomy, recipe, schemes, others, chosen, stream)
 
 
 def _fitting(source: Source, name: str, scheme: Scheme) -> Scheme:

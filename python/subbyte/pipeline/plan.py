@@ -11,11 +11,13 @@ import numpy as np
 from subbyte.calibration import waiting_bytes
 from subbyte.calibration.storage import IN_MEMORY
 from subbyte.pipeline.progress import Plan
-from subbyte.schemes import Vectors
+from subbyte.schemes import Vectors, stored_bytes
 from subbyte.solvers import Apart, Bilevel, Gptq, Ldlq, MinMax, PowerLearn, Vptq
 from subbyte.transforms import ActivationAwareScale
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from subbyte.pipeline.job import Job
 
 __all__ = ["plan"]
@@ -44,6 +46,7 @@ def plan(job: Job, sequences: int, length: int) -> Plan:
 
     largest = max(rows * columns for rows, columns in sizes.values())
     widest = max(columns for _, columns in sizes.values())
+    gathers = bool(job.recipe.wanted - {"apart", "fisher"})
     needs_gram = "gram" in job.recipe.wanted
     first = anatomy.linears(0)
     grams = sum(sizes[name][1] ** 2 for name in first if name in sizes) if needs_gram else 0
@@ -54,10 +57,13 @@ def plan(job: Job, sequences: int, length: int) -> Plan:
     waits = waiting <= IN_MEMORY
     activations += waiting if waits else 0
     solver = job.recipe.solver
-    few = min(sequences, solver.samples) * length if isinstance(solver, Apart) else 0
-    if few:
-        # The gradient's pass keeps the inputs of every block, and the gradients of one; nothing else is gathered.
-        activations = 4 * few * hidden * (anatomy.n_blocks + 2)
+    allocate = job.recipe.allocate
+    located = min(sequences, solver.samples) * length if isinstance(solver, Apart) else 0
+    weighed = min(sequences, allocate.sequences) * length if allocate else 0
+    if located or weighed:
+        # The gradient's pass keeps the inputs of every block, and the gradients of one; GWQ gathers nothing else.
+        kept = 4 * max(located, weighed) * hidden * (anatomy.n_blocks + 2)
+        activations = kept if not gathers else max(activations, kept)
         in_block += 8 * max(blocks)
     if job.recipe.tune_blocks:
         in_block += TRAINED * max(blocks)
@@ -70,7 +76,7 @@ def plan(job: Job, sequences: int, length: int) -> Plan:
 
     forward = 2 * parameters * tokens
     passes = 0.0
-    if job.recipe.wanted:
+    if gathers:
         # One that gathers, stage by stage where the inputs of a stage cannot wait for it; a second one only where the
         # gathering one does not already give what the next block is to see.
         in_turn = job.recipe.true_sequential
@@ -78,8 +84,8 @@ def plan(job: Job, sequences: int, length: int) -> Plan:
         passes = (1.0 if waits or not in_turn else len(anatomy.stages(0))) + again
     for transform in job.recipe.transforms:
         passes += transform.grid if isinstance(transform, ActivationAwareScale) else 0
-    if few:
-        passes = 4.0 * few / tokens  # forward, forward again, and backward twice as long
+    if located or weighed:
+        passes += 4.0 * (located + weighed) / tokens / twins  # forward, forward again, and backward twice as long
     work = passes * twins * forward
     for training in (job.recipe.tune_blocks, job.recipe.tune_model):
         work += (training.epochs + 1) * 3 * forward if training else 0
@@ -117,8 +123,17 @@ def plan(job: Job, sequences: int, length: int) -> Plan:
         tokens=tokens,
         peak_bytes=peak,
         seconds=seconds,
-        notes=(anatomy.note,) if anatomy.note else (),
+        notes=tuple(note for note in (anatomy.note, _allotted(job, sizes)) if note),
     )
+
+
+def _allotted(job: Job, sizes: Mapping[str, tuple[int, ...]]) -> str:
+    """Within what bounds an allocation stays."""
+    if not job.others:
+        return ""
+    counted = [(stored_bytes(job.schemes[name], (sizes[name][0], sizes[name][1])), sizes[name]) for name in job.schemes]
+    bits = 8 * sum(stored for stored, _ in counted) / sum(rows * columns for _, (rows, columns) in counted)
+    return f"each layer gets its scheme by sensitivity, all of them together at most {bits:.3f} bits per weight"
 
 
 def _resident() -> int:

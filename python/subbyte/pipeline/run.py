@@ -22,6 +22,7 @@ from subbyte.calibration.storage import allocate
 from subbyte.checkpoint import load
 from subbyte.errors import ArchitectureError, CalibrationError, OutputError, SubbyteError
 from subbyte.outliers.gradient import locate
+from subbyte.pipeline.allocation import allotted
 from subbyte.pipeline.finetune import settled, trainable, tune_block, tune_model
 from subbyte.pipeline.job import Job, prepare
 from subbyte.pipeline.plan import plan
@@ -124,6 +125,7 @@ class _Run:
         self.tokens = tokens
         self.progress = progress or (lambda _: None)
         self.started = time.perf_counter()
+        self.note = ""
         self.blocks = job.anatomy.n_blocks
         self.rest = list(_portions(job))
         digest = hashlib.sha256(tokens.numpy().tobytes() if tokens is not None else b"").hexdigest()
@@ -143,6 +145,7 @@ class _Run:
         done: list[int] = []
         try:
             done = staging.begin(self.job.config())
+            self._allot()
             self._settle([_read_report(staging.report(i)) for i in done if i < self.blocks])
             reports, expected = self._blocks(done)
             self._tell("rest", self.blocks, error=reports[-1].error)
@@ -173,7 +176,7 @@ class _Run:
         self.job = _over_all(self.job)
         job, stream = self.job, self.job.stream
         located = self._locate()
-        streamed = self.tokens is not None and job.recipe.wanted != {"apart"}
+        streamed = self.tokens is not None and bool(job.recipe.wanted - {"apart", "fisher"})
         hidden = stream.embed(self.tokens) if streamed and self.tokens is not None else None
         if hidden is None or self.tokens is None or not torch.equal(self.tokens[: len(self.probe)], self.probe):
             exact = stream.embed(self.probe)
@@ -210,7 +213,8 @@ class _Run:
                     if hidden is not None and job.recipe.propagate == "quantized":
                         hidden = block.forward(inputs, out=inputs)
                 rounded = block.forward(rounded, out=rounded)
-                report = BlockReport(i, relative(rounded, exact), made.reports, made.notes)
+                notes = (self.note, *made.notes) if i == 0 and self.note else made.notes
+                report = BlockReport(i, relative(rounded, exact), made.reports, notes)
                 self._settle([report])
                 self.staging.write(i, self._tensors(i, block, made), asdict(report))
                 reports.append(report)
@@ -247,9 +251,18 @@ class _Run:
         self._write_rest([])
         return tuned, stream.logits(rounded[:, -LAST:])
 
+    def _allot(self) -> None:
+        """The schemes of the layers, where the recipe leaves them a choice."""
+        if self.job.recipe.allocate is None or self.tokens is None:
+            return
+        schemes, self.note = allotted(self.job, self.tokens)
+        self._take({name: str(scheme) for name, scheme in schemes.items()})
+
     def _settle(self, reports: list[BlockReport]) -> None:
         """Lets config.json say by which schemes finished blocks were rounded."""
-        schemes = {layer.name: layer.scheme for report in reports for layer in report.layers}
+        self._take({layer.name: layer.scheme for report in reports for layer in report.layers})
+
+    def _take(self, schemes: Mapping[str, str]) -> None:
         if self.job.settle(schemes):
             self.staging.configure(self.job.config())
 

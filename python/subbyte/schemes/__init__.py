@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from subbyte.schemes.element import EXPONENTS, TABLES, E8p, Element, Int, Power, Table, Vectors
 from subbyte.schemes.scheme import GRANULARITIES, SCALE_DTYPES, Granularity, Levels, ScaleDtype, Scheme
+from subbyte.schemes.stored import stored_bytes
 
 __all__ = [
     "EXPONENTS",
@@ -24,4 +25,5 @@ __all__ = [
     "Scheme",
     "Table",
     "Vectors",
+    "stored_bytes",
 ]

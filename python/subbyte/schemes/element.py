@@ -152,10 +152,14 @@ class Vectors:
         return f"v{self.dim}k{self.count}{residual}{groups}{outliers}{'n' if self.norm else ''}"
 
     @property
+    def width(self) -> int:
+        """Bits of a code, both stages together."""
+        return self.count.bit_length() + max(self.residual, 1).bit_length() - 2
+
+    @property
     def bits(self) -> int:
         """Bits of a weight's share of a code, rounded up."""
-        width = self.count.bit_length() + max(self.residual, 1).bit_length() - 2
-        return -(-width // self.dim)
+        return -(-self.width // self.dim)
 
     def columns(self, cols: int) -> tuple[int, int]:
         """Of `cols` columns, those kept apart, and those of a group; ShapeError where none is left for a group."""

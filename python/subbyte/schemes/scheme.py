@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from subbyte import kernels
 from subbyte.errors import SchemeError, ShapeError
-from subbyte.schemes.element import TABLES, Element, Int, Power, Table, parse_element
+from subbyte.schemes.element import TABLES, Element, Int, Power, Table, Vectors, parse_element
 
 __all__ = ["GRANULARITIES", "SCALE_DTYPES", "Granularity", "Levels", "ScaleDtype", "Scheme"]
 
@@ -170,8 +170,18 @@ class Scheme:
 
     @property
     def bits(self) -> int:
-        """Bits of one weight's code, or its share of one."""
+        """Bits of one weight's code, or its share of one, rounded up."""
         return self.element.bits
+
+    @property
+    def rate(self) -> float:
+        """The same, not rounded.
+
+        >>> Scheme.parse("v2k128/tensor").rate, Scheme.parse("int4/g128").rate
+        (3.5, 4.0)
+        """
+        element = self.element
+        return element.width / element.dim if isinstance(element, Vectors) else float(element.bits)
 
     def __str__(self) -> str:
         where = f"g{self.group_size}" if self.granularity == "group" else self.granularity

@@ -24,6 +24,9 @@ QuantEase's descent, for vectors          -> `passes` and `refits` there: codes 
                                              codebooks fitted to them by least squares, in the place of VPTQ's tuning;
                                              with a tenth more on the Hessian's diagonal, entry by entry, as the exact
                                              one gives a lower loss of the layers but worse predictions
+bits by sensitivity, above 2 bits         -> `allocate`: each layer's codebook has as many words, an eighth to
+                                             four times that many, as its Fisher information and what feedback leaves of
+                                             its errors say (`pipeline.allocation`), at the bits of one size for all
 Left out: groups and half-quadratic scales, which have nothing to do between rotations; sparse outliers, which cost more
 bits than they save there; fine-tuning, which `Recipe.tune_blocks` and `tune_model` add to this as to any recipe, for
 more time than all of the rest. Choosing between both for each layer by the smaller loss of its outputs: on the trained
@@ -33,7 +36,7 @@ models the predictions got worse by it.
 from __future__ import annotations
 
 from subbyte.errors import RecipeError
-from subbyte.recipe import Recipe
+from subbyte.recipe import Allocation, Recipe
 from subbyte.schemes import E8p, Scheme, Vectors
 from subbyte.solvers import Ldlq, Solver, Vptq
 from subbyte.systems.registry import system
@@ -43,6 +46,8 @@ __all__ = ["best"]
 
 COUNTS = {3: 64, 4: 256}
 """Codewords of two weights, by bits."""
+FACTORS = 1 / 8, 1 / 4, 1 / 2, 2, 4
+"""How many times as many a layer may have."""
 SCALE = 0.9
 """What a weight of root mean square 1 becomes before it is rounded to the lattice."""
 
@@ -58,6 +63,7 @@ def best(
     spare: float = 2.0,
     seed: int = 0,
     compensate: float = 0.25,
+    allocate: bool = True,
 ) -> Recipe:
     """At 2 bits the lattice codebook of QuIP# between balanced rotations, their vectors fitted to the layer's outputs;
     at 3 and 4 bits codebooks of VPTQ, fitted likewise, with channels that stand out folded back among the others.
@@ -71,10 +77,12 @@ def best(
     spare            how many times larger or smaller than most a channel may be before it is folded; above 2 bits
     seed             of the signs, or of k-means
     compensate       share of the earlier layers' error, 0 to 1, that each weight makes up for before it is rounded
+    allocate         give layers larger or smaller codebooks by sensitivity, at the same bits in all; above 2 bits
     """
     if bits not in (2, 3, 4) or isinstance(bits, bool):
         raise RecipeError("bits", bits, "2, 3 or 4", "at more bits gptq loses nothing that shows")
     solver: Solver
+    allocation = None
     if bits == 2:
         scheme = Scheme(E8p(bits), "tensor", scale_dtype="f32")
         solver = Ldlq(
@@ -89,7 +97,9 @@ def best(
             seed=seed,
         )
     else:
-        scheme = Scheme(Vectors(2, COUNTS[bits]), "tensor", scale_dtype="f16")
+        scheme = _codebook(COUNTS[bits])
+        others = tuple(_codebook(int(COUNTS[bits] * factor)) for factor in FACTORS)
+        allocation = Allocation(others) if allocate else None
         descents = 3 if passes is None else passes
         solver = Vptq(passes=descents, loose=ridge, refits=refits, tune=0, seed=seed)
     return Recipe(
@@ -100,4 +110,10 @@ def best(
         propagate="quantized",
         true_sequential=True,
         compensate=compensate,
+        allocate=allocation,
+        allow_unfused=allocation is not None,  # a codebook belongs to one linear: there is nothing to fuse
     )
+
+
+def _codebook(count: int) -> Scheme:
+    return Scheme(Vectors(2, count), "tensor", scale_dtype="f16")
