@@ -155,7 +155,8 @@ class Allocation:
     (`pipeline.allocation`). Layers that servers fuse get one scheme, unless the recipe has `allow_unfused`; those that
     an override names keep the override's.
 
-    candidates   schemes of the weights beside the recipe's own, with fewer bits and with more
+    candidates   schemes of the weights beside the recipe's own, with fewer bits and with more; integers of 2 bits lose
+                 more than is expected of them
     sequences    of the calibration text that the sensitivities are measured on
     seed         of the tokens that are drawn for it from the float model's predictions
     """
