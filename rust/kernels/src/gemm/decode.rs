@@ -202,23 +202,24 @@ mod portable {
     /// be made of their instructions.
     #[inline(never)]
     pub fn decode_from(row: Row<'_>, g: usize, first: usize, values: &mut [f32]) {
-        let (scale, zero) = (row.scale[g], row.zero(g));
-        for (k, value) in values.iter_mut().enumerate() {
-            *value = scale * meant(row, first + k, zero);
-        }
+        let scale = row.scale[g];
+        meant(row, g, first, values.len(), |k, value| values[k] = scale * value);
     }
 
-    /// What the code of a column stands for.
-    fn meant(row: Row<'_>, column: usize, zero: f32) -> f32 {
-        let code = code(row, column);
+    /// Calls `put(k, value)` with what each of so many codes from column `first` on, all of group `g`, stands for.
+    #[inline(always)]
+    fn meant(row: Row<'_>, g: usize, first: usize, count: usize, mut put: impl FnMut(usize, f32)) {
+        let zero = row.zero(g);
+        let codes = (0..count).map(|k| (k, code(row, first + k)));
         match row.meaning {
-            Meaning::Affine(_) => code as f32 - zero,
-            Meaning::Table(table) => table[code],
-            Meaning::E4m3fn => f32::from_bits(decode_one::<E4m3fn>(code as u32)),
-            Meaning::E5m2 => f32::from_bits(decode_one::<E5m2>(code as u32)),
+            Meaning::Affine(_) => codes.for_each(|(k, code)| put(k, code as f32 - zero)),
+            Meaning::Table(table) => codes.for_each(|(k, code)| put(k, table[code])),
+            Meaning::E4m3fn => codes.for_each(|(k, code)| put(k, f32::from_bits(decode_one::<E4m3fn>(code as u32)))),
+            Meaning::E5m2 => codes.for_each(|(k, code)| put(k, f32::from_bits(decode_one::<E5m2>(code as u32)))),
         }
     }
 
+    #[inline(always)]
     fn code(row: Row<'_>, column: usize) -> usize {
         let bit = column * row.bits as usize;
         let high = row.bytes.get(bit / 8 + 1).copied().unwrap_or(0);
@@ -233,9 +234,9 @@ mod portable {
     /// Over the codes from column `first` on, all of group `g`; apart, as above.
     #[inline(never)]
     pub fn dot_from(row: Row<'_>, g: usize, first: usize, x: &[f32]) -> f32 {
-        let zero = row.zero(g);
-        let products = x.iter().enumerate().map(|(k, x)| x * meant(row, first + k, zero));
-        row.scale[g] * products.fold(0.0, |all, product| all + product)
+        let mut all = 0.0;
+        meant(row, g, first, x.len(), |k, value| all += x[k] * value);
+        row.scale[g] * all
     }
 }
 

@@ -186,20 +186,31 @@ fn add(path: Path, (left, count): (&[[f32; STRIDE]], usize), right: &[Line], sum
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a machine with this path has AVX2 and FMA.
         Path::Avx2 => unsafe { avx2::add(left, count, right, sums) },
-        _ => portable::add(left, count, right, sums),
+        _ => portable::add(left, right, sums),
     }
 }
 
 mod portable {
-    use super::{LANES, Line, STRIDE};
+    use super::{LANES, Line, PART, STRIDE};
 
-    pub fn add(left: &[[f32; STRIDE]], count: usize, right: &[Line], sums: &mut [f32]) {
-        for (left, sums) in left.iter().zip(sums.as_chunks_mut::<LANES>().0).take(count) {
-            let mut all = [0.0; LANES];
-            for (left, right) in left.iter().zip(right) {
-                all.iter_mut().zip(right.0).for_each(|(sum, right)| *sum += left * right);
+    /// Rows of a tile, and lanes of one whose sums stay in registers.
+    const TALL: usize = 4;
+    const FEW: usize = LANES / 2;
+
+    pub fn add(left: &[[f32; STRIDE]], right: &[Line], sums: &mut [f32]) {
+        let Some(left) = left.first_chunk::<TALL>() else { return };
+        let right = &right[..right.len().min(PART)];
+        for half in 0..LANES / FEW {
+            let mut all = [[0.0; FEW]; TALL];
+            for k in 0..right.len() {
+                let right = &right[k].0.as_chunks::<FEW>().0[half];
+                for (all, left) in all.iter_mut().zip(left) {
+                    all.iter_mut().zip(right).for_each(|(sum, right)| *sum += left[k] * right);
+                }
             }
-            sums.iter_mut().zip(all).for_each(|(sum, one)| *sum += one);
+            for (sums, all) in sums.as_chunks_mut::<LANES>().0.iter_mut().zip(all) {
+                sums[half * FEW..].iter_mut().zip(all).for_each(|(sum, one)| *sum += one);
+            }
         }
     }
 }
