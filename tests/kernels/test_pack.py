@@ -20,7 +20,7 @@ def test_agrees_with_the_oracle(case: Case, path: str) -> None:
 @every_path
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_threads_change_nothing(path: str, threads: int) -> None:
-    for case in cases(sizes=(40000, 40003), rows=9, bits=(3, 4)):
+    for case in cases(sizes=(40000, 40003), rows=27, bits=(3, 4)):
         with kernels.forced("scalar", 1):
             alone = kernels.pack(*case.args, **case.kwargs)
         with kernels.forced(path, threads):

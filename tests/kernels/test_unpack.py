@@ -20,7 +20,7 @@ def test_agrees_with_the_oracle(case: Case, path: str) -> None:
 
 @every_path
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("case", packing.cases(sizes=(256, 33, 20032), rows=20), ids=str)
+@pytest.mark.parametrize("case", packing.cases(sizes=(256, 33, 20032), rows=60), ids=str)
 def test_gives_back_what_was_packed(case: Case, path: str, threads: int) -> None:
     (codes,) = case.args
     with kernels.forced(path, threads):

@@ -20,8 +20,8 @@ pub enum Order {
 
 /// Codes per piece of work where rows end at words, so that rows may be cut and joined; a whole number of words.
 const PIECE: usize = 1 << 14;
-/// Codes worth a thread.
-const GRAIN: usize = 1 << 17;
+/// Codes worth a thread: fewer are packed before a sleeping one wakes.
+const GRAIN: usize = 1 << 19;
 
 /// Words in a packed row.
 pub fn words_per_row(cols: usize, bits: u32) -> usize {
