@@ -104,9 +104,13 @@ BOUNDS = {
         "Its peer is GPTQ alone. SpQR also tries each weight of a group as an outlier, which fits the group's range "
         "without it, and quantizes scales and zero points."
     ),
-    "16-bit casts of 1 MiB, two threads": (
+    "casts and quantization of 1 MiB, two threads": (
         "Waking the second thread, which takes away what it saves (one thread is as fast): torch's threads spin "
         "between two calls, these sleep."
+    ),
+    "packing, casts, quantization beyond the caches": (
+        "The pages of the result: it is a new array, and the operating system clears each page before it is written "
+        "to. The copy that *of copy* compares with writes over an array that is there."
     ),
     "more rows": (
         "Multiplications of f32, in tiles of 14 by 32 sums (AVX-512) or 6 by 16 (AVX2) that stay in registers: see *of "

@@ -6,7 +6,7 @@
 //! multiplications. On AMX from 16 rows on: `halves`.
 
 use super::decode::{self, Row, Vector};
-use super::dense::{Left, PART, Right, Sums as Products};
+use super::dense::{Left, PART, Products, Right};
 #[cfg(target_arch = "x86_64")]
 use super::halves;
 use super::{Columns, columns};

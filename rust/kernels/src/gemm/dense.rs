@@ -141,9 +141,9 @@ impl Right {
 
 /// Sums of products, tile by tile and panel by panel.
 #[derive(Default)]
-pub(super) struct Sums(Vec<f32>);
+pub(super) struct Products(Vec<f32>);
 
-impl Sums {
+impl Products {
     /// None so far.
     pub fn clear(&mut self) {
         self.0.clear();

@@ -4,7 +4,7 @@
 //! registers, two strips in one where a codeword is half as wide; limit: the look-ups, which miss the first cache where the table
 //! does. Many rows: a panel of strips is decoded, column by column, and handed to a dense product; limit: multiplications.
 
-use super::dense::{Left, PART, Right, Sums};
+use super::dense::{Left, PART, Products, Right};
 use super::{Columns, columns};
 use crate::codebook::Table;
 use crate::pack::words_per_row;
@@ -242,7 +242,7 @@ fn dense<'a>(
     };
     m.each_with(
         columns(out, cols, height),
-        || (Right::new(m.path(), height, PART.min(depth)), Sums::default()),
+        || (Right::new(m.path(), height, PART.min(depth)), Products::default()),
         |(weight, sums), Columns { range, rows: mut out }| {
             let width = range.len();
             let streams: Vec<_> = range.step_by(dim).map(|n| stream(n / dim)).collect();

@@ -228,6 +228,10 @@ fn blocks_refuse() {
     assert!(matches!(call(&[1.0; 32], 32, BlockScale::E4m3fn(0.0)), Err(Error::Range(_))));
     assert!(matches!(call(&[1.0; 31], 32, floor), Err(Error::Shape(_))));
     assert!(matches!(call(&[1.0; 64], 32, floor), Err(Error::Shape(_))));
+    for rounding in [Rounding::Up, Rounding::Stochastic(1)] {
+        let refused = quantize_block::<E2m1>(&m, [1.0; 32][..].into(), 32, floor, rounding, &mut codes, &mut scale);
+        assert!(matches!(refused, Err(Error::Range(_))));
+    }
     assert_eq!((codes, scale), ([7; 32], [7]));
     let refused = dequantize_block::<E2m1>(&m, &codes, &scale, 16, true, 1.0, &mut [0.0; 32]);
     assert!(matches!(refused, Err(Error::Shape(_))));
