@@ -140,6 +140,14 @@ pub(crate) mod avx2 {
             // SAFETY: above.
             Self(unsafe { _mm256_fmadd_ps(self.0, other.0, sum.0) })
         }
+        #[inline(always)]
+        fn max(self, other: Self) -> Self {
+            super::Lanes::max(self, other)
+        }
+        #[inline(always)]
+        fn below(self, other: Self) -> u32 {
+            super::Lanes::below(self, other)
+        }
     }
 }
 
@@ -182,6 +190,16 @@ pub(crate) mod avx512 {
         fn multiply_add(self, other: Self, sum: Self) -> Self {
             // SAFETY: above.
             Self(unsafe { _mm512_fmadd_ps(self.0, other.0, sum.0) })
+        }
+        #[inline(always)]
+        fn max(self, other: Self) -> Self {
+            // SAFETY: above.
+            Self(unsafe { _mm512_max_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn below(self, other: Self) -> u32 {
+            // SAFETY: above.
+            unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, other.0) }.into()
         }
     }
 
@@ -304,6 +322,10 @@ pub(crate) trait Fused<const N: usize>: Copy {
     fn array(self) -> [f32; N];
     /// `self * other + sum`, rounded once.
     fn multiply_add(self, other: Self, sum: Self) -> Self;
+    /// `other` where either is NaN.
+    fn max(self, other: Self) -> Self;
+    /// Bit `i` says whether number `i` is less than that of `other`; not where either is NaN.
+    fn below(self, other: Self) -> u32;
 }
 
 impl<const N: usize> Fused<N> for [f32; N] {
@@ -326,6 +348,14 @@ impl<const N: usize> Fused<N> for [f32; N] {
     #[inline(always)]
     fn multiply_add(self, other: Self, sum: Self) -> Self {
         std::array::from_fn(|i| self[i].mul_add(other[i], sum[i]))
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        std::array::from_fn(|i| if self[i] > other[i] { self[i] } else { other[i] })
+    }
+    #[inline(always)]
+    fn below(self, other: Self) -> u32 {
+        (0..N).map(|i| u32::from(self[i] < other[i]) << i).sum()
     }
 }
 

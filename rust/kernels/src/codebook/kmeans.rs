@@ -2,6 +2,7 @@
 //!
 //! Sums are taken in the order of the points, by whoever owns the centroid: no result depends on the number of threads.
 
+use super::bounds::improve;
 use super::nearest_codeword::{Metric, assign, expect_moderate, measure};
 use crate::error::expect_shape;
 use crate::random::Random;
@@ -85,6 +86,7 @@ pub fn kmeans(
         Start::PlusPlus => job.copy(&job.plus_plus(k, options.seed), centroids),
     }
     let mut costs = vec![0.0; points];
+    index.fill(-1);
     let mut last = job.assign(centroids, index, &mut costs);
     let (first, rest) = inertia.split_at_mut(1);
     first[0] = last as f32;
@@ -141,13 +143,16 @@ impl Job<'_> {
         }
     }
 
-    /// The nearest centroid and the cost of each point; returns the sum of the costs.
+    /// The nearest centroid and the cost of each point; returns the sum of the costs. `index` holds near ones, or -1.
     fn assign(&self, centroids: &[f32], index: &mut [i32], costs: &mut [f32]) -> f64 {
         let elements = match self.weights {
             Weights::Elements(weights) => Some(weights),
             Weights::None | Weights::Points(_) => None,
         };
-        assign(self.m, self.x, centroids, elements, Metric::L2, self.dim, index);
+        // With weights for each element no two points mean the same by near.
+        if elements.is_some() || index.contains(&-1) || !improve(self.m, self.x, centroids, self.dim, index) {
+            assign(self.m, self.x, centroids, elements, Metric::L2, self.dim, index);
+        }
         measure(self.m, self.x, centroids, elements, Metric::L2, self.dim, index, costs);
         if let Weights::Points(weights) = self.weights {
             costs.iter_mut().zip(weights).for_each(|(cost, weight)| *cost *= weight);
@@ -241,7 +246,7 @@ impl Job<'_> {
         let (mut chosen, mut taken) = (Vec::with_capacity(k), vec![false; count]);
         // The first is drawn by weight alone.
         let mut costs: Vec<f32> = (0..count).map(|p| self.weight(p)).collect();
-        let (mut index, mut new) = (vec![0; count], vec![0.0; count]);
+        let (mut index, mut new) = (vec![-1; count], vec![0.0; count]);
         let mut centroids = Vec::with_capacity(batch * self.dim);
         while chosen.len() < k {
             let sums: Vec<f64> = costs.chunks(STRIDE).map(total).collect();
@@ -258,6 +263,7 @@ impl Job<'_> {
             }
             centroids.clear();
             chosen[from..].iter().for_each(|&p| centroids.extend_from_slice(self.point(p)));
+            index.fill(-1);
             self.assign(&centroids, &mut index, &mut new);
             for (cost, new) in costs.iter_mut().zip(&new) {
                 *cost = if from == 0 { *new } else { cost.min(*new) };

@@ -1,5 +1,6 @@
 //! Vector quantization: the nearest codeword of each point, and what is built on that search.
 
+mod bounds;
 mod e8p;
 mod kmeans;
 pub(crate) mod lattice;

@@ -1,30 +1,46 @@
 //! The search below everything in this room: for each point the codeword of the least `offset + sum_j point[j] * feature[j]`.
 //!
 //! Two passes, so that the long one keeps no indices: it leaves for each point the least score and the block of codewords
-//! where that was found first; the short one computes that block again and takes the first codeword with that score.
+//! where that was found first; the short one computes that block again and takes the first codeword with that score. The
+//! codewords may be all there are or, for each tile of points, the panels that somebody lists.
 //! A score is one chain of fused multiplications and additions in the order of `j` on every path: the same bits everywhere.
 //! Limit: multiplications.
 
 use crate::parts::Rows;
 use crate::{Machine, Path};
+use std::ops::Range;
 
 /// Codewords side by side: two vectors of AVX2 or one of AVX-512.
-const PANEL: usize = 16;
+pub(crate) const PANEL: usize = 16;
 /// Tiles that meet a block of codewords while it is in the first cache.
 const TILES: usize = 32;
 
 /// Points of one task at least: about a tile.
 const LEAST: usize = 8;
 
-type Line = [f32; PANEL];
+/// A number of each codeword of a panel: a line of a cache.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub(crate) struct Line(pub [f32; PANEL]);
 
 /// A codebook in the order in which the search reads it.
 pub(crate) struct Search {
     depth: usize,
     /// For each panel a line of offsets, then one line a feature.
     lines: Vec<Line>,
-    /// Lines of a block.
-    block: usize,
+    /// The numbers of all panels.
+    every: Vec<u32>,
+}
+
+/// Adds the panels that a tile of points meets.
+type List<'a> = dyn Fn(Range<usize>, &mut Vec<u32>) + 'a;
+
+/// The panels that each tile meets.
+enum Lists {
+    /// All of them.
+    Every,
+    /// Those up to an end, from the end before.
+    Own { ends: Vec<usize>, panels: Vec<u32> },
 }
 
 impl Search {
@@ -35,20 +51,29 @@ impl Search {
         offset: impl Fn(usize) -> f32,
         feature: impl Fn(usize, usize) -> f32,
     ) -> Self {
-        let mut lines = vec![[0.0; PANEL]; count.div_ceil(PANEL) * (depth + 1)];
+        let mut lines = vec![Line([0.0; PANEL]); count.div_ceil(PANEL) * (depth + 1)];
         for (first, panel) in (0..).step_by(PANEL).zip(lines.chunks_exact_mut(depth + 1)) {
             // Nobody is nearest to the codewords that fill the last panel.
-            panel[0] = [f32::INFINITY; PANEL];
+            panel[0] = Line([f32::INFINITY; PANEL]);
             for k in first..count.min(first + PANEL) {
-                panel[0][k - first] = offset(k);
+                panel[0].0[k - first] = offset(k);
                 for (j, line) in panel[1..].iter_mut().enumerate() {
-                    line[k - first] = feature(k, j);
+                    line.0[k - first] = feature(k, j);
                 }
             }
         }
-        // The second pass costs a block a point, the first some instructions a block: their sum is least at the root.
-        let panels = (count as f64 / (4 * (depth + 1)) as f64).sqrt().round().max(1.0) as usize;
-        Self { depth, lines, block: panels * (depth + 1) }
+        let every = (0..count.div_ceil(PANEL) as u32).collect();
+        Self { depth, lines, every }
+    }
+
+    fn panel(&self, number: u32) -> &[Line] {
+        &self.lines[number as usize * (self.depth + 1)..][..self.depth + 1]
+    }
+
+    /// Panels of a block. The second pass costs a block a point, the first some instructions a block: their sum is least at the
+    /// root.
+    fn block(&self, panels: usize) -> usize {
+        ((panels * PANEL) as f64 / (4 * (self.depth + 1)) as f64).sqrt().round().max(1.0) as usize
     }
 
     /// Fills `index` for points whose coordinates are `at(point, j)`.
@@ -61,18 +86,36 @@ impl Search {
 
     /// The same on the caller's thread.
     pub fn some(&self, path: Path, index: &mut [i32], at: impl Fn(usize, usize) -> f32) {
+        self.dispatch(path, index, at, None);
+    }
+
+    /// The same among some panels alone: for each tile of points those that `panels` adds to an empty list, at least one. In
+    /// `index` go the places of codewords.
+    pub fn among(
+        &self,
+        path: Path,
+        index: &mut [i32],
+        at: impl Fn(usize, usize) -> f32,
+        panels: impl Fn(Range<usize>, &mut Vec<u32>),
+    ) {
+        self.dispatch(path, index, at, Some(&panels));
+    }
+
+    fn dispatch(&self, path: Path, index: &mut [i32], at: impl Fn(usize, usize) -> f32, panels: Option<&List<'_>>) {
         match path {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a machine with this path has AVX-512.
-            Path::Amx | Path::Avx512 => self.tiles(index, at, |tiles, found, index| unsafe {
-                avx512::search(self, tiles, found, index);
+            Path::Amx | Path::Avx512 => self.tiles(index, at, panels, |tiles, lists, found, index| unsafe {
+                avx512::search(self, tiles, lists, found, index);
             }),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a machine with this path has AVX2 and FMA.
-            Path::Avx2 => self.tiles(index, at, |tiles, found, index| unsafe {
-                avx2::search(self, tiles, found, index);
+            Path::Avx2 => self.tiles(index, at, panels, |tiles, lists, found, index| unsafe {
+                avx2::search(self, tiles, lists, found, index);
             }),
-            _ => self.tiles(index, at, |tiles, _: &mut [Found<1, 1>], index| portable::search(self, tiles, index)),
+            _ => self.tiles(index, at, panels, |tiles, lists, _: &mut [Found<1, 1>], index| {
+                portable::search(self, tiles, lists, index);
+            }),
         }
     }
 
@@ -81,14 +124,16 @@ impl Search {
         &self,
         index: &mut [i32],
         at: impl Fn(usize, usize) -> f32,
-        search: impl Fn(Tiles<'_, H>, &mut [Found<L, H>], &mut [i32]),
+        panels: Option<&List<'_>>,
+        search: impl Fn(Tiles<'_, H>, &Lists, &mut [Found<L, H>], &mut [i32]),
     ) {
         let (mut points, mut found) = (vec![[0.0; H]; TILES * self.depth], Vec::with_capacity(TILES));
+        let mut lists = if panels.is_some() { Lists::Own { ends: vec![], panels: vec![] } } else { Lists::Every };
         for (first, index) in (0..).step_by(TILES * H).zip(index.chunks_mut(TILES * H)) {
             let tiles = index.len().div_ceil(H);
+            let starts = (first..first + index.len()).step_by(H);
             if self.depth > 0 {
-                let starts = (first..first + index.len()).step_by(H);
-                for (tile, start) in points.chunks_exact_mut(self.depth).zip(starts) {
+                for (tile, start) in points.chunks_exact_mut(self.depth).zip(starts.clone()) {
                     let height = H.min(first + index.len() - start);
                     for p in 0..height {
                         for (j, column) in tile.iter_mut().enumerate() {
@@ -97,9 +142,27 @@ impl Search {
                     }
                 }
             }
+            if let (Lists::Own { ends, panels: all }, Some(list)) = (&mut lists, panels) {
+                ends.clear();
+                all.clear();
+                for start in starts {
+                    list(start..(first + index.len()).min(start + H), all);
+                    ends.push(all.len());
+                }
+            }
             found.clear();
             found.resize(tiles, Found::NOTHING);
-            search(Tiles { points: &points[..tiles * self.depth], depth: self.depth }, &mut found, index);
+            search(Tiles { points: &points[..tiles * self.depth], depth: self.depth }, &lists, &mut found, index);
+        }
+    }
+}
+
+impl Lists {
+    /// The panels of a tile, of `all` that there are.
+    fn get<'a>(&'a self, all: &'a [u32], tile: usize) -> &'a [u32] {
+        match self {
+            Self::Every => all,
+            Self::Own { ends, panels } => &panels[if tile == 0 { 0 } else { ends[tile - 1] }..ends[tile]],
         }
     }
 }
@@ -129,25 +192,25 @@ impl<const L: usize, const H: usize> Found<L, H> {
 }
 
 mod portable {
-    use super::{Line, PANEL, Search, Tiles};
+    use super::{Line, Lists, PANEL, Search, Tiles};
 
-    pub fn search(search: &Search, points: Tiles<'_, 1>, index: &mut [i32]) {
+    pub fn search(search: &Search, points: Tiles<'_, 1>, lists: &Lists, index: &mut [i32]) {
         for (p, index) in index.iter_mut().enumerate() {
             let mut least = f32::INFINITY;
-            for (panel, lines) in search.lines.chunks_exact(search.depth + 1).enumerate() {
-                for (lane, score) in scores(lines, points.get(p)).into_iter().enumerate() {
+            for &panel in lists.get(&search.every, p) {
+                for (lane, score) in scores(search.panel(panel), points.get(p)).into_iter().enumerate() {
                     if score < least {
-                        (least, *index) = (score, (panel * PANEL + lane) as i32);
+                        (least, *index) = (score, (panel as usize * PANEL + lane) as i32);
                     }
                 }
             }
         }
     }
 
-    fn scores(lines: &[Line], point: &[[f32; 1]]) -> Line {
-        let mut sums = lines[0];
+    fn scores(lines: &[Line], point: &[[f32; 1]]) -> [f32; PANEL] {
+        let mut sums = lines[0].0;
         for (line, [x]) in lines[1..].iter().zip(point) {
-            for (sum, feature) in sums.iter_mut().zip(line) {
+            for (sum, feature) in sums.iter_mut().zip(&line.0) {
                 *sum = x.mul_add(*feature, *sum);
             }
         }
@@ -157,7 +220,7 @@ mod portable {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::{Line, PANEL, Search};
+    use super::{Line, Lists, Search};
     use crate::simd::{load_f32x8, load_i32x8, store_f32x8, store_i32x8};
     use std::arch::x86_64::*;
 
@@ -168,22 +231,36 @@ mod avx2 {
     type Found = super::Found<8, HEIGHT>;
 
     #[target_feature(enable = "avx2,fma")]
-    pub fn search(search: &Search, points: super::Tiles<'_, HEIGHT>, found: &mut [Found], index: &mut [i32]) {
-        if search.lines.len() > search.block {
-            for (number, block) in search.lines.chunks(search.block).enumerate() {
+    pub fn search(
+        search: &Search,
+        points: super::Tiles<'_, HEIGHT>,
+        lists: &Lists,
+        found: &mut [Found],
+        index: &mut [i32],
+    ) {
+        match lists {
+            Lists::Every => {
+                for (number, block) in search.every.chunks(search.block(search.every.len())).enumerate() {
+                    for (tile, found) in found.iter_mut().enumerate() {
+                        sweep(search, block, points.get(tile), number as i32, found);
+                    }
+                }
+            }
+            Lists::Own { .. } => {
                 for (tile, found) in found.iter_mut().enumerate() {
-                    sweep(block, search.depth, points.get(tile), number as i32, found);
+                    let list = lists.get(&[], tile);
+                    for (number, block) in list.chunks(search.block(list.len())).enumerate() {
+                        sweep(search, block, points.get(tile), number as i32, found);
+                    }
                 }
             }
         }
-        let panels = search.block / (search.depth + 1);
         for ((tile, index), found) in index.chunks_mut(HEIGHT).enumerate().zip(&*found) {
-            let tile = points.get(tile);
+            let list = lists.get(&search.every, tile);
+            let panels = search.block(list.len());
             for (p, index) in index.iter_mut().enumerate() {
-                let number = first(&found.low[p], &found.block[p]);
-                let from = number * search.block;
-                let block = &search.lines[from..search.lines.len().min(from + search.block)];
-                *index = (number * panels * PANEL + locate(block, search.depth, tile, p)) as i32;
+                let from = first(&found.low[p], &found.block[p]) * panels;
+                *index = locate(search, &list[from..list.len().min(from + panels)], points.get(tile), p) as i32;
             }
         }
     }
@@ -191,9 +268,10 @@ mod avx2 {
     /// The least scores of a block for all points of a tile.
     #[target_feature(enable = "avx2,fma")]
     #[inline]
-    fn sweep(block: &[Line], depth: usize, tile: &[Column], number: i32, found: &mut Found) {
+    fn sweep(search: &Search, block: &[u32], tile: &[Column], number: i32, found: &mut Found) {
         let mut low = [_mm256_set1_ps(f32::INFINITY); HEIGHT];
-        for panel in block.chunks_exact(depth + 1) {
+        for &panel in block {
+            let panel = search.panel(panel);
             let [left, right] = halves(&panel[0]);
             let mut sums = [[left, right]; HEIGHT];
             for (line, column) in panel[1..].iter().zip(tile) {
@@ -220,10 +298,11 @@ mod avx2 {
     /// The first of the least scores of one point in a block.
     #[target_feature(enable = "avx2,fma")]
     #[inline]
-    fn locate(block: &[Line], depth: usize, tile: &[Column], point: usize) -> usize {
+    fn locate(search: &Search, block: &[u32], tile: &[Column], point: usize) -> usize {
         let mut low = [_mm256_set1_ps(f32::INFINITY); 2];
         let mut at = [_mm256_setzero_ps(); 2];
-        for (number, panel) in block.chunks_exact(depth + 1).enumerate() {
+        for &number in block {
+            let panel = search.panel(number);
             let mut sums = halves(&panel[0]);
             for (line, column) in panel[1..].iter().zip(tile) {
                 let (x, [left, right]) = (_mm256_set1_ps(column[point]), halves(line));
@@ -278,14 +357,14 @@ mod avx2 {
     #[target_feature(enable = "avx2")]
     #[inline]
     fn halves(line: &Line) -> [__m256; 2] {
-        let [left, right] = line.as_chunks::<8>().0 else { unreachable!("sixteen are two times eight") };
+        let [left, right] = line.0.as_chunks::<8>().0 else { unreachable!("sixteen are two times eight") };
         [load_f32x8(left), load_f32x8(right)]
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
-    use super::{Line, PANEL, Search};
+    use super::{Line, Lists, PANEL, Search};
     use crate::simd::{load_f32x16, load_i32x16, store_f32x16, store_i32x16};
     use std::arch::x86_64::*;
 
@@ -298,22 +377,36 @@ mod avx512 {
     type Found = super::Found<PANEL, HEIGHT>;
 
     #[target_feature(enable = "avx512f")]
-    pub fn search(search: &Search, points: super::Tiles<'_, HEIGHT>, found: &mut [Found], index: &mut [i32]) {
-        if search.lines.len() > search.block {
-            for (number, block) in search.lines.chunks(search.block).enumerate() {
+    pub fn search(
+        search: &Search,
+        points: super::Tiles<'_, HEIGHT>,
+        lists: &Lists,
+        found: &mut [Found],
+        index: &mut [i32],
+    ) {
+        match lists {
+            Lists::Every => {
+                for (number, block) in search.every.chunks(search.block(search.every.len())).enumerate() {
+                    for (tile, found) in found.iter_mut().enumerate() {
+                        sweep(search, block, points.get(tile), number as i32, found);
+                    }
+                }
+            }
+            Lists::Own { .. } => {
                 for (tile, found) in found.iter_mut().enumerate() {
-                    sweep(block, search.depth, points.get(tile), number as i32, found);
+                    let list = lists.get(&[], tile);
+                    for (number, block) in list.chunks(search.block(list.len())).enumerate() {
+                        sweep(search, block, points.get(tile), number as i32, found);
+                    }
                 }
             }
         }
-        let panels = search.block / (search.depth + 1);
         for ((tile, index), found) in index.chunks_mut(HEIGHT).enumerate().zip(&*found) {
-            let tile = points.get(tile);
+            let list = lists.get(&search.every, tile);
+            let panels = search.block(list.len());
             for (p, index) in index.iter_mut().enumerate() {
-                let number = first(load_f32x16(&found.low[p]), load_i32x16(&found.block[p]));
-                let from = number * search.block;
-                let block = &search.lines[from..search.lines.len().min(from + search.block)];
-                *index = (number * panels * PANEL + locate(block, search.depth, tile, p)) as i32;
+                let from = first(load_f32x16(&found.low[p]), load_i32x16(&found.block[p])) * panels;
+                *index = locate(search, &list[from..list.len().min(from + panels)], points.get(tile), p) as i32;
             }
         }
     }
@@ -321,15 +414,14 @@ mod avx512 {
     /// The least scores of a block for all points of a tile.
     #[target_feature(enable = "avx512f")]
     #[inline]
-    fn sweep(block: &[Line], depth: usize, tile: &[Column], number: i32, found: &mut Found) {
+    fn sweep(search: &Search, block: &[u32], tile: &[Column], number: i32, found: &mut Found) {
         let mut low = [_mm512_set1_ps(f32::INFINITY); HEIGHT];
-        let pairs = block.chunks_exact(PAIR * (depth + 1));
-        if !pairs.remainder().is_empty() {
-            lower([pairs.remainder()], tile, &mut low);
+        let (pairs, rest) = block.as_chunks::<PAIR>();
+        if let [last] = rest {
+            lower([search.panel(*last)], tile, &mut low);
         }
-        for pair in pairs {
-            let (left, right) = pair.split_at(depth + 1);
-            lower([left, right], tile, &mut low);
+        for &[left, right] in pairs {
+            lower([search.panel(left), search.panel(right)], tile, &mut low);
         }
         for ((low, least), at) in low.iter().zip(&mut found.low).zip(&mut found.block) {
             let before = load_f32x16(least);
@@ -345,7 +437,7 @@ mod avx512 {
     fn lower<const P: usize>(panels: [&[Line]; P], tile: &[Column], low: &mut [__m512; HEIGHT]) {
         let mut sums = [[_mm512_setzero_ps(); P]; HEIGHT];
         for (i, panel) in panels.iter().enumerate() {
-            let offset = load_f32x16(&panel[0]);
+            let offset = load_f32x16(&panel[0].0);
             for sums in &mut sums {
                 sums[i] = offset;
             }
@@ -353,7 +445,7 @@ mod avx512 {
         for (j, column) in tile.iter().enumerate() {
             let mut features = [_mm512_setzero_ps(); P];
             for (feature, panel) in features.iter_mut().zip(panels) {
-                *feature = load_f32x16(&panel[1..=tile.len()][j]);
+                *feature = load_f32x16(&panel[1..=tile.len()][j].0);
             }
             for (sums, x) in sums.iter_mut().zip(column) {
                 let x = _mm512_set1_ps(*x);
@@ -372,12 +464,13 @@ mod avx512 {
     /// The first of the least scores of one point in a block.
     #[target_feature(enable = "avx512f")]
     #[inline]
-    fn locate(block: &[Line], depth: usize, tile: &[Column], point: usize) -> usize {
+    fn locate(search: &Search, block: &[u32], tile: &[Column], point: usize) -> usize {
         let (mut low, mut at) = (_mm512_set1_ps(f32::INFINITY), _mm512_setzero_si512());
-        for (number, panel) in block.chunks_exact(depth + 1).enumerate() {
-            let mut sum = load_f32x16(&panel[0]);
+        for &number in block {
+            let panel = search.panel(number);
+            let mut sum = load_f32x16(&panel[0].0);
             for (line, column) in panel[1..].iter().zip(tile) {
-                sum = _mm512_fmadd_ps(_mm512_set1_ps(column[point]), load_f32x16(line), sum);
+                sum = _mm512_fmadd_ps(_mm512_set1_ps(column[point]), load_f32x16(&line.0), sum);
             }
             let less = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(sum, low);
             at = _mm512_mask_set1_epi32(at, less, number as i32);

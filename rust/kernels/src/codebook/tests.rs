@@ -214,3 +214,40 @@ fn product_scan_refuses() {
     assert!(matches!(run(&[f32::NAN; 16], 1, 2), Err(Error::NotFinite(_))));
     assert!(matches!(run(&vec![0.0; 16 * 65_536], 65_536, 2), Err(Error::Range(_))));
 }
+
+#[test]
+fn what_bounds_leave_out_is_never_the_nearest() {
+    for (points, count, dim, scale) in
+        [(2000, 300, 2, 1.0), (1500, 700, 3, 40.0), (3000, 1000, 4, 1e-3), (900, 260, 1, 1.0)]
+    {
+        // off the origin, where roundings of scores are large, and with every codeword twice
+        let shifted = |values: Vec<f32>| -> Vec<f32> { values.iter().map(|v| scale * (v + 3.0)).collect() };
+        let (x, half) = (shifted(floats(points * dim, 21)), shifted(floats(count / 2 * dim, 22)));
+        let c = [half.clone(), half].concat();
+        let mut first = None;
+        for m in machines() {
+            let mut index: Vec<i32> = (0..points).map(|p| (p * 37 % count) as i32).collect();
+            // far codewords leave nothing out; from near ones on it is worth it
+            let (mut all, mut near) = (vec![-1; points], vec![0.0; points]);
+            nearest_codeword(&m, &x, &c, None, Metric::L2, points, count, dim, &mut all, &mut near).unwrap();
+            assert!(!bounds::improve(&m, &x, &c, dim, &mut index));
+            index
+                .iter_mut()
+                .zip(&all)
+                .enumerate()
+                .filter(|(p, _)| p % 50 > 0)
+                .for_each(|(_, (k, nearest))| *k = *nearest);
+            assert!(bounds::improve(&m, &x, &c, dim, &mut index));
+            for (p, (k, exact)) in index.iter().zip(&all).enumerate() {
+                let apart = |k: i32| -> f64 {
+                    let word = &c[k as usize * dim..][..dim];
+                    x[p * dim..][..dim].iter().zip(word).map(|(x, c)| (f64::from(*x) - f64::from(*c)).powi(2)).sum()
+                };
+                let sizes = f64::from(8.0 * scale) * (dim as f64).sqrt();
+                assert!(apart(*k) <= apart(*exact) + 4.0 * (dim + 2) as f64 * 2f64.powi(-24) * sizes * sizes);
+                assert!((*k as usize) < count / 2, "the first of equals");
+            }
+            assert_eq!(*first.get_or_insert(index.clone()), index);
+        }
+    }
+}
