@@ -103,6 +103,17 @@ def calls() -> dict[str, Call]:
             },
             {"bits": 4},
         ),
+        "codebook_descent": Call(
+            {
+                "weight": x,
+                "hessian": gram,
+                "codes": codes[:2].astype(np.int32) % 16,
+                "codebook": x[:2].reshape(2, 16, 4).copy(),
+                "residual": x[2:3].reshape(2, 8, 4).copy(),
+                "beside": x * np.float32(0.5),
+            },
+            {"sweeps": 2, "block": 24},
+        ),
         "gptq_codebook": Call(
             {
                 "weight": x,

@@ -125,9 +125,9 @@ def test_a_pass_goes_to_the_nearest_codes_one_column_after_the_other(text: str) 
     hessian = moments.astype(float)[np.ix_(order, order)]
     target = weight.astype(float)[:, order]
     q = tensor.placed().astype(float) * scale + bias
-    for place in np.argsort(-hessian.diagonal(), kind="stable"):
-        if place < apart and not isinstance(tensor.outliers, Coded):
-            continue
+    falling = np.argsort(-(hessian.diagonal() * scale**2), kind="stable")
+    main = falling[falling >= apart] if len(tensor.main.codebook) == 1 else np.arange(apart, 40)
+    for place in [*(falling[falling < apart] if isinstance(tensor.outliers, Coded) else ()), *main]:
         error = target - q
         error[:, place] = 0
         ideal = (target[:, place] + error @ hessian[:, place] / hessian[place, place] - bias[place]) / scale[place]

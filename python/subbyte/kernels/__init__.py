@@ -56,6 +56,7 @@ from subbyte.kernels.quantize import (
 from subbyte.kernels.solve import (
     accumulate_gram,
     bilevel,
+    codebook_descent,
     coordinate_descent,
     gptq,
     gptq_codebook,
@@ -70,6 +71,7 @@ __all__ = [
     "bilevel",
     "block_scaled",
     "block_scaled_pair",
+    "codebook_descent",
     "codebook_gemm",
     "coordinate_descent",
     "csr",

@@ -245,6 +245,11 @@ def gptq_codebook(weight: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Ten
 
 
 @_fake
+def codebook_descent(codes: Tensor) -> Tensor:
+    return codes.new_empty(codes.shape)
+
+
+@_fake
 def wna16(x: Tensor, words: Tensor) -> Tensor:
     return x.new_empty((*x.shape[:-1], words.shape[0]))
 

@@ -131,6 +131,45 @@ def gptq_codebook(
     return codes, compensated, loss
 
 
+def codebook_descent(
+    weight: Array,
+    hessian: Array,
+    codes: Array,
+    codebook: Array,
+    residual: Array | None = None,
+    beside: Array | None = None,
+    sweeps: int = 3,
+    block: int = 128,
+) -> Array:
+    """The step of `coordinate_descent` for codewords: the codes of a column are found anew with all others as they are.
+
+    weight    [R, C] f32, finite; CPU, contiguous
+    hessian   [C, C] f32, symmetric, finite, a diagonal of 0 or more: H of the loss (w - q) H (w - q)^T of a row
+    codes     [ceil(R / v), C] i32: where it begins, packed as `gptq_codebook` gives them
+    codebook  [G, K, v] f32: codewords of G groups of C / G neighbouring columns
+    residual  [G, L, v] f32: the codewords of the second stage, or None
+    beside    [R, C] f32: added to (w - q) H, for what columns do that are not here, or None
+    sweeps    passes over the columns at most, in their order; fewer where nothing moves any more
+    block     columns between two updates of the rest: changes the speed and the order of sums, no more
+    returns   codes [ceil(R / v), C] i32
+
+    Each column takes the codewords nearest to where it would be best, q + ((w - q) H + beside)_j / H_jj, where they are
+    nearer than its own; of two stages each is chosen beside the other one, the first before the second. So no step
+    raises the loss, but for rounding (Behdin et al., 2023, lemma 2, whose step is the same for a column of vectors along
+    the outputs). Columns whose diagonal is 0 stay. Where v does not divide R, zeros stand for what is missing. Does not
+    depend on the number of threads. Raises RangeError (sweeps, block, no codewords, codes beyond them or of more than
+    32 bits, a negative diagonal), ShapeError, NotFiniteError, DtypeError, StrideError, DeviceError.
+
+    >>> import numpy as np
+    >>> weight, hessian = np.float32([[0.9, 0.4], [0.8, 0.4]]), np.float32([[1.0, 0.9], [0.9, 1.0]])
+    >>> codebook = np.float32([[[0.0, 0.0], [1.0, 1.0]]])
+    >>> codebook_descent(weight, hessian, np.int32([[0, 0]]), codebook)  # the nearest alone would be 1 and 0
+    array([[1, 0]], dtype=int32)
+    """
+    arrays = {"weight": weight, "hessian": hessian, "codes": codes, "codebook": codebook}
+    return call("codebook_descent", {**arrays, "residual": residual, "beside": beside}, sweeps=sweeps, block=block)
+
+
 def half_quadratic(
     weight: Array,
     bits: int,

@@ -47,7 +47,7 @@ mod _rust {
     };
     #[pymodule_export]
     use crate::solve::{
-        accumulate_gram, bilevel, coordinate_descent, gptq, gptq_codebook, half_quadratic, inverse_factor, ldlq,
-        min_max,
+        accumulate_gram, bilevel, codebook_descent, coordinate_descent, gptq, gptq_codebook, half_quadratic,
+        inverse_factor, ldlq, min_max,
     };
 }

@@ -175,6 +175,50 @@ pub fn gptq_codebook(
 }
 
 #[pyfunction]
+#[pyo3(signature = (weight, hessian, codes, codebook, residual = None, beside = None, sweeps = 3, block = 128, *, on = None))]
+#[expect(clippy::too_many_arguments, reason = "a weight, its codes and the options of the solver")]
+pub fn codebook_descent(
+    py: Python<'_>,
+    weight: &Bound<'_, PyAny>,
+    hessian: &Bound<'_, PyAny>,
+    codes: &Bound<'_, PyAny>,
+    codebook: &Bound<'_, PyAny>,
+    residual: Option<&Bound<'_, PyAny>>,
+    beside: Option<&Bound<'_, PyAny>>,
+    sweeps: i64,
+    block: i64,
+    on: Option<&Bound<'_, Machine>>,
+) -> PyResult<Buffer> {
+    let (sweeps, block) = (natural(py, "sweeps", sweeps)?, natural(py, "block", block)?);
+    let (weight, hessian) = (Input::<f32>::take("weight", weight)?, Input::take("hessian", hessian)?);
+    let [rows, cols] = weight.axes(py)?;
+    hessian.expect(py, &[cols, cols])?;
+    let first = Input::<f32>::take("codebook", codebook)?;
+    let [groups, _, dim] = first.axes(py)?;
+    let second = residual.map(|residual| Input::<f32>::take("residual", residual)).transpose()?;
+    if let Some(second) = &second {
+        let [_, count, _] = second.axes(py)?;
+        second.expect(py, &[groups, count, dim])?;
+    }
+    let beside = beside.map(|beside| Input::<f32>::take("beside", beside)).transpose()?;
+    if let Some(beside) = &beside {
+        beside.expect(py, &[rows, cols])?;
+    }
+    let start = Input::<i32>::take("codes", codes)?;
+    let shape = [rows.div_ceil(dim.max(1)), cols];
+    start.expect(py, &shape)?;
+    let table = Table { dim, groups, first: first.slice(), second: second.as_ref().map_or(&[], Input::slice) };
+    let mut found = Output::stale(&shape)?;
+    let (from, hessian, beside) = (weight.slice(), hessian.slice(), beside.as_ref().map(Input::slice));
+    let (start, to) = (start.slice(), found.slice_mut());
+    run(py, on, |m| {
+        to.copy_from_slice(start);
+        kernels::codebook_descent(m, from, hessian, beside, rows, cols, table, sweeps, block, to)
+    })?;
+    Ok(found.finish())
+}
+
+#[pyfunction]
 #[pyo3(signature = (
     weight, bits, group = -1, p = 0.7, beta = 10.0, kappa = 1.01, steps = 20, stop = true, best = false, round_zero = false,
     scale_dtype = "f32", *, on = None

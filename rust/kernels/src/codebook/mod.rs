@@ -4,7 +4,7 @@ mod bounds;
 mod e8p;
 mod kmeans;
 pub(crate) mod lattice;
-pub(crate) mod nearest_codeword;
+mod nearest_codeword;
 mod product;
 mod product_scan;
 pub(crate) mod search;

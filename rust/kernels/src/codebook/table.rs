@@ -1,5 +1,7 @@
 //! Codewords that are stored, as VPTQ has them: what a code of both stages stands for.
 
+use super::nearest_codeword::half_norm;
+use super::search::Search;
 use crate::error::expect_shape;
 use crate::{Error, Result};
 
@@ -16,7 +18,7 @@ pub struct Table<'a> {
     pub second: &'a [f32],
 }
 
-impl Table<'_> {
+impl<'a> Table<'a> {
     /// Codewords of both stages in one group; 0: there is no such stage.
     pub fn counts(&self) -> [usize; 2] {
         [self.first, self.second].map(|stage| stage.len().checked_div(self.groups * self.dim).unwrap_or(0))
@@ -25,6 +27,35 @@ impl Table<'_> {
     /// Bits of the codes of both stages.
     pub fn bits(&self) -> [u32; 2] {
         self.counts().map(|count| count.max(1).next_power_of_two().trailing_zeros())
+    }
+
+    /// The codewords `[count, dim]` of a group, of each stage that there is.
+    pub(crate) fn stages(&self, group: usize) -> impl Iterator<Item = &'a [f32]> {
+        let stages = [self.first, self.second].into_iter().zip(self.counts()).filter(|(_, count)| *count > 0);
+        let dim = self.dim;
+        stages.map(move |(stage, count)| &stage[group * count * dim..][..count * dim])
+    }
+
+    /// For each group, the searches among the codewords of each stage that there is.
+    pub(crate) fn searches(&self) -> Vec<Vec<Search>> {
+        let search = |words: &[f32]| {
+            let (count, dim) = (words.len() / self.dim, self.dim);
+            Search::new(count, dim, |k| half_norm(words, dim, k), |k, j| words[k * dim + j])
+        };
+        (0..self.groups).map(|group| self.stages(group).map(search).collect()).collect()
+    }
+
+    /// [`Error::Range`] for a code beyond the codewords.
+    pub(crate) fn expect_codes(&self, codes: &[i32]) -> Result<()> {
+        let ([first, second], [low, _]) = (self.counts(), self.bits());
+        let beyond = |&code: &i32| {
+            let code = u64::from(code as u32);
+            code & ((1 << low) - 1) >= first as u64 || code >> low >= second.max(1) as u64
+        };
+        match codes.iter().position(beyond) {
+            None => Ok(()),
+            Some(at) => Err(Error::range("codes", codes[at], format!("codes of {:?} codewords", self.counts()))),
+        }
     }
 
     /// [`Error::Range`] for no codewords, none with numbers, or codes of more than 32 bits, [`Error::Shape`] for groups that do

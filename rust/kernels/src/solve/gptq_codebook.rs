@@ -6,7 +6,6 @@
 
 use super::{expect_factor, finite};
 use crate::codebook::Table;
-use crate::codebook::nearest_codeword::half_norm;
 use crate::codebook::search::Search;
 use crate::error::{expect_len, expect_shape};
 use crate::{Error, Machine, Path, Result};
@@ -72,8 +71,7 @@ pub fn gptq_codebook(
         loss.fill(0.0);
         return Ok(());
     }
-    let stages = (0..table.groups).map(|group| searches(table, group)).collect();
-    let problem = Problem { factor, cols, block, table, stages };
+    let problem = Problem { factor, cols, block, table, stages: table.searches() };
     let strips = CHUNK.div_ceil(POINTS * dim) * POINTS;
     let chunks: Vec<_> = weight
         .chunks_mut(strips * dim * cols)
@@ -86,18 +84,6 @@ pub fn gptq_codebook(
         None => Ok(()),
         Some(row) => Err(Error::not_finite("weight", format!("updates that overflow in row {row}"))),
     }
-}
-
-/// The searches of one group.
-fn searches(table: Table<'_>, group: usize) -> Vec<Search> {
-    let dim = table.dim;
-    let stages = [table.first, table.second].into_iter().zip(table.counts()).filter(|(_, count)| *count > 0);
-    stages
-        .map(|(stage, count)| {
-            let words = &stage[group * count * dim..][..count * dim];
-            Search::new(count, dim, |k| half_norm(words, dim, k), |k, j| words[k * dim + j])
-        })
-        .collect()
 }
 
 impl Problem<'_> {
@@ -123,12 +109,7 @@ impl Problem<'_> {
                 // What the last codeword says of rows that are none is no error.
                 error[rows..].fill(0.0);
                 sums.iter_mut().zip(&*error).for_each(|(sum, &error)| *sum += f64::from(error) * f64::from(error));
-                let behind = &self.factor[j * cols + j + 1..j * cols + end];
-                match path {
-                    // SAFETY: a machine with this path has AVX2.
-                    Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::update(later, error, behind) },
-                    Path::Scalar => portable::update(later, error, behind),
-                }
+                update(path, later, error, &self.factor[j * cols + j + 1..j * cols + end]);
             }
             for (row, weight) in weight.chunks_exact_mut(cols).enumerate() {
                 for (column, value) in panel.chunks_exact(height).zip(&mut weight[start..end]) {
@@ -150,21 +131,29 @@ impl Problem<'_> {
 
     /// Codes of column `j`, which is `now`, and its errors over the factor's diagonal.
     fn round(&self, path: Path, j: usize, now: &[f32], codes: &mut [i32], error: &mut [f32]) {
-        let Table { dim, groups, first, second } = self.table;
+        let Table { dim, groups, .. } = self.table;
         let (group, [low, _]) = (j / (self.cols / groups), self.table.bits());
         let mut index = vec![0; now.len() / dim];
         error.copy_from_slice(now);
-        let parts = self.stages[group].iter().zip([(first, 0), (second, low)]).zip(self.table.counts());
-        for ((search, (stage, shift)), count) in parts {
+        for ((search, words), shift) in self.stages[group].iter().zip(self.table.stages(group)).zip([0, low]) {
             search.some(path, &mut index, |point, i| -error[point * dim + i]);
             for ((&k, left), codes) in index.iter().zip(error.chunks_exact_mut(dim)).zip(codes.chunks_mut(self.cols)) {
-                let word = &stage[(group * count + k as usize) * dim..][..dim];
+                let word = &words[k as usize * dim..][..dim];
                 left.iter_mut().zip(word).for_each(|(left, value)| *left -= value);
                 codes[j] = if shift == 0 { k } else { codes[j] | k << shift };
             }
         }
         let pivot = self.factor[j * self.cols + j];
         error.iter_mut().for_each(|error| *error /= pivot);
+    }
+}
+
+/// Every column of `later` less the errors times its entry of `behind`.
+pub(super) fn update(path: Path, later: &mut [f32], error: &[f32], behind: &[f32]) {
+    match path {
+        // SAFETY: a machine with this path has AVX2.
+        Path::Amx | Path::Avx512 | Path::Avx2 => unsafe { avx2::update(later, error, behind) },
+        Path::Scalar => portable::update(later, error, behind),
     }
 }
 

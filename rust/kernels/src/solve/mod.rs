@@ -4,6 +4,7 @@
 
 mod accumulate_gram;
 mod bilevel;
+mod codebook_descent;
 mod coordinate_descent;
 mod gptq;
 mod gptq_codebook;
@@ -16,6 +17,7 @@ mod tests;
 
 pub use accumulate_gram::accumulate_gram;
 pub use bilevel::{Bilevel, Found, bilevel};
+pub use codebook_descent::codebook_descent;
 pub use coordinate_descent::{Descent, coordinate_descent};
 pub use gptq::{Groups, gptq};
 pub use gptq_codebook::gptq_codebook;
