@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ def test_no_sweep_raises_the_loss_and_an_end_is_one(dim: int, residual: int, bes
         found += [kernels.codebook_descent(**given, sweeps=sweeps) for sweeps in (1, 2, 4, 60)]
         again = kernels.codebook_descent(**{**given, "codes": found[-1]}, sweeps=3)
     each = [losses(given, codes).reshape(-1, dim).sum(1) for codes in found]  # a strip's rows share their codes
-    for before, after in zip(each, each[1:], strict=False):
+    for before, after in pairwise(each):
         assert (after <= before + 1e-4 * np.abs(each[0])).all()
     assert each[1].sum() < each[0].sum()
     np.testing.assert_array_equal(again, found[-1])

@@ -155,10 +155,11 @@ def codebook_descent(
 
     Each column takes the codewords nearest to where it would be best, q + ((w - q) H + beside)_j / H_jj, where they are
     nearer than its own; of two stages each is chosen beside the other one, the first before the second. So no step
-    raises the loss, but for rounding (Behdin et al., 2023, lemma 2, whose step is the same for a column of vectors along
-    the outputs). Columns whose diagonal is 0 stay. Where v does not divide R, zeros stand for what is missing. Does not
-    depend on the number of threads. Raises RangeError (sweeps, block, no codewords, codes beyond them or of more than
-    32 bits, a negative diagonal), ShapeError, NotFiniteError, DtypeError, StrideError, DeviceError.
+    raises the loss of a strip's rows, but for rounding (Behdin et al., 2023, lemma 2, whose step is the same for a
+    column of vectors along the outputs). Columns whose diagonal is 0 stay. Where v does not divide R, zeros stand for
+    what is missing. Does not depend on the number of threads. Raises RangeError (sweeps, block, no codewords, codes
+    beyond them or of more than 32 bits, a negative diagonal), ShapeError, NotFiniteError, DtypeError, StrideError,
+    DeviceError.
 
     >>> import numpy as np
     >>> weight, hessian = np.float32([[0.9, 0.4], [0.8, 0.4]]), np.float32([[1.0, 0.9], [0.9, 1.0]])

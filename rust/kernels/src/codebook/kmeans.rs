@@ -5,8 +5,9 @@
 use super::bounds::improve;
 use super::nearest_codeword::{Metric, assign, expect_moderate, measure};
 use crate::error::expect_shape;
+use crate::parts::Rows;
 use crate::random::Random;
-use crate::{Error, Machine, Result};
+use crate::{Error, Machine, Path, Result};
 
 /// Where the centroids start.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,8 +36,10 @@ pub struct Options<'a> {
 const ROUNDS: usize = 128;
 /// Centroids of one task.
 const TASK: usize = 32;
-/// Costs that are summed, and searched, at a time.
+/// Costs that are lowered, summed, and searched at a time.
 const STRIDE: usize = 1024;
+/// Distances worth a thread, times coordinates.
+const GRAIN: usize = 1 << 17;
 
 /// Centroids `[k, dim]` of the rows of `x` `[points, dim]`, the index of each row's nearest, and the weighted sum of squared
 /// distances at the start and after each of `inertia.len() - 1` iterations; once it stops, the last one repeats.
@@ -244,12 +247,17 @@ impl Job<'_> {
         let (count, mut random) = (self.x.len() / self.dim, Random(seed));
         let batch = k.div_ceil(ROUNDS);
         let (mut chosen, mut taken) = (Vec::with_capacity(k), vec![false; count]);
+        let columns = self.columns(self.x);
+        let weights = match self.weights {
+            Weights::None => vec![1.0; count],
+            Weights::Points(weights) => weights.to_vec(),
+            Weights::Elements(weights) => self.columns(weights),
+        };
         // The first is drawn by weight alone.
         let mut costs: Vec<f32> = (0..count).map(|p| self.weight(p)).collect();
-        let (mut index, mut new) = (vec![-1; count], vec![0.0; count]);
+        let mut sums: Vec<f64> = costs.chunks(STRIDE).map(total).collect();
         let mut centroids = Vec::with_capacity(batch * self.dim);
         while chosen.len() < k {
-            let sums: Vec<f64> = costs.chunks(STRIDE).map(total).collect();
             let all = sums.iter().sum::<f64>();
             let wanted = if chosen.is_empty() { 1 } else { batch.min(k - chosen.len()) };
             let from = chosen.len();
@@ -261,15 +269,44 @@ impl Job<'_> {
                 taken[p] = true;
                 chosen.push(p);
             }
+            if from == 0 {
+                costs.fill(f32::INFINITY);
+            }
             centroids.clear();
             chosen[from..].iter().for_each(|&p| centroids.extend_from_slice(self.point(p)));
-            index.fill(-1);
-            self.assign(&centroids, &mut index, &mut new);
-            for (cost, new) in costs.iter_mut().zip(&new) {
-                *cost = if from == 0 { *new } else { cost.min(*new) };
-            }
+            let grain = GRAIN.div_ceil(STRIDE * centroids.len());
+            let outputs = (Rows::new(&mut costs, STRIDE), Rows::new(&mut sums, 1));
+            self.m.split_parts(count.div_ceil(STRIDE), grain, outputs, |range, (costs, sums)| {
+                for ((stride, costs), sum) in range.zip(costs.all().chunks_mut(STRIDE)).zip(sums.all()) {
+                    let x = &columns[stride * STRIDE * self.dim..][..STRIDE * self.dim];
+                    let each = matches!(self.weights, Weights::Elements(_));
+                    let width = if each { self.dim } else { 1 };
+                    let from = stride * STRIDE * width;
+                    let weights = &weights[from..weights.len().min(from + STRIDE * width)];
+                    match self.m.path() {
+                        // SAFETY: a machine with this path has AVX2.
+                        Path::Amx | Path::Avx512 | Path::Avx2 => unsafe {
+                            avx2::lower(x, weights, &centroids, costs, each)
+                        },
+                        Path::Scalar => portable::lower(x, weights, &centroids, costs, each),
+                    }
+                    *sum = total(costs);
+                }
+            });
         }
         chosen
+    }
+
+    /// Numbers `[points, dim]` by strides of points, in each one coordinate after the other; zeros fill the last.
+    fn columns(&self, values: &[f32]) -> Vec<f32> {
+        let mut columns = vec![0.0; values.len().div_ceil(STRIDE * self.dim) * STRIDE * self.dim];
+        let strides = columns.chunks_exact_mut(STRIDE * self.dim).zip(values.chunks(STRIDE * self.dim));
+        for (columns, values) in strides {
+            for (j, column) in columns.chunks_exact_mut(STRIDE).enumerate() {
+                column.iter_mut().zip(values.chunks_exact(self.dim)).for_each(|(to, value)| *to = value[j]);
+            }
+        }
+        columns
     }
 
     fn weight(&self, p: usize) -> f32 {
@@ -299,4 +336,56 @@ fn draw(costs: &[f32], sums: &[f64], mut target: f64) -> usize {
         target -= sum;
     }
     0
+}
+
+mod portable {
+    use super::STRIDE;
+
+    /// Points side by side.
+    const LANES: usize = 16;
+
+    /// Lowers the costs of points to those beside some centroids; `x` is a stride of [`super::Job::columns`], and so are `weights`
+    /// where there is one for `each` element.
+    #[inline(always)]
+    pub fn lower(x: &[f32], weights: &[f32], centroids: &[f32], costs: &mut [f32], each: bool) {
+        for (start, costs) in (0..).step_by(LANES).zip(costs.chunks_mut(LANES)) {
+            let (mut least, mut weight) = ([0.0; LANES], [1.0; LANES]);
+            least[..costs.len()].copy_from_slice(costs);
+            if !each {
+                weight[..costs.len()].copy_from_slice(&weights[start..start + costs.len()]);
+            }
+            for centroid in centroids.chunks_exact(x.len() / STRIDE) {
+                let mut sum = [0.0; LANES];
+                for (j, c) in centroid.iter().enumerate() {
+                    let x = &x[j * STRIDE + start..][..LANES];
+                    if each {
+                        let weight = &weights[j * STRIDE + start..][..LANES];
+                        for i in 0..LANES {
+                            sum[i] += weight[i] * ((x[i] - c) * (x[i] - c));
+                        }
+                    } else {
+                        for i in 0..LANES {
+                            sum[i] += (x[i] - c) * (x[i] - c);
+                        }
+                    }
+                }
+                for i in 0..LANES {
+                    let cost = weight[i] * sum[i];
+                    least[i] = if cost < least[i] { cost } else { least[i] };
+                }
+            }
+            costs.copy_from_slice(&least[..costs.len()]);
+        }
+    }
+}
+
+mod avx2 {
+    //! The portable body, compiled to vectors of eight.
+
+    use super::portable;
+
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
+    pub unsafe fn lower(x: &[f32], weights: &[f32], centroids: &[f32], costs: &mut [f32], each: bool) {
+        portable::lower(x, weights, centroids, costs, each);
+    }
 }
