@@ -10,7 +10,7 @@ from tests.oracles.kmeans import large
 
 from subbyte import kernels
 
-CASES = [large(262_144, 8, 4096), large(65_536, 4, 256)]
+CASES = [large(262_144, 8, 4096), large(65_536, 4, 256), large(65_536, 4, 4096), large(147_456, 2, 512)]
 
 
 def subbyte(case: Case) -> Any:

@@ -227,7 +227,7 @@ def peers() -> Iterator[Row]:
 
 
 def by_peer(package: str, arguments: Sequence[str], work: Path) -> tuple[float, float]:
-    """Runs a script of benches/peers: seconds of its quantization call, and of the process up to the saved result."""
+    """Runs a script of benches/peers: seconds from model to result, and of the process up to the saved result."""
     python = ROOT / f".venv-{package}" / "bin" / "python"
     if not python.exists():
         raise SystemExit(f"{python} is missing: run `make peers`")
@@ -335,11 +335,13 @@ SECTIONS: dict[str, tuple[str, Callable[[], Iterator[Row]]]] = {
         "Systems beside the packages that offer them on a CPU: the same model, tokens and settings (asymmetric, group "
         "128; GPTQ without act-order and clip search, at damping 0.01; AWQ with the weights in its scales, of which "
         "subbyte drops some on the first tokens; VPTQ with 256 codewords of 4 weights, not tuned). 128 calibration "
-        "sequences; for AWQ 32, clipped 16, and VPTQ 8, as the others take minutes for those. *seconds* is the "
-        "quantization call, which for subbyte alone includes reading the model and writing the result; *whole process* "
-        "runs from its start to the saved result, most of it imports where no text is needed. Perplexity and KL to "
-        "the float model over 200 windows: over 60 of them equal divergences "
-        "differ by more than 1 % in perplexity. What only its own package reads is dequantized by that and evaluated "
+        "sequences; for AWQ 32, clipped 16, and VPTQ 8, as the others take minutes for those. *seconds* runs "
+        "from the model on disk to the result on disk, imports and tokens not counted; *whole process* from its start, "
+        "most of it imports where no text is needed. What holds GPTQ and AWQ are products of f32 matrices that every "
+        "package needs and that are as fast in all: for GPTQ 0.31 TFLOP of linears, which subbyte runs once and the "
+        "others twice, and of Gram matrices, of which it computes one half. Perplexity and KL to the float model over "
+        "200 windows: over 60 of them equal divergences differ by more than 1 % in perplexity. What only its own "
+        "package reads is dequantized by that and evaluated "
         "as a float checkpoint. optimum-quanto has 4 bits but not 3, and float zero points; GPTQModel's AWQ runs in "
         "f16 alone; llm-compressor's pins memory for a GPU, which is turned off. The package vptq has no quantizer "
         "(its layers run what others made), GPTQModel's stands for it.",

@@ -9,7 +9,7 @@ import torch
 from gptqmodel import BACKEND, GPTQModel
 from gptqmodel.nn_modules.qlinear import BaseQuantLinear
 from gptqmodel.quantization.config import AWQConfig, GPTQConfig, RTNConfig, VPTQConfig
-from task import BITS, GROUP, MODEL, PACKED, SYSTEM, TOKENS, export, quantizing, saved
+from task import BITS, GROUP, MODEL, PACKED, SYSTEM, TOKENS, export, measured
 
 torch.set_num_threads(os.cpu_count() or 1)
 common = {"device": "cpu", "offload_to_disk": False}
@@ -23,12 +23,11 @@ config = {
     ),
 }[SYSTEM]()
 dtype = torch.float16 if SYSTEM.startswith("awq") else torch.float32  # its AWQ refuses f32
-model = GPTQModel.load(str(MODEL), config, dtype=dtype)
 samples = [{"input_ids": row.tolist(), "attention_mask": [1] * len(row)} for row in np.load(TOKENS)]
-with quantizing():
+with measured():
+    model = GPTQModel.load(str(MODEL), config, dtype=dtype)
     model.quantize(None if SYSTEM == "rtn" else samples, batch_size=4)
-model.save(str(PACKED))
-saved()
+    model.save(str(PACKED))
 runtime = {"awq, clipped": BACKEND.AWQ_TORCH, "vptq": BACKEND.VPTQ_TORCH}.get(SYSTEM, BACKEND.GPTQ_TORCH)
 packed = GPTQModel.load(str(PACKED), backend=runtime, device="cpu").model
 weights = {name: tensor for name, tensor in packed.state_dict().items() if "norm" in name}

@@ -10,12 +10,11 @@ from llmcompressor.modifiers.gptq import GPTQModifier
 from llmcompressor.modifiers.quantization import QuantizationModifier
 from llmcompressor.modifiers.transform.awq import AWQModifier
 from llmcompressor.pipelines.cache import IntermediatesCache
-from task import BITS, GROUP, MODEL, OUT, SYSTEM, TOKENS, quantizing, saved
+from task import BITS, GROUP, MODEL, OUT, SYSTEM, TOKENS, measured
 from transformers import AutoModelForCausalLM
 
 torch.set_num_threads(os.cpu_count() or 1)
 IntermediatesCache.pin_memory = lambda *_: None  # its AWQ pins memory for a GPU, which raises where there is none
-model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
 weights = {"num_bits": BITS, "type": "int", "symmetric": False, "strategy": "group", "group_size": GROUP}
 scheme = {"config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}}, "ignore": ["lm_head"]}
 recipe = {
@@ -31,7 +30,7 @@ calibration = {
     "num_calibration_samples": len(tokens),
     "pipeline": "sequential",
 }
-with quantizing():
+with measured():
+    model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
     oneshot(model=model, recipe=recipe, **({} if SYSTEM == "rtn" else calibration))
-model.save_pretrained(OUT, save_compressed=True)
-saved()
+    model.save_pretrained(OUT, save_compressed=True)

@@ -6,8 +6,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does, se
 
 import numpy as np
 import torch
-import transformers.models.llama.modeling_llama  # noqa: F401 - the others begin with a loaded model, so these imports too
-from task import BITS, GROUP, MODEL, OUT, SYSTEM, TOKENS, quantizing, saved
+import transformers.models.llama.modeling_llama  # noqa: F401 - the others import it with their own packages
+from task import BITS, GROUP, MODEL, OUT, SYSTEM, TOKENS, measured
 
 import subbyte
 from subbyte import systems
@@ -23,6 +23,5 @@ SETTINGS = {
 torch.set_num_threads(os.cpu_count() or 1)
 recipe = SETTINGS[SYSTEM]()
 tokens = torch.from_numpy(np.load(TOKENS)) if recipe.wanted or recipe.transforms else None
-with quantizing():
+with measured():
     subbyte.quantize(MODEL, recipe, OUT, calibration=tokens, verify=False)
-saved()
