@@ -8,7 +8,7 @@
 //! [`Search`]. Limit: the distances to the boxes, and multiplications of the search.
 
 use super::nearest_codeword::half_norm;
-use super::search::{Line, PANEL, Search};
+use super::search::{Line, PANEL, Search, TALLEST};
 use crate::parts::Rows;
 use crate::simd::Fused;
 use crate::{Machine, Path};
@@ -20,8 +20,6 @@ const DIM: usize = 16;
 const FEW: usize = 128;
 /// Tiles that are tried before a search.
 const TRIED: usize = 32;
-/// Points of a tile at most, or just as many: what [`Search`] takes on AVX-512.
-const HEIGHT: usize = 12;
 /// Of a group of panels, as many must be left by a tile's box for its points to be looked at one by one.
 const CROWD: u32 = 6;
 /// Points worth a thread.
@@ -32,14 +30,14 @@ const RAISED: f32 = 1.0 + 1e-5;
 /// Puts the nearest of the codewords `[count, dim]` in the place of those in `index`, or returns false, and leaves them, where
 /// meeting all codewords takes no longer.
 pub(super) fn improve(m: &Machine, x: &[f32], codebook: &[f32], dim: usize, index: &mut [i32]) -> bool {
-    if !(1..=DIM).contains(&dim) || codebook.len() < FEW * dim || index.len() < TRIED * HEIGHT {
+    if !(1..=DIM).contains(&dim) || codebook.len() < FEW * dim || index.len() < TRIED * TALLEST {
         return false;
     }
     let boxes = Boxes::new(codebook, dim);
     let points = boxes.sorted(index);
     let given = Given { x, codebook, index, boxes: &boxes };
     let (mut tried, width) = (vec![], points.len() / TRIED);
-    (0..TRIED).for_each(|tile| given.panels(m.path(), &points[tile * width..][..HEIGHT], &mut tried));
+    (0..TRIED).for_each(|tile| given.panels(m.path(), &points[tile * width..][..TALLEST], &mut tried));
     if 2 * tried.len() > TRIED * boxes.count {
         return false;
     }
@@ -166,7 +164,7 @@ fn near<V: Fused<N>, const N: usize>(given: &Given<'_>, members: &[u32], panels:
     let Given { x, codebook, index, boxes } = *given;
     let dim = boxes.dim;
     // The box around all points, and the squares of the distances in which each must look.
-    let (mut low, mut high, mut limits, mut furthest) = ([f32::MAX; DIM], [f32::MIN; DIM], [0.0; HEIGHT], 0.0);
+    let (mut low, mut high, mut limits, mut furthest) = ([f32::MAX; DIM], [f32::MIN; DIM], [0.0; TALLEST], 0.0);
     for (&p, limit) in members.iter().zip(&mut limits) {
         let (x, own) = (&x[p as usize * dim..][..dim], &codebook[index[p as usize] as usize * dim..][..dim]);
         let (mut square, mut apart) = (0.0, 0.0);

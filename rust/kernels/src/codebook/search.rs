@@ -12,6 +12,8 @@ use std::ops::Range;
 
 /// Codewords side by side: two vectors of AVX2 or one of AVX-512.
 pub(crate) const PANEL: usize = 16;
+/// Points of the tallest tile.
+pub(crate) const TALLEST: usize = 12;
 /// Tiles that meet a block of codewords while it is in the first cache.
 const TILES: usize = 32;
 
@@ -364,12 +366,12 @@ mod avx2 {
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
-    use super::{Line, Lists, PANEL, Search};
+    use super::{Line, Lists, PANEL, Search, TALLEST};
     use crate::simd::{load_f32x16, load_i32x16, store_f32x16, store_i32x16};
     use std::arch::x86_64::*;
 
     /// Points of a tile: with two panels 24 sums, two vectors of features and a coordinate of the 32 registers.
-    const HEIGHT: usize = 12;
+    const HEIGHT: usize = TALLEST;
     /// Panels at a time.
     const PAIR: usize = 2;
 
