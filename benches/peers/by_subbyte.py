@@ -6,7 +6,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does, se
 
 import numpy as np
 import torch
-import transformers.models.llama.modeling_llama  # noqa: F401 - the others import it with their own packages
 from task import BITS, GROUP, MODEL, OUT, SYSTEM, TOKENS, measured
 
 import subbyte

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import transformers.models.llama.modeling_llama  # noqa: F401 - some packages would import it only as they load a model
 from safetensors.torch import load_file, save_file
 
 MODEL, TOKENS, OUT = (Path(name) for name in sys.argv[1:4])

@@ -140,6 +140,31 @@ pub fn gptq(
     Ok((codes.finish(), scale.finish(), zero.finish(), compensated.finish(), loss.finish()))
 }
 
+/// Codewords of one stage or two.
+struct Codebooks {
+    shape: [usize; 3],
+    first: Input<f32>,
+    second: Option<Input<f32>>,
+}
+
+impl Codebooks {
+    fn take(py: Python<'_>, codebook: &Bound<'_, PyAny>, residual: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+        let first = Input::take("codebook", codebook)?;
+        let shape @ [groups, _, dim] = first.axes(py)?;
+        let second = residual.map(|residual| Input::take("residual", residual)).transpose()?;
+        if let Some(second) = &second {
+            let [_, count, _] = second.axes(py)?;
+            second.expect(py, &[groups, count, dim])?;
+        }
+        Ok(Self { shape, first, second })
+    }
+
+    fn table(&self) -> Table<'_> {
+        let [groups, _, dim] = self.shape;
+        Table { dim, groups, first: self.first.slice(), second: self.second.as_ref().map_or(&[], Input::slice) }
+    }
+}
+
 #[pyfunction]
 #[pyo3(signature = (weight, factor, codebook, residual = None, block = 128, *, on = None))]
 pub fn gptq_codebook(
@@ -155,15 +180,9 @@ pub fn gptq_codebook(
     let (weight, factor) = (Input::<f32>::take("weight", weight)?, Input::take("factor", factor)?);
     let [rows, cols] = weight.axes(py)?;
     factor.expect(py, &[cols, cols])?;
-    let first = Input::<f32>::take("codebook", codebook)?;
-    let [groups, _, dim] = first.axes(py)?;
-    let second = residual.map(|residual| Input::<f32>::take("residual", residual)).transpose()?;
-    if let Some(second) = &second {
-        let [_, count, _] = second.axes(py)?;
-        second.expect(py, &[groups, count, dim])?;
-    }
-    let table = Table { dim, groups, first: first.slice(), second: second.as_ref().map_or(&[], Input::slice) };
-    let mut codes = Output::zeroed(&[rows.div_ceil(dim.max(1)), cols])?;
+    let books = Codebooks::take(py, codebook, residual)?;
+    let table = books.table();
+    let mut codes = Output::zeroed(&[rows.div_ceil(table.dim.max(1)), cols])?;
     let (mut compensated, mut loss) = (Output::stale(&[rows, cols])?, Output::zeroed(&[rows])?);
     let (from, factor, to) = (weight.slice(), factor.slice(), compensated.slice_mut());
     let (code, losses) = (codes.slice_mut(), loss.slice_mut());
@@ -193,21 +212,15 @@ pub fn codebook_descent(
     let (weight, hessian) = (Input::<f32>::take("weight", weight)?, Input::take("hessian", hessian)?);
     let [rows, cols] = weight.axes(py)?;
     hessian.expect(py, &[cols, cols])?;
-    let first = Input::<f32>::take("codebook", codebook)?;
-    let [groups, _, dim] = first.axes(py)?;
-    let second = residual.map(|residual| Input::<f32>::take("residual", residual)).transpose()?;
-    if let Some(second) = &second {
-        let [_, count, _] = second.axes(py)?;
-        second.expect(py, &[groups, count, dim])?;
-    }
+    let books = Codebooks::take(py, codebook, residual)?;
+    let table = books.table();
     let beside = beside.map(|beside| Input::<f32>::take("beside", beside)).transpose()?;
     if let Some(beside) = &beside {
         beside.expect(py, &[rows, cols])?;
     }
     let start = Input::<i32>::take("codes", codes)?;
-    let shape = [rows.div_ceil(dim.max(1)), cols];
+    let shape = [rows.div_ceil(table.dim.max(1)), cols];
     start.expect(py, &shape)?;
-    let table = Table { dim, groups, first: first.slice(), second: second.as_ref().map_or(&[], Input::slice) };
     let mut found = Output::stale(&shape)?;
     let (from, hessian, beside) = (weight.slice(), hessian.slice(), beside.as_ref().map(Input::slice));
     let (start, to) = (start.slice(), found.slice_mut());

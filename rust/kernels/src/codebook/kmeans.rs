@@ -89,15 +89,14 @@ pub fn kmeans(
         Start::PlusPlus => job.copy(&job.plus_plus(k, options.seed), centroids),
     }
     let mut costs = vec![0.0; points];
-    index.fill(-1);
-    let mut last = job.assign(centroids, index, &mut costs);
+    let mut last = job.assign(centroids, index, &mut costs, false);
     let (first, rest) = inertia.split_at_mut(1);
     first[0] = last as f32;
     let mut before = vec![-1; points];
     for (i, step) in rest.iter_mut().enumerate() {
         before.copy_from_slice(index);
         job.update(index, &costs, centroids);
-        let now = job.assign(centroids, index, &mut costs);
+        let now = job.assign(centroids, index, &mut costs, true);
         *step = now as f32;
         if before == index || last - now <= options.tolerance * last {
             rest[i..].fill(now as f32);
@@ -146,14 +145,15 @@ impl Job<'_> {
         }
     }
 
-    /// The nearest centroid and the cost of each point; returns the sum of the costs. `index` holds near ones, or -1.
-    fn assign(&self, centroids: &[f32], index: &mut [i32], costs: &mut [f32]) -> f64 {
+    /// The nearest centroid and the cost of each point; returns the sum of the costs. `near`: `index`
+    /// holds near ones already.
+    fn assign(&self, centroids: &[f32], index: &mut [i32], costs: &mut [f32], near: bool) -> f64 {
         let elements = match self.weights {
             Weights::Elements(weights) => Some(weights),
             Weights::None | Weights::Points(_) => None,
         };
         // With weights for each element no two points mean the same by near.
-        if elements.is_some() || index.contains(&-1) || !improve(self.m, self.x, centroids, self.dim, index) {
+        if elements.is_some() || !near || !improve(self.m, self.x, centroids, self.dim, index) {
             assign(self.m, self.x, centroids, elements, Metric::L2, self.dim, index);
         }
         measure(self.m, self.x, centroids, elements, Metric::L2, self.dim, index, costs);

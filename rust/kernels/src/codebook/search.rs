@@ -74,8 +74,39 @@ impl Search {
 
     /// Panels of a block. The second pass costs a block a point, the first some instructions a block: their sum is least at the
     /// root.
-    fn block(&self, panels: usize) -> usize {
+    fn height(&self, panels: usize) -> usize {
         ((panels * PANEL) as f64 / (4 * (self.depth + 1)) as f64).sqrt().round().max(1.0) as usize
+    }
+
+    /// Calls `meet` with every block that a tile meets, its number, and the tile; not where a tile has no more than one.
+    #[inline(always)]
+    fn blocks(&self, lists: &Lists, tiles: usize, mut meet: impl FnMut(usize, &[u32], usize)) {
+        match lists {
+            Lists::Every => {
+                let height = self.height(self.every.len());
+                if self.every.len() > height {
+                    for (number, block) in self.every.chunks(height).enumerate() {
+                        (0..tiles).for_each(|tile| meet(number, block, tile));
+                    }
+                }
+            }
+            Lists::Own { .. } => {
+                for tile in 0..tiles {
+                    let list = lists.get(&self.every, tile);
+                    let height = self.height(list.len());
+                    if list.len() > height {
+                        list.chunks(height).enumerate().for_each(|(number, block)| meet(number, block, tile));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The panels of one block of a tile.
+    fn block<'a>(&'a self, lists: &'a Lists, tile: usize, number: usize) -> &'a [u32] {
+        let list = lists.get(&self.every, tile);
+        let height = self.height(list.len());
+        &list[number * height..list.len().min((number + 1) * height)]
     }
 
     /// Fills `index` for points whose coordinates are `at(point, j)`.
@@ -240,29 +271,13 @@ mod avx2 {
         found: &mut [Found],
         index: &mut [i32],
     ) {
-        match lists {
-            Lists::Every => {
-                for (number, block) in search.every.chunks(search.block(search.every.len())).enumerate() {
-                    for (tile, found) in found.iter_mut().enumerate() {
-                        sweep(search, block, points.get(tile), number as i32, found);
-                    }
-                }
-            }
-            Lists::Own { .. } => {
-                for (tile, found) in found.iter_mut().enumerate() {
-                    let list = lists.get(&[], tile);
-                    for (number, block) in list.chunks(search.block(list.len())).enumerate() {
-                        sweep(search, block, points.get(tile), number as i32, found);
-                    }
-                }
-            }
-        }
+        search.blocks(lists, found.len(), |number, block, tile| {
+            sweep(search, block, points.get(tile), number as i32, &mut found[tile]);
+        });
         for ((tile, index), found) in index.chunks_mut(HEIGHT).enumerate().zip(&*found) {
-            let list = lists.get(&search.every, tile);
-            let panels = search.block(list.len());
             for (p, index) in index.iter_mut().enumerate() {
-                let from = first(&found.low[p], &found.block[p]) * panels;
-                *index = locate(search, &list[from..list.len().min(from + panels)], points.get(tile), p) as i32;
+                let block = search.block(lists, tile, first(&found.low[p], &found.block[p]));
+                *index = locate(search, block, points.get(tile), p) as i32;
             }
         }
     }
@@ -386,29 +401,13 @@ mod avx512 {
         found: &mut [Found],
         index: &mut [i32],
     ) {
-        match lists {
-            Lists::Every => {
-                for (number, block) in search.every.chunks(search.block(search.every.len())).enumerate() {
-                    for (tile, found) in found.iter_mut().enumerate() {
-                        sweep(search, block, points.get(tile), number as i32, found);
-                    }
-                }
-            }
-            Lists::Own { .. } => {
-                for (tile, found) in found.iter_mut().enumerate() {
-                    let list = lists.get(&[], tile);
-                    for (number, block) in list.chunks(search.block(list.len())).enumerate() {
-                        sweep(search, block, points.get(tile), number as i32, found);
-                    }
-                }
-            }
-        }
+        search.blocks(lists, found.len(), |number, block, tile| {
+            sweep(search, block, points.get(tile), number as i32, &mut found[tile]);
+        });
         for ((tile, index), found) in index.chunks_mut(HEIGHT).enumerate().zip(&*found) {
-            let list = lists.get(&search.every, tile);
-            let panels = search.block(list.len());
             for (p, index) in index.iter_mut().enumerate() {
-                let from = first(load_f32x16(&found.low[p]), load_i32x16(&found.block[p])) * panels;
-                *index = locate(search, &list[from..list.len().min(from + panels)], points.get(tile), p) as i32;
+                let block = search.block(lists, tile, first(load_f32x16(&found.low[p]), load_i32x16(&found.block[p])));
+                *index = locate(search, block, points.get(tile), p) as i32;
             }
         }
     }

@@ -29,6 +29,12 @@ impl<'a> Table<'a> {
         self.counts().map(|count| count.max(1).next_power_of_two().trailing_zeros())
     }
 
+    /// The numbers of both codewords of a code.
+    pub(crate) fn parts(&self, code: i32) -> [usize; 2] {
+        let (code, low) = (u64::from(code as u32), self.bits()[0]);
+        [(code & ((1 << low) - 1)) as usize, (code >> low) as usize]
+    }
+
     /// The codewords `[count, dim]` of a group, of each stage that there is.
     pub(crate) fn stages(&self, group: usize) -> impl Iterator<Item = &'a [f32]> {
         let stages = [self.first, self.second].into_iter().zip(self.counts()).filter(|(_, count)| *count > 0);
@@ -47,10 +53,10 @@ impl<'a> Table<'a> {
 
     /// [`Error::Range`] for a code beyond the codewords.
     pub(crate) fn expect_codes(&self, codes: &[i32]) -> Result<()> {
-        let ([first, second], [low, _]) = (self.counts(), self.bits());
+        let [first, second] = self.counts();
         let beyond = |&code: &i32| {
-            let code = u64::from(code as u32);
-            code & ((1 << low) - 1) >= first as u64 || code >> low >= second.max(1) as u64
+            let [low, high] = self.parts(code);
+            low >= first || high >= second.max(1)
         };
         match codes.iter().position(beyond) {
             None => Ok(()),

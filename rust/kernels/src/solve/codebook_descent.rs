@@ -101,12 +101,11 @@ impl Problem<'_> {
         let rows = weight.len() / cols;
         let height = rows.next_multiple_of(dim);
         let whole = MatRef::from_row_major_slice(self.hessian, cols, cols);
-        let mut error = weight.to_vec();
-        for (strip, error) in error.chunks_mut(dim * cols).enumerate() {
-            for (j, &code) in codes[strip * cols..][..cols].iter().enumerate() {
-                for (i, row) in error.chunks_exact_mut(cols).enumerate() {
-                    row[j] -= self.value(j, code, i);
-                }
+        let (mut error, mut word) = (weight.to_vec(), vec![0.0; dim]);
+        for (error, codes) in error.chunks_mut(dim * cols).zip(codes.chunks_exact(cols)) {
+            for (j, &code) in codes.iter().enumerate() {
+                self.word(j, code, &mut word);
+                error.chunks_exact_mut(cols).zip(&word).for_each(|(row, value)| row[j] -= value);
             }
         }
         let mut slope = beside.map_or_else(|| vec![0.0; rows * cols], <[f32]>::to_vec);
@@ -132,8 +131,8 @@ impl Problem<'_> {
                         continue;
                     }
                     // Rows that are none are to be zeros, whatever the codeword has there.
-                    for row in rows..height {
-                        column.now[row] = self.value(j, codes[row / dim * cols + j], row % dim);
+                    if rows < height {
+                        self.word(j, codes[codes.len() - cols + j], &mut column.now[height - dim..]);
                     }
                     for row in 0..rows {
                         let (w, e) = (weight[row * cols + j], error[row * cols + j]);
@@ -160,25 +159,30 @@ impl Problem<'_> {
         }
     }
 
-    /// One number of what a code stands for.
-    fn value(&self, j: usize, code: i32, i: usize) -> f32 {
-        let (group, low, dim) = (j / (self.cols / self.table.groups), self.table.bits()[0], self.table.dim);
-        let parts = [(code as u32) & ((1u64 << low) - 1) as u32, ((code as u32) as u64 >> low) as u32];
-        self.table.stages(group).zip(parts).map(|(words, k)| words[k as usize * dim + i]).sum()
+    fn group(&self, j: usize) -> usize {
+        j / (self.cols / self.table.groups)
+    }
+
+    /// What a code of column `j` stands for.
+    fn word(&self, j: usize, code: i32, word: &mut [f32]) {
+        word.fill(0.0);
+        for (words, k) in self.table.stages(self.group(j)).zip(self.table.parts(code)) {
+            word.iter_mut().zip(&words[k * self.table.dim..]).for_each(|(sum, value)| *sum += value);
+        }
     }
 
     /// Gives a column the codewords nearest to its ideal, where they are nearer than its own; whether it got any.
     fn choose(&self, path: Path, j: usize, column: &mut Column, codes: &mut [i32]) -> bool {
         let Column { ideal, now, found, left, index } = column;
         let (dim, low) = (self.table.dim, self.table.bits()[0]);
-        let group = j / (self.cols / self.table.groups);
+        let group = self.group(j);
         let mut stages = self.searches[group].iter().zip(self.table.stages(group));
         let Some((search, words)) = stages.next() else { return false };
         let rest = stages.next();
         left.copy_from_slice(ideal);
         if let Some((_, second)) = rest {
             for (left, codes) in left.chunks_exact_mut(dim).zip(codes.chunks(self.cols)) {
-                let word = &second[((codes[j] as u32) as u64 >> low) as usize * dim..][..dim];
+                let word = &second[self.table.parts(codes[j])[1] * dim..][..dim];
                 left.iter_mut().zip(word).for_each(|(left, value)| *left -= value);
             }
         }
@@ -199,7 +203,7 @@ impl Problem<'_> {
             let (ideal, now, found) = (&ideal[at.clone()], &now[at.clone()], &mut found[at]);
             let away = |values: &[f32]| values.iter().zip(ideal).map(|(v, x)| (v - x) * (v - x)).sum::<f32>();
             if away(found) < away(now) {
-                codes[j] = index[0][strip] | ((index[1][strip] as u32 as u64) << low) as i32;
+                codes[j] = index[0][strip] | (i64::from(index[1][strip]) << low) as i32;
                 moved = true;
             } else {
                 found.copy_from_slice(now);
