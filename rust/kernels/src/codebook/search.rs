@@ -72,41 +72,22 @@ impl Search {
         &self.lines[number as usize * (self.depth + 1)..][..self.depth + 1]
     }
 
-    /// Panels of a block. The second pass costs a block a point, the first some instructions a block: their sum is least at the
-    /// root.
-    fn height(&self, panels: usize) -> usize {
-        ((panels * PANEL) as f64 / (4 * (self.depth + 1)) as f64).sqrt().round().max(1.0) as usize
-    }
-
     /// Calls `meet` with every block that a tile meets, its number, and the tile; not where a tile has no more than one.
     #[inline(always)]
     fn blocks(&self, lists: &Lists, tiles: usize, mut meet: impl FnMut(usize, &[u32], usize)) {
         match lists {
             Lists::Every => {
-                let height = self.height(self.every.len());
-                if self.every.len() > height {
-                    for (number, block) in self.every.chunks(height).enumerate() {
-                        (0..tiles).for_each(|tile| meet(number, block, tile));
-                    }
+                for (number, block) in Blocks::of(&self.every, self.depth).several() {
+                    (0..tiles).for_each(|tile| meet(number, block, tile));
                 }
             }
             Lists::Own { .. } => {
                 for tile in 0..tiles {
-                    let list = lists.get(&self.every, tile);
-                    let height = self.height(list.len());
-                    if list.len() > height {
-                        list.chunks(height).enumerate().for_each(|(number, block)| meet(number, block, tile));
-                    }
+                    let blocks = Blocks::of(lists.get(&self.every, tile), self.depth);
+                    blocks.several().for_each(|(number, block)| meet(number, block, tile));
                 }
             }
         }
-    }
-
-    /// The panels of one block of a tile.
-    fn block<'a>(&'a self, lists: &'a Lists, tile: usize, number: usize) -> &'a [u32] {
-        let list = lists.get(&self.every, tile);
-        let height = self.height(list.len());
-        &list[number * height..list.len().min((number + 1) * height)]
     }
 
     /// Fills `index` for points whose coordinates are `at(point, j)`.
@@ -190,6 +171,31 @@ impl Search {
     }
 }
 
+/// Panels by blocks.
+#[derive(Clone, Copy)]
+struct Blocks<'a> {
+    panels: &'a [u32],
+    height: usize,
+}
+
+impl<'a> Blocks<'a> {
+    /// The second pass costs a block a point, the first some instructions a block: their sum is least at the root.
+    fn of(panels: &'a [u32], depth: usize) -> Self {
+        let height = ((panels.len() * PANEL) as f64 / (4 * (depth + 1)) as f64).sqrt().round().max(1.0) as usize;
+        Self { panels, height }
+    }
+
+    fn get(&self, number: usize) -> &'a [u32] {
+        &self.panels[number * self.height..self.panels.len().min((number + 1) * self.height)]
+    }
+
+    /// All of them, unless there is only one.
+    fn several(self) -> impl Iterator<Item = (usize, &'a [u32])> {
+        let panels = if self.panels.len() > self.height { self.panels } else { &[] };
+        panels.chunks(self.height).enumerate()
+    }
+}
+
 impl Lists {
     /// The panels of a tile, of `all` that there are.
     fn get<'a>(&'a self, all: &'a [u32], tile: usize) -> &'a [u32] {
@@ -253,7 +259,7 @@ mod portable {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::{Line, Lists, Search};
+    use super::{Blocks, Line, Lists, Search};
     use crate::simd::{load_f32x8, load_i32x8, store_f32x8, store_i32x8};
     use std::arch::x86_64::*;
 
@@ -275,8 +281,9 @@ mod avx2 {
             sweep(search, block, points.get(tile), number as i32, &mut found[tile]);
         });
         for ((tile, index), found) in index.chunks_mut(HEIGHT).enumerate().zip(&*found) {
+            let blocks = Blocks::of(lists.get(&search.every, tile), search.depth);
             for (p, index) in index.iter_mut().enumerate() {
-                let block = search.block(lists, tile, first(&found.low[p], &found.block[p]));
+                let block = blocks.get(first(&found.low[p], &found.block[p]));
                 *index = locate(search, block, points.get(tile), p) as i32;
             }
         }
@@ -381,7 +388,7 @@ mod avx2 {
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
-    use super::{Line, Lists, PANEL, Search, TALLEST};
+    use super::{Blocks, Line, Lists, PANEL, Search, TALLEST};
     use crate::simd::{load_f32x16, load_i32x16, store_f32x16, store_i32x16};
     use std::arch::x86_64::*;
 
@@ -405,8 +412,9 @@ mod avx512 {
             sweep(search, block, points.get(tile), number as i32, &mut found[tile]);
         });
         for ((tile, index), found) in index.chunks_mut(HEIGHT).enumerate().zip(&*found) {
+            let blocks = Blocks::of(lists.get(&search.every, tile), search.depth);
             for (p, index) in index.iter_mut().enumerate() {
-                let block = search.block(lists, tile, first(load_f32x16(&found.low[p]), load_i32x16(&found.block[p])));
+                let block = blocks.get(first(load_f32x16(&found.low[p]), load_i32x16(&found.block[p])));
                 *index = locate(search, block, points.get(tile), p) as i32;
             }
         }
